@@ -1,0 +1,58 @@
+"""Colour for whole archives of black-and-white pictures, on Ray.
+
+    from colorize import Colorizer, load_model
+    from colorize.imaging.picture import read_picture
+
+    colored = Colorizer(load_model("cifar10")).colorize([read_picture(path)])
+
+The names are loaded when they are first used: `import colorize` costs neither torch nor Ray.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from colorize.errors import (
+    ArchiveError,
+    ClusterError,
+    ColorizeError,
+    ConfigError,
+    DataError,
+    ModelError,
+    PictureError,
+    RunError,
+    ServiceError,
+)
+
+if TYPE_CHECKING:
+    from colorize.model.colorizer import Colorizer
+    from colorize.model.colormodel import ColorModel, load_model
+    from colorize.model.palette import DecodeSettings
+
+__all__ = [
+    "ArchiveError",
+    "ClusterError",
+    "ColorModel",
+    "ColorizeError",
+    "Colorizer",
+    "ConfigError",
+    "DataError",
+    "DecodeSettings",
+    "ModelError",
+    "PictureError",
+    "RunError",
+    "ServiceError",
+    "load_model",
+]
+
+_HOMES = {
+    "ColorModel": "colorize.model.colormodel",
+    "Colorizer": "colorize.model.colorizer",
+    "DecodeSettings": "colorize.model.palette",
+    "load_model": "colorize.model.colormodel",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

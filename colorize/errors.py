@@ -1,0 +1,53 @@
+"""Every error that a user can meet.
+
+The tree:
+
+    ColorizeError (ValueError)
+    ├── ConfigError      a setting is out of range or contradicts another one
+    ├── PictureError     a file is not a picture that can be read, or cannot be written
+    ├── ModelError       a model file is missing, damaged, foreign, or newer than this program
+    ├── DataError        a data source is missing, empty, damaged or of the wrong layout
+    ├── ArchiveError     a bulk run cannot start, or its target cannot be written
+    ├── RunError         a training run directory is missing, in the way, or of other settings
+    ├── ClusterError     Ray cannot be reached, or has too little for what was asked
+    └── ServiceError     the service cannot start or cannot be reached
+
+Each message is one line that names the file or the setting, the cause and, where there is one, the way out. The command line
+prints it after `colorize: ` and exits with 1; the library raises it. `assert` is kept for what this package promises itself.
+"""
+
+
+class ColorizeError(ValueError):
+    """The base of all errors in this module: catch this to catch what a user can cause."""
+
+
+class ConfigError(ColorizeError):
+    """A setting is out of range or contradicts another one; the message names the setting and its value."""
+
+
+class PictureError(ColorizeError):
+    """A file is not a picture that can be read, or a picture cannot be written; the message names the file."""
+
+
+class ModelError(ColorizeError):
+    """A model file is missing, damaged, foreign, or newer than this program."""
+
+
+class DataError(ColorizeError):
+    """A data source is missing, empty, damaged or of the wrong layout."""
+
+
+class ArchiveError(ColorizeError):
+    """A bulk run cannot start, or its target cannot be written."""
+
+
+class RunError(ColorizeError):
+    """A training run directory is missing, in the way, or belongs to other settings."""
+
+
+class ClusterError(ColorizeError):
+    """Ray cannot be reached, or has too little for what was asked."""
+
+
+class ServiceError(ColorizeError):
+    """The service cannot start or cannot be reached."""
