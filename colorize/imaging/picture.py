@@ -1,0 +1,346 @@
+"""Picture files: JPEG and PNG of 8 bits in, the same format out with its metadata, and files written whole or not at all.
+
+Knows nothing of colour beyond the lightness it asks of `colorspace`. A file is recognised by its content, never by its name, and
+its header is judged before a pixel is decoded. Pillow's two plugins are called directly: `Image.open` would answer a large scan
+with a warning and a huge one with its own exception, by a limit that is one global for the whole process.
+What a file holds and this module cannot keep is an error (16 bits, CMYK, animation), except for two things: a grey ICC profile,
+which no RGB file may carry, is left out, and text chunks and XMP are not carried over.
+A PNG's checksums are all verified and its pixels counted (26 % of the decoder's time), because Pillow skips the pixels' checksums
+and leaves missing rows black. A JPEG has no checksum: of damage inside its entropy-coded data only what libjpeg refuses is seen, while
+a cut anywhere before its last block always is.
+"""
+
+import os
+import stat
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from colorize.errors import PictureError
+from colorize.imaging.colorspace import STRIP_PIXELS, lightness_of_grey, rgb_to_lab
+
+MAX_PIXELS = 200_000_000
+JPEG_QUALITY = 95
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG_SIGNATURE = b"\xff\xd8\xff"
+_OTHER_FORMATS = (
+    (0, b"II*\0", "a TIFF file"),
+    (0, b"MM\0*", "a TIFF file"),
+    (0, b"II+\0", "a TIFF file"),
+    (0, b"MM\0+", "a TIFF file"),
+    (0, b"GIF8", "a GIF file"),
+    (0, b"BM", "a BMP file"),
+    (8, b"WEBP", "a WebP file"),
+    (4, b"jP  \r\n\x87\n", "a JPEG 2000 file"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 file"),
+    (4, b"JXL \r\n\x87\n", "a JPEG XL file"),
+    (0, b"\xff\x0a", "a JPEG XL file"),
+    (4, b"ftypavif", "an AVIF file"),
+    (4, b"ftyphei", "a HEIF file"),
+    (4, b"ftypmif1", "a HEIF file"),
+    (0, b"8BPS", "a Photoshop file"),
+    (0, b"%PDF", "a PDF file"),
+)
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of each colour type
+_PNG_PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]  # of Adam7
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """A decoded picture and what its file said besides. Pixels stay as stored: the EXIF orientation is not applied."""
+
+    name: str
+    """What messages call it: the path, or the name that came with the bytes."""
+    format: Literal["JPEG", "PNG"]
+    """The file's format, in which `encode_picture` writes."""
+    pixels: npt.NDArray[np.uint8]
+    """Grey (h, w) or RGB (h, w, 3); palettes and 1, 2 or 4 bits are expanded."""
+    alpha: npt.NDArray[np.uint8] | None
+    """Opacity (h, w), 0 transparent to 255 opaque; None where the file says nothing of transparency."""
+    exif: bytes | None
+    """The EXIF block as in the file, beginning with `Exif\\0\\0`."""
+    icc_profile: bytes | None
+    """The ICC profile as in the file."""
+    dpi: tuple[float, float] | None
+    """Horizontal and vertical resolution in pixels an inch, as JFIF or pHYs give them."""
+
+    def __post_init__(self) -> None:
+        assert self.pixels.dtype == np.uint8, f"pixels are {self.pixels.dtype}, not uint8"
+        assert self.pixels.size > 0, "a picture has at least one pixel"
+        assert self.pixels.ndim == 2 or self.pixels.shape[2:] == (3,), f"pixels are neither grey nor RGB: {self.pixels.shape}"
+        assert self.alpha is None or self.alpha.shape == self.pixels.shape[:2], "alpha is not of the pixels' size"
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+    def lightness_hw(self) -> npt.NDArray[np.float32]:
+        """The lightness L (h, w), 0…100: a look-up for grey, LAB for colour and sepia, in strips that keep memory to the result."""
+        if self.pixels.ndim == 2:
+            return lightness_of_grey(self.pixels)
+        L_hw = np.empty((self.height, self.width), dtype=np.float32)
+        rows = max(1, STRIP_PIXELS // self.width)
+        for top in range(0, self.height, rows):
+            rgb_3hw = np.array(self.pixels[top : top + rows].transpose(2, 0, 1), order="C")  # a copy: pixels may be read-only
+            L_hw[top : top + rows] = rgb_to_lab(torch.from_numpy(rgb_3hw)[None])[0, 0].numpy()
+        return L_hw
+
+
+def read_picture(source: Path | bytes, *, name: str | None = None) -> Picture:
+    """Read a JPEG or PNG of 8 bits from a file or from its bytes; `name` is what messages call it (a path names itself).
+
+    Raises PictureError for a path that is missing, no regular file or unreadable; for bytes that are empty, of another format,
+    truncated or damaged; for more than `MAX_PIXELS` by the header, before anything is decoded; for 16 bits, CMYK or animation.
+    """
+    name = _one_line(name if name is not None else str(source) if isinstance(source, Path) else "the picture")
+    data = _read_file(source, name) if isinstance(source, Path) else source
+    kind = _format_of(data, name)
+    return _read_jpeg(data, name) if kind == "JPEG" else _read_png(data, name)
+
+
+def encode_picture(picture: Picture, rgb_hwc: npt.NDArray[np.uint8]) -> bytes:
+    """The file of `picture`, with RGB (h, w, 3) for pixels; format, EXIF, resolution, RGB profile and alpha stay.
+
+    JPEG is written at quality 95 without chroma subsampling (4:4:4).
+    Raises PictureError when the format cannot hold the picture's metadata.
+    """
+    assert rgb_hwc.dtype == np.uint8, f"RGB must be uint8, not {rgb_hwc.dtype}"
+    assert rgb_hwc.shape == (picture.height, picture.width, 3), f"{rgb_hwc.shape} RGB for {picture.height}×{picture.width} pixels"
+    options: dict[str, object] = {}
+    if picture.format == "JPEG":
+        options |= {"quality": JPEG_QUALITY, "subsampling": 0}
+    if picture.exif is not None:
+        options["exif"] = picture.exif
+    if picture.icc_profile is not None and picture.icc_profile[16:20] == b"RGB ":
+        options["icc_profile"] = picture.icc_profile
+    if picture.dpi is not None:
+        options["dpi"] = picture.dpi
+    if picture.alpha is not None:
+        rgb_hwc = np.dstack([rgb_hwc, picture.alpha])
+
+    buffer = BytesIO()
+    try:
+        Image.fromarray(rgb_hwc).save(buffer, picture.format, **options)
+    except (OSError, ValueError, struct.error) as error:
+        raise PictureError(f"{picture.name}: cannot be written as {picture.format}: {_one_line(str(error))}") from error
+    return buffer.getvalue()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: beside its target first, onto the disk, then into place, replacing what was there.
+
+    Raises PictureError when the folder is missing or the file cannot be written; then nothing is left behind.
+    """
+    partial = path.parent / f".{uuid.uuid4().hex}.partial"
+    try:
+        try:
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        raise PictureError(f"{_one_line(str(path))}: cannot be written: {_reason(error)}") from error
+
+
+class _JpegFile(JpegImageFile):
+    def _read_dpi_from_exif(self) -> None:
+        """Left out: it would parse the EXIF block, which is kept as it is, and warn when that is damaged."""
+
+
+def _read_jpeg(data: bytes, name: str) -> Picture:
+    with _damage(name, "JPEG"):
+        image = _JpegFile(BytesIO(data))
+    _check_size(image.width, image.height, name)
+    if image.mode not in ("L", "RGB"):
+        raise PictureError(f"{name}: is a {image.mode} JPEG; grey and RGB JPEGs are read so far")
+    with _damage(name, "JPEG"):
+        pixels = np.array(image)
+    return _picture(image, "JPEG", pixels, None, name)
+
+
+def _read_png(data: bytes, name: str) -> Picture:
+    if len(data) < 33 or data[12:16] != b"IHDR":
+        raise PictureError(f"{name}: is a truncated or damaged PNG: its header is incomplete")
+    width, height, depth = struct.unpack(">IIB", data[16:25])
+    _check_size(width, height, name)
+    if depth == 16:
+        raise PictureError(f"{name}: is a 16-bit PNG; PNGs of up to 8 bits are read so far")
+    chunks = _png_chunks(data, name)
+    if any(kind == b"acTL" for kind, _ in chunks):
+        raise PictureError(f"{name}: is an animated PNG; still pictures are read")
+    with _damage(name, "PNG"):
+        _check_png_pixels([content for kind, content in chunks if kind == b"IDAT"], data[16:29])
+        image = PngImageFile(BytesIO(data))
+        image.load()
+        pixels, alpha = _png_pixels(image, depth)
+    return _picture(image, "PNG", pixels, alpha, name)
+
+
+def _png_pixels(image: Image.Image, depth: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    key = image.info.pop("transparency", None)  # an int or RGB triple names the one transparent colour
+    if image.mode == "P":
+        if key is None:
+            return np.array(image.convert("RGB")), None
+        image.info["transparency"] = key
+        image = image.convert("RGBA")
+        key = None
+    elif image.mode == "1":
+        image = image.convert("L")
+
+    pixels = np.array(image)
+    if image.mode == "LA":
+        return pixels[..., 0].copy(), pixels[..., 1].copy()
+    if image.mode == "RGBA":
+        return pixels[..., :3].copy(), pixels[..., 3].copy()
+    if key is None:
+        return pixels, None
+    if depth in (2, 4):  # the key counts in the file's own depth; of 1 bit Pillow makes 0 or 255 itself
+        key = key * 255 // (2**depth - 1)
+    is_clear_hw = (pixels.reshape(*pixels.shape[:2], -1) == np.atleast_1d(key)).all(axis=-1)
+    return pixels, np.where(is_clear_hw, 0, 255).astype(np.uint8)
+
+
+def _png_chunks(data: bytes, name: str) -> list[tuple[bytes, memoryview]]:
+    """A PNG's chunks, kind and content; PictureError unless all are whole, have their checksum and end with IEND."""
+    chunks: list[tuple[bytes, memoryview]] = []
+    kind, position, view = b"", len(_PNG_SIGNATURE), memoryview(data)
+    while kind != b"IEND":
+        if position + 12 > len(data):
+            raise PictureError(f"{name}: is a truncated PNG: it ends after {len(data)} bytes, before its last chunk")
+        (length,) = struct.unpack_from(">I", data, position)
+        kind, end = data[position + 4 : position + 8], position + 8 + length
+        if end + 4 > len(data):
+            raise PictureError(f"{name}: is a truncated PNG: it ends after {len(data)} bytes, inside a chunk of {length} bytes")
+        if zlib.crc32(view[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise PictureError(f"{name}: is a damaged PNG: the checksum at byte {end} is wrong")
+        chunks.append((kind, view[position + 8 : end]))
+        position = end + 4
+    return chunks
+
+
+def _check_png_pixels(contents: list[memoryview], header: bytes) -> None:
+    """ValueError unless there are compressed pixels for every row of the header: Pillow would leave what is missing black."""
+    width, height, depth, color_type, _, _, interlace = struct.unpack(">IIBBBBB", header)
+    if color_type not in _PNG_CHANNELS:
+        raise ValueError(f"there is no colour type {color_type}")
+    expected = 0
+    for left, top, across, down in _PNG_PASSES if interlace else [(0, 0, 1, 1)]:
+        columns, rows = -((left - width) // across), -((top - height) // down)
+        if columns > 0 and rows > 0:
+            expected += rows * (1 + (columns * depth * _PNG_CHANNELS[color_type] + 7) // 8)
+
+    inflater, missing = zlib.decompressobj(), expected
+    for content in contents:
+        compressed: bytes | memoryview = content
+        while compressed and missing > 0:
+            missing -= len(inflater.decompress(compressed, 1 << 20))
+            compressed = inflater.unconsumed_tail
+    if missing > 0:
+        raise ValueError(f"{missing} of {expected} bytes of pixels are missing")
+
+
+def _picture(
+    image: Image.Image,
+    kind: Literal["JPEG", "PNG"],
+    pixels: npt.NDArray[np.uint8],
+    alpha: npt.NDArray[np.uint8] | None,
+    name: str,
+) -> Picture:
+    dpi = image.info.get("dpi")
+    if dpi is not None and not all(0 < value <= 65535 for value in dpi):  # 0 and nonsense would not survive being written
+        dpi = None
+    exif, icc_profile = image.info.get("exif") or None, image.info.get("icc_profile") or None
+    return Picture(name=name, format=kind, pixels=pixels, alpha=alpha, exif=exif, icc_profile=icc_profile, dpi=dpi)
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS:
+        limit = MAX_PIXELS // 1_000_000
+        raise PictureError(f"{name}: has {width}×{height} pixels by its header; pictures of up to {limit} megapixels are read")
+
+
+def _format_of(data: bytes, name: str) -> Literal["JPEG", "PNG"]:
+    if not data:
+        raise PictureError(f"{name}: is empty (zero bytes)")
+    if data.startswith(_JPEG_SIGNATURE):
+        return "JPEG"
+    if data.startswith(_PNG_SIGNATURE):
+        return "PNG"
+    for offset, signature, what in _OTHER_FORMATS:
+        if data.startswith(signature, offset):
+            raise PictureError(f"{name}: is {what}; JPEG and PNG are read so far")
+    if all(byte >= 32 or byte in b"\t\n\r\f" for byte in data[:512]):
+        raise PictureError(f"{name}: is text, not a picture")
+    raise PictureError(f"{name}: is no picture of a known format; JPEG and PNG are read so far")
+
+
+def _read_file(path: Path, name: str) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise PictureError(f"{name}: is a folder, not a picture")
+        if not stat.S_ISREG(mode):  # reading a pipe or a device could wait for ever
+            raise PictureError(f"{name}: is not a regular file")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise PictureError(f"{name}: there is no such file") from error
+    except (OSError, MemoryError) as error:
+        raise PictureError(f"{name}: cannot be read: {_reason(error)}") from error
+    except ValueError as error:
+        if isinstance(error, PictureError):
+            raise
+        raise PictureError(f"{name}: cannot be read: {_reason(error)}") from error
+
+
+@contextmanager
+def _damage(name: str, kind: str) -> Iterator[None]:
+    """Whatever a decoder makes of a damaged file, told as PictureError."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise PictureError(f"{name}: is a truncated or damaged {kind}: {_one_line(str(error))}") from error
+    except MemoryError as error:
+        raise PictureError(f"{name}: does not fit into memory") from error
+
+
+def _reason(error: Exception) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return _one_line(reason[:1].lower() + reason[1:])
+
+
+def _one_line(text: str) -> str:
+    """Text without line breaks and whatever else cannot be printed, such as bytes of a file name that are not UTF-8."""
+    return "".join(character if character.isprintable() else "?" for character in text)
