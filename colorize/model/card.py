@@ -1,0 +1,168 @@
+"""The card of a model: what it is, what it was trained on, how well it does. It is read without loading torch.
+
+A model file is a safetensors file whose header carries the card as JSON under the key `colorize_card`, so weights and card cannot be
+parted, and the SHA-256 of that JSON beside it, so that a damaged card is noticed too. Listing models reads headers only: a few kilobytes a
+file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from colorize.errors import ModelError
+
+FORMAT = 1
+"""The version of the file format that this program writes, and the newest that it reads."""
+
+DEFAULT_MODEL = "cifar10"
+"""The shipped model that colours pictures where no one names another."""
+
+DEFAULT_VIVIDNESS = 0.5
+"""How vivid pictures become where no one says otherwise: 0 looks washed out to most eyes, 1 shows the network's doubts as blotches."""
+
+CARD_KEY, DIGEST_KEY = "colorize_card", "colorize_card_sha256"
+SUFFIX = ".safetensors"
+SHIPPED = Path(__file__).parent.parent / "weights"
+
+_LARGEST_HEADER = 10_000_000
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a model file says of itself."""
+
+    name: str
+    """The model's name: the file's stem for a shipped model."""
+
+    network: dict[str, Any]
+    """The `UNetConfig` fields."""
+
+    palette_step: float
+    """The distance of neighbouring bins, in ab units."""
+
+    working_size: int
+    """The short side, in pixels, at which pictures are shown to the network."""
+
+    dial: dict[str, float]
+    """The `VividnessDial` fields."""
+
+    parameters: int
+    """How many trained numbers the network has."""
+
+    training: dict[str, Any] = field(default_factory=dict)
+    """Data, pictures, epochs, settings, hardware, seconds, versions and commit of the training run."""
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Scores on the validation set, beside their baselines."""
+
+    weights_sha256: str = ""
+    """SHA-256 over the names and bytes of all tensors, in order of name: damage that keeps the header whole is noticed."""
+
+    format: int = FORMAT
+    """The version of the file format."""
+
+    def to_json(self) -> str:
+        """The card as one line of JSON."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, sort_keys=True)
+
+    def to_metadata(self) -> dict[str, str]:
+        """What a model file's header carries: the card and its checksum."""
+        text = self.to_json()
+        return {CARD_KEY: text, DIGEST_KEY: _sha256(text)}
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> ModelCard:
+        """Reads a card; `path` names the file in errors. Raises ModelError for a newer or an incomplete card."""
+        try:
+            fields = json.loads(text)
+            version = fields["format"]
+        except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
+            raise ModelError(f"{path}: its card is not readable ({error})") from error
+        if not isinstance(version, int) or version > FORMAT:
+            raise ModelError(f"{path}: written by a newer colorize (format {version}; this one reads up to {FORMAT}): upgrade colorize")
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(fields) - known):
+            raise ModelError(f"{path}: its card has unknown fields: {', '.join(unknown)}")
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise ModelError(f"{path}: its card is incomplete ({error})") from error
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card of a model file, from its header alone.
+
+    Raises ModelError for a missing, truncated, pickled or foreign file, and for one written by a newer program.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            if not start:
+                raise ModelError(f"{path}: the file is empty")
+            if start.startswith(_PICKLE_STARTS):
+                raise ModelError(f"{path}: a PyTorch pickle; only safetensors models are read, since unpickling can run foreign code")
+            length = int.from_bytes(start, "little")
+            if len(start) < 8 or not 2 <= length <= _LARGEST_HEADER:
+                raise ModelError(f"{path}: not a safetensors file")
+            header = file.read(length)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such model; the models that ship: {', '.join(shipped_names()) or 'none'}") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(header) < length:
+        raise ModelError(f"{path}: truncated ({8 + len(header)} bytes, its header alone has {8 + length})")
+    return _card_of(header, path)
+
+
+def _card_of(header: bytes, path: Path) -> ModelCard:
+    try:
+        metadata = json.loads(header).get("__metadata__", {})
+        written = metadata.get(CARD_KEY)
+    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path}: not a safetensors file (its header is not a JSON object)") from error
+    if not isinstance(written, str):
+        raise ModelError(f"{path}: a safetensors file of another program: it has no colorize card")
+    card = ModelCard.from_json(written, path)
+    # A model without any checksum is read; a checksum whose name is damaged does not count as none.
+    if set(metadata) != {CARD_KEY} and metadata.get(DIGEST_KEY) != _sha256(written):
+        raise ModelError(f"{path}: damaged: its card does not match its checksum")
+    return card
+
+
+def _sha256(text: str) -> str:
+    # A damaged header may hold half of a surrogate pair.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def shipped_names() -> list[str]:
+    """The names of the models that ship with the package."""
+    return sorted(path.stem for path in SHIPPED.glob(f"*{SUFFIX}"))
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """The file that a model argument means: the name of a shipped model, a model file, or a training run's directory.
+
+    Raises ModelError where there is none.
+    """
+    if str(name_or_path) in shipped_names():
+        return SHIPPED / f"{name_or_path}{SUFFIX}"
+    path = Path(name_or_path)
+    try:
+        if path.is_dir():
+            best = path / f"model{SUFFIX}"
+            if not best.is_file():
+                raise ModelError(
+                    f"{path}: a directory without model{SUFFIX}; give a model file or the directory of a finished training run"
+                )
+            return best
+        if not path.is_file():
+            raise ModelError(f"{path}: no such model; the models that ship: {', '.join(shipped_names()) or 'none'}")
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+    return path

@@ -1,0 +1,137 @@
+"""Pictures in, colour pictures out: the whole of inference, batched across pictures. The same in a notebook, an actor and a replica.
+
+It knows nothing of files and nothing of Ray. Pictures are shown to the network at its working size, batched where they come to the
+same shape (sides are rounded to the network's stride, so an archive has a handful of shapes), and the chroma is grafted onto
+the original at full size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from colorize.imaging.graft import graft, stretch
+from colorize.imaging.picture import Picture
+from colorize.model.card import ModelCard
+from colorize.model.colormodel import ColorModel
+from colorize.model.device import Precision, pick_device, uses_bfloat16
+from colorize.model.palette import DecodeSettings
+from colorize.model.unet import UNetConfig, mirror_averaged
+
+LONGEST_ASPECT = 8
+"""The network sees at most this many short sides along the long one: a 20,000×3 strip is squeezed, not enlarged to 200,000 pixels."""
+
+BATCH_PIXELS = 1 << 20
+"""The most pixels in one forward pass: bounds memory at about 1 GB for a width of 48."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What the network says of one picture, at its own resolution."""
+
+    ab_n2hw: Tensor
+    """(candidates, 2, h', w') ab units, float32, on the CPU; covers the whole picture."""
+    confidence_hw: Tensor
+    """(h', w') 0…1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColoredPicture:
+    """One picture in colour."""
+
+    rgb_nhwc: list[npt.NDArray[np.uint8]]
+    """One (height, width, 3) picture a candidate, at the original size."""
+    confidence_hw: npt.NDArray[np.uint8]
+    """(h', w') at the network's resolution: 255 is certain."""
+    mean_confidence: float
+    """0…1."""
+
+    def confidence_at(self, height: int, width: int) -> npt.NDArray[np.uint8]:
+        """The confidence map stretched to height×width."""
+        return np.round(stretch(torch.from_numpy(self.confidence_hw), height, width)).astype(np.uint8)
+
+
+class Colorizer:
+    """A model that is ready to run on a device."""
+
+    def __init__(self, model: ColorModel, *, device: str = "auto", precision: Precision = "auto") -> None:
+        """Raises ConfigError for a device that is not there."""
+        self.model = model
+        self.device = pick_device(device)
+        self._network = model.network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self._palette = model.palette.to(self.device)
+        self._bfloat16 = uses_bfloat16(precision, self.device)
+
+    def predict(self, L_hw_list: Sequence[npt.NDArray[np.float32]], settings: DecodeSettings | None = None) -> list[Prediction]:
+        """One prediction a picture, in order. L_hw_list: lightness 0…100, any sizes."""
+        settings = settings or DecodeSettings()
+        card = self.model.card
+        shapes = [working_shape(L_hw.shape, card) for L_hw in L_hw_list]
+        predictions: dict[int, Prediction] = {}
+        for shape in dict.fromkeys(shapes):
+            indices = [index for index, other in enumerate(shapes) if other == shape]
+            most = max(1, BATCH_PIXELS // (shape[0] * shape[1]))
+            for first in range(0, len(indices), most):
+                part = indices[first : first + most]
+                L_b1hw = torch.from_numpy(np.stack([shrink(L_hw_list[index], card) for index in part])[:, None])
+                predictions |= zip(part, self.predict_batch(L_b1hw, settings), strict=True)
+        return [predictions[index] for index in range(len(L_hw_list))]
+
+    def colorize(self, pictures: Sequence[Picture], settings: DecodeSettings | None = None) -> list[ColoredPicture]:
+        """The pictures in colour, in order, at their own sizes, with every pixel's lightness kept."""
+        predictions = self.predict([picture.lightness_hw() for picture in pictures], settings)
+        return [self.compose(picture, prediction) for picture, prediction in zip(pictures, predictions, strict=True)]
+
+    @staticmethod
+    def compose(picture: Picture, prediction: Prediction) -> ColoredPicture:
+        """Grafts a prediction's candidates onto its picture."""
+        return ColoredPicture(
+            rgb_nhwc=[graft(picture, ab_2hw) for ab_2hw in prediction.ab_n2hw],
+            confidence_hw=(prediction.confidence_hw * 255).round().byte().numpy(),
+            mean_confidence=float(prediction.confidence_hw.mean()),
+        )
+
+    def predict_batch(self, L_b1hw: Tensor, settings: DecodeSettings) -> list[Prediction]:
+        """Predictions for pictures of one size, shown to the network at the size that they have. L_b1hw: 0…100, on any device."""
+        L_b1hw = L_b1hw.to(self.device)
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
+            logits_bkhw = mirror_averaged(self._network, L_b1hw)
+        with torch.inference_mode():
+            ab_bn2hw = self._palette.candidates(logits_bkhw, settings, self.model.dial).cpu()
+            confidence_bhw = self._palette.confidence(logits_bkhw).cpu()
+        return [
+            Prediction(ab_n2hw=ab_n2hw, confidence_hw=confidence_hw)
+            for ab_n2hw, confidence_hw in zip(ab_bn2hw, confidence_bhw, strict=True)
+        ]
+
+
+def shrink(L_hw: npt.NDArray[np.float32], card: ModelCard) -> npt.NDArray[np.float32]:
+    """The lightness as the model of `card` is to see it: (h', w') 0…100, antialiased. What has that size already is returned as it is.
+
+    The service does this before a picture travels to the network: a scan of 17 MP is 68 MB of lightness, of which the network sees 64 KB
+    at a working size of 128.
+    """
+    shape = working_shape(L_hw.shape, card)
+    if L_hw.shape == shape:
+        return L_hw
+    L_11hw = torch.from_numpy(np.ascontiguousarray(L_hw))[None, None]
+    return F.interpolate(L_11hw, size=shape, mode="bilinear", antialias=True)[0, 0].clamp(0, 100).numpy()
+
+
+def working_shape(shape: tuple[int, ...], card: ModelCard) -> tuple[int, int]:
+    """(height, width) at which the model of `card` sees a picture of that `shape`: its working size along the short side, in whole strides.
+
+    Of a working size in whole strides, as every trained model has it, the working shape of a working shape is itself.
+    """
+    height, width = shape
+    stride = UNetConfig(**card.network).stride
+    short, long = min(height, width), max(height, width)
+    sides = (card.working_size, min(long / short, LONGEST_ASPECT) * card.working_size)
+    short_side, long_side = (max(1, round(side / stride)) * stride for side in sides)
+    return (short_side, long_side) if height <= width else (long_side, short_side)

@@ -1,0 +1,251 @@
+"""The colorizer: any sizes in, in order, batched without a trace; colour onto the original, and its lightness kept."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from colorize.errors import ConfigError
+from colorize.imaging import graft as graft_module
+from colorize.imaging.colorspace import compose, lightness_of_grey, rgb_to_lab
+from colorize.imaging.graft import graft, stretch
+from colorize.imaging.picture import Picture, read_picture
+from colorize.model import colorizer as colorizer_module
+from colorize.model.colorizer import Colorizer, shrink
+from colorize.model.device import pick_device, uses_bfloat16
+from colorize.model.palette import DecodeSettings
+from tests.models import constant_model, small_model
+from tests.pictures import encoded, grey_scene, rgb_scene
+
+LIGHTNESS_BOUND = 0.27
+"""How far `compose` may move the lightness of a pixel, by its own word."""
+
+MODEL = small_model()
+SHAPES = [(1, 1), (3, 500), (17, 100), (48, 64), (64, 48), (1, 7), (16, 16), (48, 64), (500, 3)]
+
+
+def picture_of(pixels: npt.NDArray[np.uint8]) -> Picture:
+    return Picture(name="a test", format="PNG", pixels=pixels, alpha=None, exif=None, icc_profile=None, dpi=None)
+
+
+def lightness_of(rgb_hwc: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    rgb_b3hw = torch.from_numpy(np.ascontiguousarray(rgb_hwc.transpose(2, 0, 1)))[None]
+    return rgb_to_lab(rgb_b3hw)[0, 0].numpy()
+
+
+@pytest.fixture(scope="module")
+def colorizer() -> Colorizer:
+    return Colorizer(MODEL, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def lightnesses() -> list[npt.NDArray[np.float32]]:
+    return [lightness_of_grey(grey_scene(*shape)) for shape in SHAPES]
+
+
+def test_predictions_come_in_order_whatever_the_shapes(colorizer: Colorizer, lightnesses: list[npt.NDArray[np.float32]]) -> None:
+    together = colorizer.predict(lightnesses)
+    assert len(together) == len(SHAPES)
+    for L_hw, prediction in zip(lightnesses, together, strict=True):
+        alone = colorizer.predict([L_hw])[0]
+        torch.testing.assert_close(prediction.ab_n2hw, alone.ab_n2hw, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(prediction.confidence_hw, alone.confidence_hw, atol=1e-4, rtol=1e-4)
+        assert max(L_hw.shape) < 9 or prediction.ab_n2hw.std(dim=(2, 3)).max() > 1, "this model would not notice a mix-up"
+    backwards = colorizer.predict(lightnesses[::-1])[::-1]
+    for one, other in zip(together, backwards, strict=True):
+        torch.testing.assert_close(one.ab_n2hw, other.ab_n2hw, atol=1e-3, rtol=1e-4)
+
+
+def test_batches_are_cut_where_memory_would_run_out(
+    colorizer: Colorizer, lightnesses: list[npt.NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = colorizer.predict([lightnesses[3]] * 5)
+    sizes: list[int] = []
+
+    def noted(L_b1hw: torch.Tensor, settings: DecodeSettings) -> object:
+        sizes.append(len(L_b1hw))
+        return Colorizer.predict_batch(colorizer, L_b1hw, settings)
+
+    monkeypatch.setattr(colorizer, "predict_batch", noted)
+    monkeypatch.setattr(colorizer_module, "BATCH_PIXELS", 2 * 16 * 20 + 200)
+    parts = colorizer.predict([lightnesses[3]] * 5)
+    assert sizes == [2, 2, 1]
+    monkeypatch.setattr(colorizer_module, "BATCH_PIXELS", 1)
+    sizes.clear()
+    single = colorizer.predict([lightnesses[3]] * 5)
+    assert sizes == [1] * 5
+    for one, two, three in zip(whole, parts, single, strict=True):
+        torch.testing.assert_close(one.ab_n2hw, two.ab_n2hw, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(one.ab_n2hw, three.ab_n2hw, atol=1e-3, rtol=1e-4)
+
+
+def test_a_picture_gets_the_colours_of_its_mirror_image(colorizer: Colorizer) -> None:
+    L_hw = lightness_of_grey(grey_scene(48, 64))
+    straight, mirrored = colorizer.predict([L_hw, np.ascontiguousarray(L_hw[:, ::-1])])
+    torch.testing.assert_close(mirrored.ab_n2hw, straight.ab_n2hw.flip(-1), atol=1e-2, rtol=1e-3)
+    torch.testing.assert_close(mirrored.confidence_hw, straight.confidence_hw.flip(-1), atol=1e-3, rtol=1e-3)
+
+
+def test_nothing_in_nothing_out(colorizer: Colorizer) -> None:
+    assert colorizer.predict([]) == []
+    assert colorizer.colorize([]) == []
+
+
+@settings(max_examples=15, deadline=None)
+@given(height=st.integers(1, 60), width=st.integers(1, 60))
+def test_every_size_comes_back_at_its_own_size_with_its_lightness(height: int, width: int) -> None:
+    grey = grey_scene(height, width)
+    colored = Colorizer(MODEL, device="cpu", precision="fp32").colorize([picture_of(grey)])[0]
+    assert [rgb_hwc.shape for rgb_hwc in colored.rgb_nhwc] == [(height, width, 3)]
+    assert colored.rgb_nhwc[0].dtype == np.uint8
+    assert np.abs(lightness_of(colored.rgb_nhwc[0]) - lightness_of_grey(grey)).max() <= LIGHTNESS_BOUND
+    assert colored.confidence_at(height, width).shape == (height, width)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2000), (2000, 3), (17, 400)])
+def test_extreme_shapes(colorizer: Colorizer, shape: tuple[int, int]) -> None:
+    """A strip is squeezed for the network, to at most 8 short sides; its colours still cover the whole of it."""
+    grey = grey_scene(*shape)
+    prediction = colorizer.predict([lightness_of_grey(grey)])[0]
+    seen = max(prediction.ab_n2hw.shape[-2:]) * 2
+    assert seen <= 8 * 16
+    rgb_hwc = colorizer.compose(picture_of(grey), prediction).rgb_nhwc[0]
+    assert rgb_hwc.shape == (*shape, 3)
+    assert np.abs(lightness_of(rgb_hwc) - lightness_of_grey(grey)).max() <= LIGHTNESS_BOUND
+
+
+def test_a_sepia_picture_keeps_the_lightness_that_its_colours_have(colorizer: Colorizer) -> None:
+    grey = grey_scene(40, 60).astype(np.float32)[..., None]
+    sepia_hwc = np.clip(grey * np.array([1.0, 0.85, 0.65]) + np.array([20, 12, 0]), 0, 255).astype(np.uint8)
+    picture = picture_of(sepia_hwc)
+    expected_hw = lightness_of(sepia_hwc)
+    np.testing.assert_allclose(picture.lightness_hw(), expected_hw, atol=1e-4)
+    rgb_hwc = colorizer.colorize([picture])[0].rgb_nhwc[0]
+    assert np.abs(lightness_of(rgb_hwc) - expected_hw).max() <= LIGHTNESS_BOUND
+    # Sepia is lightness to the network: the colour that it had is gone.
+    alike = colorizer.predict([picture.lightness_hw()])[0]
+    torch.testing.assert_close(alike.ab_n2hw, colorizer.predict([expected_hw])[0].ab_n2hw, atol=1e-2, rtol=1e-3)
+
+
+def test_a_colour_picture_is_coloured_anew(colorizer: Colorizer) -> None:
+    picture = picture_of(rgb_scene(32, 32))
+    rgb_hwc = colorizer.colorize([picture])[0].rgb_nhwc[0]
+    assert np.abs(lightness_of(rgb_hwc) - picture.lightness_hw()).max() <= LIGHTNESS_BOUND
+    assert not np.array_equal(rgb_hwc, picture.pixels)
+
+
+@pytest.mark.parametrize("ab", [(0.0, 0.0), (20.0, -30.0), (-40.0, 40.0)])
+def test_a_network_that_is_certain_of_one_colour_paints_it_everywhere(ab: tuple[float, float]) -> None:
+    colorizer = Colorizer(constant_model(*ab), device="cpu")
+    pictures = [picture_of(grey_scene(*shape)) for shape in SHAPES]
+    for vividness in (0.0, 1.0):
+        predictions = colorizer.predict([picture.lightness_hw() for picture in pictures], DecodeSettings(vividness=vividness))
+        for prediction in predictions:
+            assert (prediction.ab_n2hw - torch.tensor(ab).view(1, 2, 1, 1)).abs().max() < 1e-3
+            assert (prediction.confidence_hw > 0.999).all()
+    for picture, colored in zip(pictures, colorizer.colorize(pictures), strict=True):
+        L_11hw = torch.from_numpy(picture.lightness_hw())[None, None]
+        expected_3hw = compose(L_11hw, torch.tensor(ab).view(1, 2, 1, 1).expand(1, 2, *L_11hw.shape[-2:]))[0]
+        assert np.abs(colored.rgb_nhwc[0].astype(int) - expected_3hw.movedim(0, -1).numpy().astype(int)).max() <= 1
+        assert (colored.confidence_hw == 255).all()
+        assert colored.mean_confidence == pytest.approx(1, abs=1e-3)
+
+
+def test_grey_paint_gives_the_grey_picture_back() -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    rgb_hwc = Colorizer(constant_model(0, 0), device="cpu").colorize([picture_of(grey)])[0].rgb_nhwc[0]
+    assert np.array_equal(rgb_hwc, np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_candidates(colorizer: Colorizer) -> None:
+    L_hw = lightness_of_grey(grey_scene(48, 64))
+    one = colorizer.predict([L_hw])[0].ab_n2hw
+    four = colorizer.predict([L_hw], DecodeSettings(candidates=4))[0].ab_n2hw
+    assert one.shape[:2] == (1, 2)
+    assert four.shape == (4, *one.shape[1:])
+    torch.testing.assert_close(four[0], one[0], atol=1e-3, rtol=1e-4)
+    distances = torch.cdist(four.mean((2, 3)), four.mean((2, 3)))
+    assert distances[~torch.eye(4, dtype=torch.bool)].min() > 1
+    colored = colorizer.colorize([picture_of(grey_scene(48, 64))], DecodeSettings(candidates=4))[0]
+    assert len(colored.rgb_nhwc) == 4
+    assert len({rgb_hwc.tobytes() for rgb_hwc in colored.rgb_nhwc}) == 4
+
+
+def test_vividness_and_temperature_reach_the_decoder(colorizer: Colorizer) -> None:
+    L_hw = lightness_of_grey(grey_scene(48, 64))
+
+    def chroma(settings: DecodeSettings) -> float:
+        return float(colorizer.predict([L_hw], settings)[0].ab_n2hw.norm(dim=1).mean())
+
+    assert chroma(DecodeSettings(vividness=0)) < chroma(DecodeSettings(vividness=0.5)) < chroma(DecodeSettings(vividness=1))
+    assert chroma(DecodeSettings(temperature=1.0)) < chroma(DecodeSettings(temperature=0.05))
+
+
+def test_confidence_lies_in_its_range(colorizer: Colorizer, lightnesses: list[npt.NDArray[np.float32]]) -> None:
+    for prediction in colorizer.predict(lightnesses):
+        assert prediction.confidence_hw.shape == prediction.ab_n2hw.shape[-2:]
+        assert prediction.confidence_hw.dtype == torch.float32
+        assert 0 <= prediction.confidence_hw.min() <= prediction.confidence_hw.max() <= 1
+    colored = colorizer.colorize([picture_of(grey_scene(30, 50))])[0]
+    assert 0 < colored.mean_confidence < 1
+    assert colored.mean_confidence == pytest.approx(colored.confidence_hw.mean() / 255, abs=0.01)
+    assert colored.confidence_at(30, 50).min() >= colored.confidence_hw.min()
+    assert colored.confidence_at(30, 50).max() <= colored.confidence_hw.max()
+
+
+@pytest.mark.parametrize("shape", [(50, 30), (30, 50), (1, 64), (64, 1), (97, 13)])
+@pytest.mark.parametrize("strip", [1, 70, 640])
+def test_a_graft_in_strips_is_the_graft_at_once(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], strip: int) -> None:
+    picture = picture_of(grey_scene(*shape))
+    ab_2hw = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(0)) * 30
+    at_once = graft(picture, ab_2hw)
+    monkeypatch.setattr(graft_module, "STRIP_PIXELS", strip)
+    np.testing.assert_array_equal(graft(picture, ab_2hw), at_once)
+
+
+def test_a_graft_is_the_composition_of_the_stretched_chroma() -> None:
+    picture = picture_of(grey_scene(41, 29))
+    ab_2hw = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(0)) * 30
+    whole_2hw = torch.from_numpy(np.stack([stretch(plane_hw, 41, 29) for plane_hw in ab_2hw]))
+    expected_3hw = compose(torch.from_numpy(picture.lightness_hw())[None, None], whole_2hw[None])[0]
+    difference = graft(picture, ab_2hw).astype(int) - expected_3hw.movedim(0, -1).numpy().astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_precision_and_device() -> None:
+    cpu = torch.device("cpu")
+    assert uses_bfloat16("bf16", cpu)
+    assert not uses_bfloat16("fp32", cpu)
+    assert pick_device("cpu") == cpu
+    L_hw = lightness_of_grey(grey_scene(48, 64))
+    exact = Colorizer(MODEL, device="cpu", precision="fp32").predict([L_hw])[0]
+    rounded = Colorizer(MODEL, device="cpu", precision="bf16").predict([L_hw])[0]
+    assert rounded.ab_n2hw.dtype == torch.float32
+    assert (rounded.ab_n2hw - exact.ab_n2hw).norm(dim=1).mean() < 2
+
+
+@pytest.mark.parametrize("device", ["", "tpu9", "gpu"])
+def test_devices_that_are_none(device: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^device '{device}': must be auto, cpu or cuda$"):
+        Colorizer(MODEL, device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="device 'cuda': torch sees no CUDA GPU on this machine"):
+        Colorizer(MODEL, device="cuda")
+
+
+@given(height=st.integers(1, 90), width=st.integers(1, 90), working_size=st.sampled_from([4, 16, 32]))
+@example(height=400, width=3, working_size=16)
+@example(height=16, width=16, working_size=16)
+@settings(max_examples=30, deadline=None)
+def test_the_network_says_the_same_of_a_shrunk_picture(height: int, width: int, working_size: int) -> None:
+    colorizer = Colorizer(small_model(working_size=working_size), device="cpu", precision="fp32")
+    L_hw = read_picture(encoded(grey_scene(height, width), "PNG")).lightness_hw()
+    small_hw = shrink(L_hw, colorizer.model.card)
+    expected, found = (colorizer.predict([lightness])[0] for lightness in (L_hw, small_hw))
+    assert np.array_equal(found.ab_n2hw.numpy(), expected.ab_n2hw.numpy())
+    assert np.array_equal(found.confidence_hw.numpy(), expected.confidence_hw.numpy())
