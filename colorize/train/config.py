@@ -1,0 +1,117 @@
+"""The settings of a training run: one frozen dataclass, written beside the run's results as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colorize.errors import ConfigError, RunError
+from colorize.model.device import Precision
+from colorize.model.unet import UNetConfig
+
+LARGEST_SEED = 2**31 - 1
+"""NumPy, which shuffles, takes 32 bits, and every epoch adds 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What is trained, on what, and how."""
+
+    data: str
+    """The data specification, as the user gave it."""
+
+    epochs: int = 24
+    """Passes over the training pictures."""
+
+    workers: int = 2
+    """Data-parallel workers; each takes one CPU, or one GPU."""
+
+    gpu: bool = False
+    """Whether each worker takes a GPU."""
+
+    batch_size: int = 64
+    """Pictures of one step over all workers together. 64 beats 128 at equal epochs on CIFAR-10: twice the steps."""
+
+    learning_rate: float = 2e-3
+    """The peak of the schedule: linear warm-up, then a cosine to zero (AdamW)."""
+
+    warmup_share: float = 0.05
+    """The share of all steps in which the learning rate climbs."""
+
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay."""
+
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+
+    ema_share: float = 0.02
+    """The horizon of the averaged weights, as a share of all steps: short runs average over few steps, long ones over many."""
+
+    hint_share: float = 0.2
+    """The share of pictures that are shown with sparse random colour hints."""
+
+    width: int = 48
+    """Channels of the U-Net at half resolution."""
+
+    depth: int = 3
+    """Levels of the U-Net below half resolution."""
+
+    palette_step: float = 10.0
+    """The distance of neighbouring bins, in ab units."""
+
+    size: int = 128
+    """The side of the training crops, in pixels; CIFAR-10 is always 32."""
+
+    precision: Precision = "auto"
+    """`auto`: bfloat16 where the device computes it natively (elsewhere it is half as fast as float32), else float32."""
+
+    limit: int | None = None
+    """At most this many training pictures; None: all."""
+
+    seed: int = 0
+    """Seeds weights, order, flips, crops and hints."""
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "workers", "batch_size", "learning_rate", "clip_norm", "palette_step")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} {getattr(self, name)}: must be above 0")
+        for name in ("warmup_share", "ema_share", "hint_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: must lie in 0…1")
+        if self.weight_decay < 0:
+            raise ConfigError(f"weight_decay {self.weight_decay}: must not be negative")
+        if self.batch_size % self.workers:
+            raise ConfigError(f"batch_size {self.batch_size}: must be a multiple of the workers, {self.workers}")
+        if self.size < 16 or self.size % 2:
+            raise ConfigError(f"size {self.size}: must be an even number of pixels, 16 or more")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit {self.limit}: must be 1 or more")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise ConfigError(f"seed {self.seed}: must lie in 0…{LARGEST_SEED:,}")
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise ConfigError(f"precision {self.precision!r}: must be auto, bf16 or fp32")
+        UNetConfig(bins=2, width=self.width, depth=self.depth)
+
+    @property
+    def worker_batch(self) -> int:
+        """Pictures of one step on one worker."""
+        return self.batch_size // self.workers
+
+    def write(self, path: Path) -> None:
+        """Writes the settings as JSON."""
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> TrainConfig:
+        """Reads what `write` wrote. Raises RunError for a missing or foreign file, ConfigError for settings out of range."""
+        try:
+            fields: dict[str, Any] = json.loads(path.read_text())
+            return cls(**fields)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+            raise RunError(f"{path}: not the settings of a training run ({error})") from error

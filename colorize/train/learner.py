@@ -1,0 +1,97 @@
+"""One training step: network, loss, optimizer and averaged weights. Knows nothing of Ray: the loop feeds it batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from colorize.model.card import ModelCard
+from colorize.model.colormodel import ColorModel
+from colorize.model.device import uses_bfloat16
+from colorize.model.palette import Palette, VividnessDial
+from colorize.model.unet import OUTPUT_STRIDE, UNet, UNetConfig
+from colorize.train.augment import crop_and_flip, random_hints, vary
+from colorize.train.config import TrainConfig
+
+SMALLEST_WORKING_SIZE = 64
+"""The short side, in pixels, at which a model shows pictures to its network, however small the crops that it learnt from.
+
+By eye on the sample archive: the CIFAR-10 network leaves water and meadows grey at 32 px, colours them at 64, and paints patches at 128.
+"""
+
+
+class Learner:
+    """A network that learns, its averaged twin and its optimizer.
+
+    `wrapped` is what a step runs: `network` itself, or `network` inside DistributedDataParallel.
+    """
+
+    def __init__(self, config: TrainConfig, palette: Palette, device: torch.device, steps: int) -> None:
+        """`steps`: of the whole run; the schedule ends there."""
+        if device.type == "cpu":
+            # Adam's averages of a weight without gradient decay into denormals within 900 steps; a step then takes 10 times as long.
+            torch.set_flush_denormal(True)
+        torch.manual_seed(config.seed)
+        self.config, self.device, self.steps, self.step = config, device, steps, 0
+        self.palette = palette.to(device)
+        self.network = UNet(UNetConfig(bins=len(palette), width=config.width, depth=config.depth))
+        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.wrapped: nn.Module = self.network
+        decay = 1 - 1 / max(2.0, config.ema_share * steps)
+        self.averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        # Not fused, for 3 % of a step: on CPUs, torch 2.13's fused kernel pairs channels-last weights with the wrong averages.
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self._bfloat16 = uses_bfloat16(config.precision, device)
+
+    def learn(self, L_b1hw: Tensor, ab_b2hw: Tensor) -> Tensor:
+        """Takes one step on a batch (L 0…100, true ab) and returns its cross-entropy, a scalar in nats."""
+        self.wrapped.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * schedule(self.step / self.steps, self.config.warmup_share)
+        L_b1hw, ab_b2hw = crop_and_flip(L_b1hw, ab_b2hw, min(self.config.size, L_b1hw.shape[-1]))
+        L_b1hw, ab_b2hw = vary(L_b1hw, ab_b2hw)
+        hints_b3hw = random_hints(ab_b2hw, self.config.hint_share)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
+            logits_bkhw = self.wrapped(L_b1hw, hints_b3hw)
+        loss = self.palette.cross_entropy(logits_bkhw, F.avg_pool2d(ab_b2hw, OUTPUT_STRIDE))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        self.averaged.update_parameters(self.network)
+        self.step += 1
+        return loss.detach()
+
+    def predict(self, L_b1hw: Tensor) -> Tensor:
+        """The averaged network's plain expectation at full resolution, ab (b, 2, h, w)."""
+        self.averaged.module.eval()
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
+            logits_bkhw = self.averaged.module(L_b1hw)
+        return F.interpolate(self.palette.decode(logits_bkhw), size=L_b1hw.shape[-2:], mode="bilinear")
+
+    def as_model(self, training: dict[str, object]) -> ColorModel:
+        """The averaged network as a model, with a dial that is still to be calibrated."""
+        network = self.averaged.module
+        assert isinstance(network, UNet)
+        card = ModelCard(
+            name="model",
+            network=dataclasses.asdict(network.config),
+            palette_step=self.config.palette_step,
+            working_size=max(self.config.size, SMALLEST_WORKING_SIZE),
+            dial=dataclasses.asdict(VividnessDial()),
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            training=training,
+        )
+        return ColorModel(network=network, palette=self.palette.to("cpu"), card=card)
+
+
+def schedule(done: float, warmup_share: float) -> float:
+    """The learning rate's factor after a share `done` (0…1) of all steps: a linear climb, then a cosine to 0."""
+    if done < warmup_share:
+        return done / warmup_share
+    return 0.5 * (1 + math.cos(math.pi * (done - warmup_share) / max(1 - warmup_share, 1e-9)))

@@ -1,0 +1,206 @@
+"""The loop that every worker runs: data-parallel epochs, exact validation, checkpoints.
+
+Ray Train calls `train_worker` on each worker with a `Setup`. It knows nothing of where pictures come from: it sees shards of rows with
+`L` and `ab`. Validation pictures are not split by Ray, whose equal split drops up to workers − 1 of them: every worker
+sees all batches and scores every n-th, and the sums are added, so that each picture counts exactly once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import torch
+import torch.distributed
+from ray.data.collate_fn import NumpyBatchCollateFn
+from ray.train import CheckpointConsistencyMode
+from ray.train.torch import get_device, prepare_model
+from torch import Tensor, nn
+
+from colorize.model.card import SUFFIX
+from colorize.model.metrics import ColorScores
+from colorize.model.palette import Palette
+from colorize.train.checkpoint import load_state, save_state
+from colorize.train.config import TrainConfig
+from colorize.train.learner import Learner
+from colorize.train.progress import EpochReport, StepReport
+
+SHUFFLE_ROWS = 4096
+"""Rows of each worker's shuffle buffer: 25 MB at 32 px. At least two batches, or data-parallel ranks fall out of step."""
+
+VALIDATION_BATCH = 250
+REPORT_SECONDS = 1.0
+MODEL_FILE = f"model{SUFFIX}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a worker is given beside its shards."""
+
+    config: TrainConfig
+    bins_k2: np.ndarray
+    prior_k: np.ndarray
+    train_pictures: int
+    validation_pictures: int
+    training: dict[str, Any]
+    """What the card will say of the training, known before it starts."""
+    board: Any
+    """The `progress.Board` actor."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch: what every worker has whole batches for."""
+        return self.train_pictures // self.config.workers // self.config.worker_batch
+
+
+class TensorBatch(NumpyBatchCollateFn):
+    """Float tensors of a batch of rows."""
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> Any:
+        """`L` and `ab` as they are stored (float16); other columns too, where there are any."""
+        # Ray hands out read-only views; torch wants arrays of its own.
+        return {name: torch.from_numpy(np.array(column)) for name, column in batch.items()}
+
+
+def train_worker(given: dict[str, Setup]) -> None:
+    """One worker's whole training."""
+    setup = given["setup"]
+    config = setup.config
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    if not config.gpu:
+        torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+    palette = Palette(torch.from_numpy(setup.bins_k2), torch.from_numpy(setup.prior_k), config.palette_step)
+    learner = Learner(config, palette, get_device(), setup.steps_per_epoch * config.epochs)
+    # On one worker this is the network itself, without DDP. Buffers stay local: only the first worker's averages are kept.
+    learner.wrapped = prepare_model(learner.network, parallel_strategy_kwargs={"gradient_as_bucket_view": True, "broadcast_buffers": False})
+    first_epoch, history = 1, []
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as directory:
+            counters = load_state(Path(directory), learner)
+        first_epoch, history = counters["epoch"] + 1, counters["history"]
+        learner.step = setup.steps_per_epoch * (first_epoch - 1)
+    # Another seed for each worker and each sitting: otherwise all workers would draw the same flips and hints.
+    torch.manual_seed(config.seed + 1000 * rank + 1_000_000 * first_epoch)
+
+    clock, grey = Clock(setup, learner), None
+    for epoch in range(first_epoch, config.epochs + 1):
+        clock.start_epoch(epoch)
+        for L_b1hw, ab_b2hw in _training_batches(setup, epoch, learner.device):
+            clock.tick(learner.learn(L_b1hw, ab_b2hw), post=rank == 0)
+        pictures_per_second = clock.pictures_per_second()
+        _share_from_first(learner.averaged.module, world)
+        scores = _validate(learner, rank, world)
+        # Grey scores the same in every epoch: once is enough, in each sitting.
+        grey = grey or _validate(learner, rank, world, grey=True)
+        report = EpochReport(
+            epoch=epoch, epochs=config.epochs, loss=clock.epoch_loss(), ssim=scores["ssim"], psnr=scores["psnr_mean"],
+            ssim_gain=scores["ssim"] - grey["ssim"], psnr_gain=scores["psnr_mean"] - grey["psnr_mean"],
+            pictures_per_second=pictures_per_second, seconds=clock.seconds(),
+        )  # fmt: skip
+        history.append(dataclasses.asdict(report))
+        saved = None
+        if rank == 0:
+            folder = Path(tempfile.mkdtemp(prefix="colorize-checkpoint-"))
+            save_state(folder, learner, {"epoch": epoch, "history": history})
+            learner.as_model(setup.training).save(folder / MODEL_FILE)
+            saved = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report(dataclasses.asdict(report), checkpoint=saved, delete_local_checkpoint_after_upload=True)
+        if rank == 0:
+            # `report` hands the checkpoint on and returns; an epoch is announced when it is sure to be there after a crash.
+            ray.train.get_all_reported_checkpoints(consistency_mode=CheckpointConsistencyMode.COMMITTED)
+            ray.get(setup.board.post.remote(report))
+
+
+class Clock:
+    """Times a worker's training and tells the board, about once a second."""
+
+    def __init__(self, setup: Setup, learner: Learner) -> None:
+        self._setup, self._learner = setup, learner
+        self._began, self._first_step = time.monotonic(), learner.step
+
+    def start_epoch(self, epoch: int) -> None:
+        """A new epoch begins."""
+        self._epoch, self._epoch_step = epoch, self._learner.step
+        self._epoch_loss = torch.zeros((), device=self._learner.device)
+        self._epoch_began = time.monotonic()
+        self._mark()
+
+    def tick(self, loss: Tensor, *, post: bool) -> None:
+        """A step is done."""
+        self._epoch_loss += loss
+        now = time.monotonic()
+        if not post or now - self._reported < REPORT_SECONDS:
+            return
+        step, config = self._learner.step, self._learner.config
+        done = step - self._reported_step
+        report = StepReport(
+            epoch=self._epoch, step=step, steps=self._learner.steps, loss=float(self._epoch_loss - self._reported_loss) / done,
+            pictures_per_second=done * config.batch_size / (now - self._reported),
+            seconds_left=(now - self._began) / (step - self._first_step) * (self._learner.steps - step),
+        )  # fmt: skip
+        self._setup.board.post.remote(report)
+        self._mark()
+
+    def epoch_loss(self) -> float:
+        """The epoch's mean cross-entropy so far, on this worker."""
+        return float(self._epoch_loss) / max(1, self._learner.step - self._epoch_step)
+
+    def pictures_per_second(self) -> float:
+        """The epoch's throughput so far, all workers together."""
+        done = self._learner.step - self._epoch_step
+        return done * self._learner.config.batch_size / (time.monotonic() - self._epoch_began)
+
+    def seconds(self) -> float:
+        """Since this sitting of the run began."""
+        return time.monotonic() - self._began
+
+    def _mark(self) -> None:
+        self._reported, self._reported_step = time.monotonic(), self._learner.step
+        self._reported_loss = self._epoch_loss.clone()
+
+
+def _training_batches(setup: Setup, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    batch = setup.config.worker_batch
+    batches = ray.train.get_dataset_shard("train").iter_torch_batches(
+        batch_size=batch,
+        drop_last=True,
+        prefetch_batches=2,
+        local_shuffle_buffer_size=max(SHUFFLE_ROWS, 2 * batch),
+        local_shuffle_seed=setup.config.seed + epoch,
+        collate_fn=TensorBatch(),
+    )
+    for index, rows in enumerate(batches):
+        # Every rank must take equally many steps, and a rank may have a batch more than the others.
+        if index < setup.steps_per_epoch:
+            yield rows["L"].to(device).float(), rows["ab"].to(device).float()
+
+
+def _validate(learner: Learner, rank: int, world: int, *, grey: bool = False) -> dict[str, float]:
+    """The scores of the learner's averaged network, or of grey, over all validation pictures; each is scored by one worker."""
+    scores = ColorScores(ciede2000=False).to(learner.device)
+    shard = ray.train.get_dataset_shard("validation")
+    with torch.inference_mode():
+        for index, rows in enumerate(shard.iter_torch_batches(batch_size=VALIDATION_BATCH, collate_fn=TensorBatch())):
+            if index % world == rank:
+                L_b1hw, ab_b2hw, rgb_b3hw = (rows[name].to(learner.device) for name in ("L", "ab", "rgb"))
+                predicted_b2hw = torch.zeros_like(ab_b2hw) if grey else learner.predict(L_b1hw.float())
+                scores.update(L_b1hw, predicted_b2hw, ab_b2hw, rgb_b3hw)
+        return scores.compute()  # torchmetrics adds the sums of all workers
+
+
+def _share_from_first(module: nn.Module, world: int) -> None:
+    """Gives every worker the first one's averaged weights: batch-norm statistics are local to a worker."""
+    if world > 1:
+        for tensor in [*module.parameters(), *module.buffers()]:
+            torch.distributed.broadcast(tensor.data, src=0)

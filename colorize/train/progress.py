@@ -1,0 +1,107 @@
+"""How a run tells its driver where it is: workers post reports to an actor, the driver drains it.
+
+Ray Train's own `report` is a barrier that needs a checkpoint; a live display wants a word every second and none of that.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+DRAIN_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """Where the run is, about once a second."""
+
+    epoch: int
+    """The epoch under way, from 1."""
+    step: int
+    """Steps done, over all epochs."""
+    steps: int
+    """Steps of the whole run."""
+    loss: float
+    """Cross-entropy in nats, averaged since the last report."""
+    pictures_per_second: float
+    """Training throughput of all workers together since the last report."""
+    seconds_left: float
+    """Estimated from the throughput so far, validation included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """One finished and validated epoch."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    """Mean cross-entropy of the epoch, in nats."""
+    ssim: float
+    psnr: float
+    """Mean over pictures, dB."""
+    ssim_gain: float
+    """SSIM less that of the grey pictures."""
+    psnr_gain: float
+    """PSNR less that of the grey pictures, dB."""
+    pictures_per_second: float
+    """Training pictures a second over the epoch, validation left out."""
+    seconds: float
+    """Since the run (or this sitting of it) began."""
+
+
+Report = StepReport | EpochReport
+
+
+class Board:
+    """Holds reports until the driver fetches them."""
+
+    def __init__(self) -> None:
+        self._reports: list[Any] = []
+
+    def post(self, report: Any) -> None:
+        """Adds a report."""
+        self._reports.append(report)
+
+    def drain(self) -> list[Any]:
+        """Hands out what has come since the last call."""
+        reports, self._reports = self._reports, []
+        return reports
+
+
+@contextmanager
+def board(on_report: Callable[[Report], None]) -> Iterator[Any]:
+    """A `Board` actor whose reports reach `on_report`, in order, on a thread of the driver, until the block ends."""
+    actor: Any = ray.remote(num_cpus=0)(Board).remote()
+    done = threading.Event()
+
+    def drain() -> None:
+        while True:
+            last = done.is_set()
+            try:
+                reports = ray.get(actor.drain.remote())
+            except (RayError, ValueError):
+                return  # Ray is going down: an interrupt, or a cluster that was lost; the run's own error says which
+            for report in reports:
+                on_report(report)
+            if last:
+                return
+            done.wait(DRAIN_SECONDS)
+
+    thread = threading.Thread(target=drain, name="training-progress", daemon=True)
+    thread.start()
+    try:
+        yield actor
+        # The workers do not wait for their last words to arrive.
+        time.sleep(DRAIN_SECONDS)
+    finally:
+        done.set()
+        thread.join(timeout=5)
+        ray.kill(actor)

@@ -1,0 +1,97 @@
+"""The curves of a run: TensorBoard always, MLflow where it is installed."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from colorize.errors import RunError
+from colorize.train.config import TrainConfig
+from colorize.train.progress import EpochReport, Report
+
+EXPERIMENT = "colorize"
+
+_log = logging.getLogger(__name__)
+
+
+class Tracker:
+    """Logs reports, from any thread, under RUN/tensorboard, and to MLflow's tracking URI (MLFLOW_TRACKING_URI, or MLflow's own default)."""
+
+    def __init__(self, directory: Path, config: TrainConfig) -> None:
+        self._writer: Any = SummaryWriter(str(directory / "tensorboard"))
+        self._mlflow = MlflowRun(directory.name, config) if find_spec("mlflow") is not None else None
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Writes what is still in memory."""
+        self._writer.close()
+        if self._mlflow is not None:
+            self._mlflow.end(failed=kind is not None)
+
+    def log(self, report: Report) -> None:
+        """Adds one point to the curves."""
+        if isinstance(report, EpochReport):
+            step, prefix = report.epoch, "epoch"
+            values = {"loss": report.loss, "ssim": report.ssim, "ssim_gain": report.ssim_gain, "psnr": report.psnr}
+            values |= {"psnr_gain": report.psnr_gain, "pictures_per_second": report.pictures_per_second}
+        else:
+            step, prefix = report.step, "step"
+            values = {"loss": report.loss, "pictures_per_second": report.pictures_per_second}
+        for name, value in values.items():
+            self._writer.add_scalar(f"{prefix}/{name}", value, step)
+            if self._mlflow is not None:
+                self._mlflow.log(f"{prefix}_{name}", value, step)
+
+
+class MlflowRun:
+    """A run on MLflow's tracking server, by its id: the fluent interface would start another one on the thread that reports come on."""
+
+    def __init__(self, name: str, config: TrainConfig) -> None:
+        """Raises RunError when the server cannot be reached: a run that was to be tracked is not started untracked."""
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        self._error: type[Exception] = MlflowException
+        try:
+            self._client: Any = MlflowClient()
+            experiment = self._client.get_experiment_by_name(EXPERIMENT)
+            identity = experiment.experiment_id if experiment is not None else self._client.create_experiment(EXPERIMENT)
+            self._run: str | None = self._client.create_run(identity, run_name=name).info.run_id
+            for key, value in dataclasses.asdict(config).items():
+                self._client.log_param(self._run, key, value)
+        except (MlflowException, ImportError) as error:  # an import fails where the server's kind needs more than the client package
+            raise RunError(
+                f"MLflow cannot be used ({_first_line(error)}): set MLFLOW_TRACKING_URI to a server that answers, or uninstall MLflow"
+            ) from error
+
+    def log(self, name: str, value: float, step: int) -> None:
+        """Adds one point to a curve. A server that is lost later is told once, and does not end the training."""
+        if self._run is None:
+            return
+        try:
+            self._client.log_metric(self._run, name, value, step=step)
+        except self._error as error:
+            self._run = None
+            _log.warning("MLflow's curves end here: %s", _first_line(error))
+
+    def end(self, *, failed: bool) -> None:
+        """Says how the run ended."""
+        if self._run is None:
+            return
+        try:
+            self._client.set_terminated(self._run, "FAILED" if failed else "FINISHED")
+        except self._error as error:
+            _log.warning("MLflow was not told that the run has ended: %s", _first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    """The first sentence: MLflow goes on with advice."""
+    return str(error).strip().splitlines()[0].partition(". ")[0].rstrip(".")

@@ -1,0 +1,134 @@
+"""Checkpoints: a run that goes on from one is the run that never stopped; what is not one is refused; nothing is pickled."""
+
+import json
+import pickletools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from colorize.errors import RunError
+from colorize.train.checkpoint import COUNTERS, TENSORS, load_state, save_state
+from colorize.train.config import TrainConfig
+from colorize.train.learner import Learner
+from tests.models import small_palette
+
+STEPS = 6
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _denormals() -> Iterator[None]:
+    """A learner turns denormal numbers off for its thread, which is a training worker's; this one is the tests'."""
+    yield
+    torch.set_flush_denormal(False)
+
+
+def new_learner(width: int = 8, seed: int = 0) -> Learner:
+    config = TrainConfig(data="cifar10-sample", batch_size=4, width=width, depth=1, size=16, precision="fp32", hint_share=0.5, seed=seed)
+    return Learner(config, small_palette(), torch.device("cpu"), STEPS)
+
+
+def learn(learner: Learner, last: int) -> Learner:
+    """Takes the steps up to `last`, each with the batch and the chance that belong to it."""
+    while learner.step < last:
+        torch.manual_seed(100 + learner.step)
+        L_b1hw = torch.rand(4, 1, 20, 20) * 100
+        learner.learn(L_b1hw, torch.cat([L_b1hw - 50, 30 - L_b1hw / 2], dim=1))
+    return learner
+
+
+def everything(learner: Learner) -> dict[str, Tensor]:
+    tensors = {f"network.{name}": tensor for name, tensor in learner.network.state_dict().items()}
+    tensors |= {f"averaged.{name}": tensor for name, tensor in learner.averaged.state_dict().items()}
+    for index, state in learner.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_state(folder, learn(new_learner(), 3), {"epoch": 3, "history": [{"psnr": 20.5}]})
+    return folder
+
+
+def copy_of(saved: Path, folder: Path) -> Path:
+    for name in (TENSORS, COUNTERS):
+        (folder / name).write_bytes((saved / name).read_bytes())
+    return folder
+
+
+def check_refused(folder: Path, learner: Learner | None = None) -> None:
+    with pytest.raises(RunError) as caught:
+        load_state(folder, learner or new_learner())
+    assert str(caught.value).startswith(f"{folder}: not a whole checkpoint of this run (")
+    assert "\n" not in str(caught.value)
+
+
+def test_going_on_is_the_same_as_never_having_stopped(saved: Path) -> None:
+    through = learn(new_learner(), STEPS)
+    resumed = new_learner(seed=9)  # another start: everything that counts must come from the checkpoint
+    assert load_state(saved, resumed) == {"epoch": 3, "history": [{"psnr": 20.5}]}
+    resumed.step = 3
+    learn(resumed, STEPS)
+    expected, found = everything(through), everything(resumed)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def test_everything_is_in_two_files_and_none_is_a_pickle(saved: Path) -> None:
+    assert sorted(path.name for path in saved.iterdir()) == [COUNTERS, TENSORS]
+    assert json.loads((saved / COUNTERS).read_text())["epoch"] == 3
+    tensors = load_file(saved / TENSORS)
+    for name, tensor in everything(learn(new_learner(), 3)).items():
+        assert torch.equal(tensors[name], tensor), name
+    for path in saved.iterdir():
+        with pytest.raises(ValueError, match=r"opcode|pickle"):
+            list(pickletools.genops(path.read_bytes()))
+
+
+def test_missing(tmp_path: Path, saved: Path) -> None:
+    check_refused(tmp_path / "none")
+    folder = copy_of(saved, tmp_path)
+    (folder / COUNTERS).unlink()
+    check_refused(folder)
+    copy_of(saved, tmp_path)
+    (folder / TENSORS).unlink()
+    check_refused(folder)
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_truncated(saved: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.getbasetemp() / "truncated"
+    folder.mkdir(exist_ok=True)
+    copy_of(saved, folder)
+    name = data.draw(st.sampled_from([TENSORS, COUNTERS]))
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    check_refused(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "null", "epoch 3", '{"epoch": 3}', '{"history": []}', '{"epoch": "x", "history": []}'])
+def test_foreign_counters(tmp_path: Path, saved: Path, text: str) -> None:
+    folder = copy_of(saved, tmp_path)
+    (folder / COUNTERS).write_text(text)
+    check_refused(folder)
+
+
+def test_a_checkpoint_of_another_run(saved: Path, tmp_path: Path) -> None:
+    check_refused(saved, new_learner(width=12))
+    folder = copy_of(saved, tmp_path)
+    save_file({"weight": torch.zeros(2)}, folder / TENSORS)
+    check_refused(folder)
+    tensors = load_file(saved / TENSORS)
+    save_file({name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.3.")}, folder / TENSORS)
+    check_refused(folder)
+    save_file(tensors | {"optimizer.first.step": torch.zeros(())}, folder / TENSORS)
+    check_refused(folder)

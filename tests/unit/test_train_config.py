@@ -1,0 +1,110 @@
+"""Training settings: written and read back the same; each one that cannot be is named with its value."""
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from colorize.errors import ColorizeError, ConfigError, RunError
+from colorize.train.config import TrainConfig
+from colorize.train.learner import schedule
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    epochs=st.integers(1, 1000),
+    workers=st.integers(1, 64),
+    batch=st.integers(1, 64),
+    learning_rate=st.floats(1e-6, 1),
+    limit=st.none() | st.integers(1, 10**6),
+    data=st.text(min_size=1),
+    precision=st.sampled_from(["auto", "bf16", "fp32"]),
+    gpu=st.booleans(),
+)
+def test_settings_come_back_from_json(tmp_path_factory: pytest.TempPathFactory, workers: int, batch: int, **given: Any) -> None:
+    config = TrainConfig(workers=workers, batch_size=workers * batch, **given)
+    assert config.worker_batch == batch
+    path = tmp_path_factory.getbasetemp() / "config.json"
+    config.write(path)
+    assert TrainConfig.read(path) == config
+    assert set(json.loads(path.read_text())) == {field.name for field in dataclasses.fields(TrainConfig)}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"epochs": 0}, "epochs 0: must be above 0"),
+        ({"epochs": -3}, "epochs -3: must be above 0"),
+        ({"workers": 0}, "workers 0: must be above 0"),
+        ({"batch_size": 0}, "batch_size 0: must be above 0"),
+        ({"batch_size": 65}, "batch_size 65: must be a multiple of the workers, 2"),
+        ({"learning_rate": 0.0}, "learning_rate 0.0: must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate nan: must be above 0"),
+        ({"clip_norm": 0.0}, "clip_norm 0.0"),
+        ({"palette_step": -1.0}, "palette_step -1.0"),
+        ({"warmup_share": 1.5}, "warmup_share 1.5: must lie in 0…1"),
+        ({"ema_share": -0.1}, "ema_share -0.1: must lie in 0…1"),
+        ({"hint_share": float("nan")}, "hint_share nan: must lie in 0…1"),
+        ({"weight_decay": -1.0}, "weight_decay -1.0: must not be negative"),
+        ({"size": 15}, "size 15: must be an even number"),
+        ({"size": 33}, "size 33: must be an even number"),
+        ({"precision": "fp8"}, "precision 'fp8': must be auto, bf16 or fp32"),
+        ({"seed": -1}, "seed -1: must lie in 0…"),
+        ({"seed": 2**32}, "seed 4294967296: must lie in 0…"),
+        ({"limit": 0}, "limit 0: must be 1 or more"),
+        ({"width": 6}, "width 6: must be a multiple of 4"),
+        ({"depth": 0}, "depth 0: must lie in 1…6"),
+    ],
+)
+def test_settings_that_cannot_be(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainConfig(data="cifar10-sample", **wrong)
+    assert str(caught.value).startswith(named)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "cause"),
+    [
+        ("", RunError, "not the settings of a training run"),
+        ("epochs = 3", RunError, "not the settings of a training run"),
+        ("[1, 2]", RunError, "not the settings of a training run"),
+        ("7", RunError, "not the settings of a training run"),
+        ("{}", RunError, "not the settings of a training run .*data"),
+        ('{"data": "cifar10-sample", "colour": "blue"}', RunError, "not the settings of a training run .*colour"),
+        ('{"data": "cifar10-sample", "epochs": "many"}', RunError, "not the settings of a training run"),
+        ('{"data": "cifar10-sample", "epochs": 0}', ConfigError, "epochs 0"),
+    ],
+)
+def test_a_foreign_file(tmp_path: Path, text: str, kind: type[ColorizeError], cause: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(kind, match=cause) as caught:
+        TrainConfig.read(path)
+    assert "\n" not in str(caught.value)
+    assert kind is ConfigError or str(caught.value).startswith(f"{path}: ")
+
+
+def test_bytes_and_missing_files(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    with pytest.raises(RunError, match=r"config.json: cannot be read \(No such file"):
+        TrainConfig.read(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RunError, match="not the settings of a training run"):
+        TrainConfig.read(path)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.05, 0.5, 1.0])
+def test_the_learning_rate_climbs_to_its_peak_and_falls_to_nothing(warmup: float) -> None:
+    factors = [schedule(step / 1000, warmup) for step in range(1001)]
+    top = round(warmup * 1000)
+    assert max(factors) <= 1
+    assert factors[top] == pytest.approx(1)
+    assert all(before <= after for before, after in itertools.pairwise(factors[: top + 1]))
+    assert all(before >= after for before, after in itertools.pairwise(factors[top:]))
+    if warmup < 1:
+        assert factors[-1] == pytest.approx(0, abs=1e-9)
