@@ -1,0 +1,35 @@
+"""The settings of a bulk run: one frozen dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from colorize.errors import ConfigError
+from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
+from colorize.model.palette import DecodeSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveConfig:
+    """Which pictures are coloured, where they go, and how."""
+
+    source: Path
+    """The folder that holds the pictures, at any depth."""
+
+    target: Path
+    """The folder that gets the same tree in colour; made when it is not there. Every node of the cluster must see both folders."""
+
+    model: str = DEFAULT_MODEL
+    """A shipped model's name, a model file, or the directory of a training run."""
+
+    vividness: float = DEFAULT_VIVIDNESS
+    """0 is the most accurate colour, 1 is as colourful as real pictures are."""
+
+    workers: int | None = None
+    """Worker processes, of one CPU each; None: as many as the cluster has room for."""
+
+    def __post_init__(self) -> None:
+        DecodeSettings(vividness=self.vividness)
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"workers {self.workers}: must be 1 or more")
