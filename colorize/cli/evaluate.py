@@ -1,0 +1,81 @@
+"""`colorize evaluate`: a model's scores on a data set, beside the baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from colorize.cli.train import ADDRESS, FIXED_SIZE
+from colorize.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from colorize.evaluation import Evaluation
+
+HEADINGS = {
+    "ssim": ("SSIM", 4), "psnr_mean": ("PSNR", 2), "psnr_pooled": ("pooled", 2), "rgb_mae": ("MAE", 4), "ab_mae": ("ab MAE", 2),
+    "ciede2000": ("ΔE00", 2), "colorfulness": ("colour", 2), "colorfulness_ratio": ("÷ true", 3), "within_5": ("≤ 5", 3),
+}  # fmt: skip
+"""Column headings and decimals, by metric."""
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A shipped model's name, a model file, or a training run's directory.")],
+    data: Annotated[str, typer.Option(help="cifar10-sample, cifar10, cifar10:PATH, folder:PATH or parquet:PATH.")] = "cifar10-sample",
+    vividness: Annotated[float, typer.Option(help="0: most accurate … 1: as colourful as real pictures.")] = 0.0,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a PNG to look at: grey | predicted | true.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Score at most this many pictures.")] = None,
+    address: Annotated[str | None, ADDRESS] = None,
+) -> None:
+    """Score a model on the test part of a data set, over a Ray Data job."""
+    from colorize import cluster
+    from colorize.cli.display import console, describe
+    from colorize.data.dataset import load_dataset
+    from colorize.data.sources import parse_source
+    from colorize.evaluation import evaluate as score
+    from colorize.evaluation import examples, sheet_png
+    from colorize.imaging.picture import write_whole
+    from colorize.model.colormodel import load_model
+    from colorize.model.palette import DecodeSettings
+
+    settings = DecodeSettings(vividness=vividness)
+    for path in (json, sheet):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ConfigError(f"{path}: its folder does not exist")
+        if path is not None and path.is_dir():
+            raise ConfigError(f"{path}: is a folder; give the name of a file")
+    loaded = load_model(model)
+    size = None if parse_source(data).kind in FIXED_SIZE else loaded.card.working_size
+    with cluster.connect(address) as ray:
+        console.print(ray.describe())
+        dataset = load_dataset(data, split="test", size=size, limit=limit)
+        console.print(f"test  {describe(dataset)}")
+        result = score(loaded, dataset.dataset, data=data, settings=settings, class_names=dataset.class_names)
+        console.print(score_table(result))
+        console.print(
+            f"{result.pictures:,} pictures in {result.seconds:.1f} s, vividness {vividness:g}; the columns are told in docs/metrics.md"
+        )
+        if json is not None:
+            result.write(json)
+        if sheet is not None:
+            write_whole(sheet, sheet_png(examples(loaded, dataset.dataset, settings=settings, count=24)))
+
+
+def score_table(result: Evaluation) -> Table:
+    """The model, its baselines and, where there are any, its classes: a row each."""
+    from rich.table import Table
+
+    table = Table("", *(heading for heading, _ in HEADINGS.values()), box=None, padding=(0, 1, 0, 0))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = {result.model: result.metrics}
+    rows |= {name.replace("_", " "): scores for name, scores in result.baselines.items()}
+    for name, scores in rows.items():
+        table.add_row(name, *(f"{scores[key]:.{digits}f}" for key, (_, digits) in HEADINGS.items()))
+    for name, scores in result.classes.items():
+        table.add_row(f"  {name}", *(f"{scores[key]:.{digits}f}" for key, (_, digits) in HEADINGS.items()), style="dim")
+    return table

@@ -1,0 +1,77 @@
+"""`colorize`: the commands, their errors and their exit codes.
+
+0: done. 1: a `ColorizeError`, in one line. 2: wrong usage. 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from colorize.cli import archive, demo, evaluate, models, picture, serve, train
+from colorize.errors import ColorizeError
+
+INTERRUPTED = 128 + signal.SIGINT
+
+app = typer.Typer(
+    name="colorize",
+    help="Colour for whole archives of black-and-white pictures, on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("picture")(picture.picture)
+app.command("archive")(archive.archive)
+app.command("serve")(serve.serve)
+app.command("models")(models.models)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"colorize {version('colorize')}")
+        raise typer.Exit
+
+
+@app.callback()
+def colorize(
+    _: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)] = False,
+) -> None:
+    """Colour for whole archives of black-and-white pictures, on Ray."""
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits: the `colorize` program and every file in `jobs/`."""
+    sys.exit(main(arguments))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    # A supervisor's stop is an interrupt too: what is finished is kept, Ray goes down in order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app(arguments, standalone_mode=True)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(bool(end.code))
+    except ColorizeError as error:
+        _complain(str(error))
+        code = 1
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    else:
+        code = 0
+    if code == INTERRUPTED:  # typer turns an interrupt inside a command into this exit code, without a word
+        _complain("interrupted")
+    return code
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"colorize: {message}", markup=False)

@@ -1,0 +1,113 @@
+"""`colorize picture`: a few files in colour, here and now, without Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from colorize.errors import ConfigError, PictureError
+from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from colorize.model.colorizer import Colorizer
+    from colorize.model.palette import DecodeSettings
+
+
+def picture(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="JPEG or PNG files.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder for the results.", show_default=False)],
+    model: Annotated[str, typer.Option(help="A shipped model, a model file, or a training run's directory.")] = DEFAULT_MODEL,
+    vividness: Annotated[float, typer.Option(help="0 is the most accurate colour, 1 as colourful as real pictures.")] = DEFAULT_VIVIDNESS,
+    candidates: Annotated[int, typer.Option(help="How many colourings of each: NAME, NAME-2, …")] = 1,
+    confidence: Annotated[bool, typer.Option("--confidence", help="Also write NAME-confidence.png: white is certain.")] = False,
+) -> None:
+    """Colour pictures at their original size, under their own names in DIR, without Ray.
+
+    Nothing is overwritten. A file that fails is one line, does not stop the others, and makes the exit code 1.
+    """
+    from colorize.cli.display import console, duration
+    from colorize.model.colorizer import Colorizer
+    from colorize.model.colormodel import load_model
+    from colorize.model.palette import DecodeSettings
+
+    settings = DecodeSettings(vividness=vividness, candidates=candidates)
+    _check_names(files, output, settings.candidates, confidence)
+    colorizer = Colorizer(load_model(model))
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PictureError(f"{output}: cannot be made a folder for the results ({error.strerror})") from error
+    failed = False
+    for file in files:
+        began = time.monotonic()
+        try:
+            for target, note in _color(file, output, colorizer, settings, confidence):
+                console.print(f"{printable(target)}  {note}, {duration(time.monotonic() - began)}", markup=False)
+        except PictureError as error:
+            failed = True
+            print(f"colorize: {printable(str(error))}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
+
+
+def printable(text: str | Path) -> str:
+    """Text on one line, with what cannot be printed (line breaks, bytes of a name that are not UTF-8) as `?`."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
+def _color(file: Path, output: Path, colorizer: Colorizer, settings: DecodeSettings, confidence: bool) -> Iterator[tuple[Path, str]]:
+    """Colours one file; gives each file that it has written with a word on it. One candidate is in memory at a time."""
+    from colorize.imaging.picture import encode_picture, read_picture, write_whole
+
+    *targets, map_target = _targets(file, output, settings.candidates, confidence=True)
+    for target in [*targets, map_target] if confidence else targets:
+        if os.path.lexists(target):
+            raise PictureError(f"{file}: {target} is there already, and nothing is overwritten: give another folder")
+    original = read_picture(file)
+    prediction = colorizer.predict([original.lightness_hw()], settings)[0]
+    for index, target in enumerate(targets):
+        one = dataclasses.replace(prediction, ab_n2hw=prediction.ab_n2hw[index : index + 1])
+        colored = colorizer.compose(original, one)
+        write_whole(target, encode_picture(original, colored.rgb_nhwc[0]))
+        yield target, f"{original.width}×{original.height}, confidence {colored.mean_confidence:.2f}"
+    if confidence:
+        map_hw = colored.confidence_at(original.height, original.width)
+        write_whole(map_target, _grey_png(map_hw))
+        yield map_target, f"{original.width}×{original.height}, from {map_hw.min()} to {map_hw.max()}"
+
+
+def _check_names(files: list[Path], output: Path, candidates: int, confidence: bool) -> None:
+    """Raises ConfigError where two files would become one, or one itself."""
+    made_from: dict[Path, Path] = {}
+    for file in files:
+        if output.exists() and file.parent.exists() and output.samefile(file.parent):
+            raise ConfigError(f"--output {output}: is the folder of {file}, which is not overwritten: give another folder")
+        for target in _targets(file, output, candidates, confidence):
+            other = made_from.setdefault(target, file)
+            if other is not file:
+                raise ConfigError(f"{other} and {file}: both would become {target}: colour them into different folders")
+
+
+def _targets(file: Path, output: Path, candidates: int, confidence: bool) -> list[Path]:
+    """The files that one file becomes: its candidates, then its confidence map."""
+    names = [file.name, *(f"{file.stem}-{number}{file.suffix}" for number in range(2, candidates + 1))]
+    return [output / name for name in [*names, *([f"{file.stem}-confidence.png"] if confidence else [])]]
+
+
+def _grey_png(grey_hw: npt.NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    buffer = BytesIO()
+    Image.fromarray(grey_hw).save(buffer, "PNG")
+    return buffer.getvalue()

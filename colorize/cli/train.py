@@ -1,0 +1,109 @@
+"""`colorize train`: a training run, watched."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from colorize.errors import ConfigError
+
+if TYPE_CHECKING:
+    from colorize.train.config import TrainConfig
+
+SAMPLE = "cifar10-sample"
+FIXED_SIZE = ("cifar10", "cifar10-sample")
+"""The kinds of sources whose pictures have one size of their own."""
+
+LOADED_PER_CROP = (9, 8)
+"""Photographs are loaded this much larger than the training crops, so that a crop has somewhere to move."""
+
+ADDRESS = typer.Option(help="A Ray cluster to join (host:port, auto); without it RAY_ADDRESS, else a local Ray is started.")
+
+
+def train(
+    data: Annotated[
+        str | None, typer.Option(help="cifar10-sample, cifar10, cifar10:PATH, folder:PATH or parquet:PATH.", show_default="cifar10-sample")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.", show_default="24")] = None,
+    workers: Annotated[int | None, typer.Option(help="Data-parallel workers, one CPU or GPU each.", show_default="all there are")] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Give each worker a GPU.")] = False,
+    run: Annotated[Path | None, typer.Option(help="The run's directory; it must not exist.", show_default="runs/DATE-TIME")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run, with the settings it has.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures of a step, all workers together.", show_default="64")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The peak learning rate.", show_default="0.002")] = None,
+    width: Annotated[int | None, typer.Option(help="Channels of the U-Net at half resolution.", show_default="48")] = None,
+    depth: Annotated[int | None, typer.Option(help="Levels of the U-Net below half resolution.", show_default="3")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the training crops in pixels.", show_default="128; CIFAR-10: 32")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seeds weights, order, flips and hints.", show_default="0")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use at most this many training pictures.")] = None,
+    address: Annotated[str | None, ADDRESS] = None,
+) -> None:
+    """Train a U-Net from lightness to colour, data-parallel, validated every epoch.
+
+    The best model is left in RUN/model.safetensors, ready for evaluate, picture, archive and serve.
+    """
+    from colorize import cluster
+    from colorize.cli.display import TrainingDisplay, console, describe
+    from colorize.cli.evaluate import score_table
+    from colorize.data.dataset import load_dataset
+    from colorize.data.sources import parse_source
+    from colorize.evaluation import evaluate
+    from colorize.model.palette import DecodeSettings
+    from colorize.train.loop import MODEL_FILE
+    from colorize.train.run import check_new, check_pictures, check_workers, create_run, fit, open_run
+
+    given: dict[str, Any] = {
+        "data": data, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "width": width, "depth": depth,
+        "size": size, "seed": seed, "limit": limit,
+    }  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    if resume is not None and (given or workers is not None or gpu or run is not None):
+        raise ConfigError(f"--resume {resume}: a run goes on with its own settings; leave out the other options")
+    config = open_run(resume) if resume is not None else None
+    if run is not None:
+        check_new(run)
+    directory = resume or run or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    with cluster.connect(address) as ray:
+        console.print(ray.describe())
+        if config is None:
+            config = _configure(given, workers if workers is not None else max(1, ray.gpus if gpu else ray.cpus), gpu)
+        check_workers(config.workers, config.gpu)
+        fixed = parse_source(config.data).kind in FIXED_SIZE
+        train_size = None if fixed else config.size * LOADED_PER_CROP[0] // LOADED_PER_CROP[1]
+        train_set = load_dataset(config.data, split="train", size=train_size, limit=config.limit)
+        validation_set = load_dataset(config.data, split="test", size=None if fixed else config.size)
+        console.print(f"training    {describe(train_set)}")
+        console.print(f"validation  {describe(validation_set)}")
+        check_pictures(config, train_set.pictures)
+        if resume is None:
+            create_run(directory, config)
+        with TrainingDisplay(config.epochs) as display:
+            result = fit(config, directory, train=train_set.dataset, validation=validation_set.dataset, on_report=display.show)
+        scores = evaluate(
+            result.model, validation_set.dataset, data=config.data, settings=DecodeSettings(), class_names=validation_set.class_names
+        )
+        told = {"data": scores.data, "pictures": scores.pictures, "metrics": scores.metrics, "baselines": scores.baselines}
+        card = dataclasses.replace(result.model.card, metrics=told)
+        dataclasses.replace(result.model, card=card).save(directory / MODEL_FILE)
+        console.print(score_table(scores))
+        console.print(f"{directory / MODEL_FILE}: the best of {config.epochs} epochs, number {card.training['best_epoch']}")
+
+
+def _configure(given: dict[str, Any], workers: int, gpu: bool) -> TrainConfig:
+    """The settings of a new run. Raises ConfigError, and ClusterError for more workers than the cluster has room for."""
+    from colorize.data import cifar10
+    from colorize.data.sources import parse_source
+    from colorize.train.config import TrainConfig
+    from colorize.train.run import check_workers
+
+    check_workers(workers, gpu)
+    given = {"data": SAMPLE} | given
+    if parse_source(given["data"]).kind in FIXED_SIZE and given.setdefault("size", cifar10.SIDE) != cifar10.SIDE:
+        raise ConfigError(f"--size {given['size']}: the pictures of {given['data']} are {cifar10.SIDE}×{cifar10.SIDE}")
+    # The batch of the whole run stays near its default, whatever the number of workers.
+    given.setdefault("batch_size", max(1, TrainConfig.batch_size // max(1, workers)) * workers)
+    return TrainConfig(workers=workers, gpu=gpu, **given)

@@ -1,0 +1,136 @@
+"""The demo: every stage of the system once, on the bundled data, in a few minutes, ending in a page to look at.
+
+Nothing here is special to the demo but the settings: each stage is the call that the command of the same name makes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from importlib.resources import files
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow.parquet as pq
+
+from colorize import cluster
+from colorize.archive.config import ArchiveConfig
+from colorize.archive.job import colorize_archive
+from colorize.archive.manifest import to_rows
+from colorize.archive.summary import ArchiveSummary
+from colorize.data.dataset import load_dataset
+from colorize.demo.report import GREY, MEAN_COLOR, ArchivePair, DemoReport, Sheet, write_report
+from colorize.errors import RunError
+from colorize.evaluation import Evaluation, evaluate, examples
+from colorize.model.card import DEFAULT_MODEL
+from colorize.model.colormodel import load_model
+from colorize.model.palette import DecodeSettings
+from colorize.train.config import TrainConfig
+from colorize.train.progress import Report
+from colorize.train.run import check_workers, create_run, environment, fit
+
+DATA = "cifar10-sample"
+EPOCHS = 6
+SHEET_ROWS = 8
+MARK = "demo.json"
+"""What tells a folder that an earlier demo made, and that this one may replace, from one of the user's."""
+
+
+class Watch(Protocol):
+    """A display of a training run."""
+
+    def show(self, report: Report) -> None:
+        """Takes the next report."""
+
+
+def run_demo(
+    output: Path, *, address: str | None, say: Callable[[str], None], show: Callable[[Evaluation], None],
+    watch: Callable[[int], AbstractContextManager[Watch]],
+) -> Path:  # fmt: skip
+    """Runs all stages and returns the report's path, `output`/report.html.
+
+    say: prints a line. show: prints a table of scores. watch: makes the display of a training run of so many epochs.
+    Raises RunError when `output` is there and no earlier demo made it, and what the stages raise.
+    """
+    began = time.monotonic()
+    _make_room(output)
+    with cluster.connect(address) as ray:
+        say(ray.describe())
+        train, test = load_dataset(DATA, split="train"), load_dataset(DATA, split="test")
+        say(f"data: {train.pictures:,} training pictures in LAB ({train.dropped_grey} grey ones left out), {test.pictures:,} test pictures")
+        workers = min(2, ray.cpus)
+        config = TrainConfig(data=DATA, epochs=EPOCHS, workers=workers, gpu=ray.gpus >= workers, size=train.height)
+        check_workers(config.workers, config.gpu)
+        directory = output / "run"
+        create_run(directory, config)
+        with watch(config.epochs) as display:
+            result = fit(config, directory, train=train.dataset, validation=test.dataset, on_report=display.show)
+        models = {"the model that ships": load_model(DEFAULT_MODEL), "the model just trained": result.model}
+        scores: dict[str, dict[str, float]] = {}
+        for name, model in models.items():
+            evaluation = evaluate(model, test.dataset, data=DATA, settings=DecodeSettings())
+            say(f"evaluation of {name}")
+            show(evaluation)
+            scores |= {name: evaluation.metrics, GREY: evaluation.baselines["grey"], MEAN_COLOR: evaluation.baselines["mean_color"]}
+        say(f"archive: {DEFAULT_MODEL} colours the sample archive …")
+        source = Path(str(files("colorize") / "sample" / "archive"))
+        archive = colorize_archive(ArchiveConfig(source=source, target=output / "archive"))
+        say(f"archive: {archive.colored} pictures, {archive.megapixels:.1f} megapixels, {archive.failed} failed")
+        told = environment()
+        facts = {"Cluster": ray.describe(), "Processor": told["hardware"]}
+        facts["Versions"] = ", ".join(f"{name} {number}" for name, number in told["versions"].items())
+        facts["Training"] = f"{train.pictures:,} pictures of CIFAR-10, {config.epochs} epochs, {workers} workers"
+        sheets = [
+            Sheet(title=name, rows=examples(model, test.dataset, settings=DecodeSettings(), count=SHEET_ROWS))
+            for name, model in models.items()
+        ]
+    report = DemoReport(
+        title="Colour for a whole archive",
+        lead="One run of every stage: pictures sharded and converted, a network trained, two networks judged, an archive coloured.",
+        facts=facts | {"Time": f"{time.monotonic() - began:.0f} s"},
+        archive=_pairs(archive),
+        failures=archive.failures,
+        sheets=sheets,
+        history=result.history,
+        scores=list(scores.items()),
+        commands=next_commands(output),
+    )
+    path = output / "report.html"
+    write_report(path, report)
+    return path
+
+
+def next_commands(output: Path) -> list[tuple[str, str]]:
+    """Three commands that a newcomer can go on with, each with what it does."""
+    return [
+        ("colorize archive MY_SCANS MY_SCANS_IN_COLOR --vividness 0.5", "colours a folder of your own JPEG and PNG scans"),
+        (f"colorize serve --model {output / 'run'}", "answers POST /v1/colorize with the model just trained"),
+        ("colorize train --data cifar10 --epochs 30", "trains on all 50,000 pictures (the download is 170 MB)"),
+    ]
+
+
+def _make_room(output: Path) -> None:
+    """An empty folder; the one of an earlier demo is replaced."""
+    if (output / MARK).is_file():
+        shutil.rmtree(output)
+    try:
+        output.mkdir(parents=True)
+    except FileExistsError:
+        raise RunError(f"{output}: is there already, and no demo made it; name another folder with --output") from None
+    except OSError as error:
+        raise RunError(f"{output}: cannot be made ({error.strerror})") from error
+    (output / MARK).write_text(json.dumps({"made_by": "colorize demo"}) + "\n")
+
+
+def _pairs(archive: ArchiveSummary) -> list[ArchivePair]:
+    rows = [row for row in to_rows(pq.read_table(archive.manifest)) if row.status == "coloured"]
+    return [
+        ArchivePair(
+            name=row.path, before=archive.source / row.path, after=archive.target / row.path,
+            mean_confidence=row.mean_confidence or 0.0, width=row.width or 0, height=row.height or 0,
+        )
+        for row in rows
+    ]  # fmt: skip

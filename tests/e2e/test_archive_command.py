@@ -1,0 +1,105 @@
+"""`colorize archive` as its users run it: a process, its exit code, its lines, and Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.pictures import encoded, grey_scene
+from tests.processes import PROGRAM, environment, marked
+
+pytestmark = pytest.mark.e2e
+
+
+def put(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """The mark that every process of the run carries; afterwards none of them may be left."""
+    value = uuid.uuid4().hex
+    yield value
+    left = marked(value)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def colored(target: Path) -> list[Path]:
+    return [path for path in target.rglob("*") if path.is_file() and "_colorize" not in path.parts]
+
+
+def statuses(target: Path) -> dict[str, str]:
+    (manifest,) = (target / "_colorize" / "manifest").iterdir()
+    table = pq.read_table(manifest, columns=["path", "status"])
+    return dict(zip(table["path"].to_pylist(), table["status"].to_pylist(), strict=True))
+
+
+@pytest.mark.parametrize("arguments", [["picture.jpg", "out"], ["gone", "out"], ["in", "in/out"], ["in", "out", "--vividness", "2"]])
+def test_a_wrong_command_is_one_line_without_ray(tmp_path: Path, arguments: list[str], mark: str) -> None:
+    put(tmp_path, {"in/a.jpg": encoded(grey_scene(), "JPEG"), "picture.jpg": b"x"})
+    done = subprocess.run(
+        [PROGRAM, "archive", *arguments], cwd=tmp_path, env=environment(mark), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("colorize: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_failed_is_listed_and_the_exit_code_says_so(tmp_path: Path, mark: str) -> None:
+    bad = {f"bad{number:02}.jpg": b"hello\n" for number in range(22)}
+    put(tmp_path / "in", {"deep/a.jpg": encoded(grey_scene(), "JPEG"), "notes.txt": b"x"} | bad)
+    command = [PROGRAM, "archive", "in", "out"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(mark), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in colored(tmp_path / "out")] == ["deep/a.jpg"]
+    errors = done.stderr.splitlines()
+    assert errors[0] == "colorize: bad00.jpg: is text, not a picture"
+    assert len(errors) == 21
+    assert all(error.startswith("colorize: ") for error in errors)
+    assert errors[20].startswith("colorize: and 2 more: status `failed` in ")
+    assert "1 picture coloured, 22 failed, 1 skipped (1 not a picture by its name): 0.0 MP in" in done.stdout
+
+    for name in bad:
+        (tmp_path / "in" / name).unlink()
+    again = subprocess.run(command, cwd=tmp_path, env=environment(mark), capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "Ray" not in again.stdout
+
+
+def test_ctrl_c_leaves_whole_pictures_a_manifest_and_no_process(tmp_path: Path, mark: str) -> None:
+    data = encoded(grey_scene(700, 900), "JPEG")
+    source, target = put(tmp_path / "in", {f"{number:03}.jpg": data for number in range(200)}), tmp_path / "out"
+    process = subprocess.Popen(
+        [PROGRAM, "archive", str(source), str(target)],
+        env=environment(mark), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    while process.poll() is None and len(colored(target)) < 5:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: to the whole foreground group
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "of 200 pictures done; the same command again does the rest" in printed
+    assert errors == "colorize: interrupted\n"
+    assert marked(mark) == []
+
+    files = colored(target)
+    assert 5 <= len(files) < 200
+    for file in files:
+        with Image.open(file) as picture:
+            picture.load()
+            assert picture.size == (900, 700)
+    assert statuses(target) == {file.name: "coloured" for file in files}
+    assert [path.name for path in (target / "_colorize").iterdir()] == ["manifest"]

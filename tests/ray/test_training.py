@@ -1,0 +1,309 @@
+"""A training run on a real Ray: killed, gone on with, ended; what it leaves; what it refuses. Its numbers are checked from outside."""
+
+import dataclasses
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import ray.data
+import torch
+import torch.nn.functional as F
+from ray._private import worker as ray_worker
+from safetensors.torch import load_file
+
+from colorize.cluster import ClusterInfo
+from colorize.data import LabDataset, load_dataset
+from colorize.errors import ClusterError, DataError, RunError
+from colorize.model.colormodel import ColorModel, load_model
+from colorize.model.metrics import ColorScores
+from colorize.train.config import TrainConfig
+from colorize.train.progress import EpochReport, Report, StepReport
+from colorize.train.run import TrainResult, build_palette, create_run, fit, open_run, training_seconds
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+PROGRAM = Path(sys.executable).with_name("colorize")
+PICTURES = 251
+"""Of the first 256 of the sample, the others are grey."""
+SMALL = {"data": "cifar10-sample", "width": 8, "depth": 2, "size": 32, "limit": 256}
+
+
+def train_workers() -> set[int]:
+    """The training workers that this session's Ray runs: children of its raylet, and of no other Ray on this machine."""
+    node = ray_worker._global_node
+    assert node is not None
+    raylet = node.all_processes["raylet"][0].process.pid
+    found = set()
+    for folder in Path("/proc").iterdir():
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1]) if folder.name.isdecimal() else 0
+            title = (folder / "cmdline").read_bytes() if parent == raylet else b""
+        except OSError:
+            continue  # it ended meanwhile
+        if b"RayTrainWorker" in title:
+            found.add(int(folder.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def train_set(ray_cluster: ClusterInfo) -> LabDataset:
+    return load_dataset("cifar10-sample", split="train", limit=256)
+
+
+@pytest.fixture(scope="module")
+def validation_set(ray_cluster: ClusterInfo) -> LabDataset:
+    """500 pictures: two validation batches, one for each of two workers."""
+    return load_dataset("cifar10-sample", split="test")
+
+
+def run_here(
+    directory: Path, train_set: LabDataset, validation_set: LabDataset, on_report: Callable[[Report], None] = lambda report: None
+) -> TrainResult:
+    config = TrainConfig.read(directory / "config.json")
+    return fit(config, directory, train=train_set.dataset, validation=validation_set.dataset, on_report=on_report)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose program was killed (-9), with the Ray that it had started, when its first of two epochs was announced."""
+    directory = tmp_path_factory.mktemp("runs") / "sample"
+    arguments = [
+        "train", "--data", SMALL["data"], "--limit", SMALL["limit"], "--width", SMALL["width"], "--depth", SMALL["depth"],
+        "--epochs", 2, "--workers", 2, "--run", directory, "--address", "local",
+    ]  # fmt: skip
+    program = subprocess.Popen([PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    lines = list(itertools.takewhile(lambda line: not line.startswith("epoch 1/2"), program.stdout))
+    program.kill()
+    _, errors = program.communicate()
+    assert program.returncode == -signal.SIGKILL, (lines, errors)
+    assert any(line.startswith("training    251 pictures of 32×32, 5 grey ones left out") for line in lines), lines
+    return directory
+
+
+@pytest.fixture(scope="module")
+def resumed(killed: Path, train_set: LabDataset, validation_set: LabDataset) -> tuple[TrainResult, list[Report]]:
+    assert open_run(killed) == TrainConfig(workers=2, epochs=2, **SMALL)
+    reports: list[Report] = []
+    return run_here(killed, train_set, validation_set, reports.append), reports
+
+
+@pytest.fixture(scope="module")
+def straight(
+    train_set: LabDataset, validation_set: LabDataset, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainResult, list[Report]]:
+    """A run of one worker, in float32."""
+    directory = tmp_path_factory.mktemp("runs") / "one-worker"
+    create_run(directory, TrainConfig(workers=1, epochs=1, precision="fp32", **SMALL))
+    reports: list[Report] = []
+    return run_here(directory, train_set, validation_set, reports.append), reports
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    return sorted(path for path in (directory / "ray").iterdir() if path.is_dir())
+
+
+def validated(model: ColorModel, dataset: LabDataset) -> dict[str, float]:
+    """The scores of the network's plain expectation, computed here, in one batch."""
+    rows = dataset.dataset.take_all()
+    L_b1hw, ab_b2hw, rgb_b3hw = (torch.from_numpy(np.stack([row[name] for row in rows])) for name in ("L", "ab", "rgb"))
+    with torch.inference_mode():
+        half_b2hw = model.palette.decode(model.network(L_b1hw.float()))
+    metric = ColorScores(ciede2000=False)
+    metric.update(L_b1hw, F.interpolate(half_b2hw, size=(32, 32), mode="bilinear"), ab_b2hw, rgb_b3hw)
+    assert metric.sums[0] == 500
+    return metric.compute()
+
+
+def test_a_killed_run_keeps_the_epoch_that_it_announced(killed: Path) -> None:
+    assert not (killed / "model.safetensors").exists()
+    (checkpoint,) = checkpoints(killed)
+    assert sorted(path.name for path in checkpoint.iterdir()) == ["model.safetensors", "state.json", "state.safetensors"]
+    assert json.loads((checkpoint / "state.json").read_text())["epoch"] == 1
+    ColorModel.load(checkpoint / "model.safetensors")
+
+
+def test_it_goes_on_with_the_next_epoch_and_ends(resumed: tuple[TrainResult, list[Report]]) -> None:
+    result, reports = resumed
+    assert [report.epoch for report in reports if isinstance(report, EpochReport)] == [2]
+    assert all(report.epoch == 2 and report.steps == 2 * (PICTURES // 64) for report in reports if isinstance(report, StepReport))
+    assert [row["epoch"] for row in result.history] == [1, 2]
+    first, second = result.history
+    assert second["loss"] < first["loss"]
+    for row in result.history:
+        assert row["epochs"] == 2
+        assert 0 < row["ssim"] < 1
+        assert row["pictures_per_second"] > 0
+        grey = (row["ssim"] - row["ssim_gain"], row["psnr"] - row["psnr_gain"])
+        assert grey == pytest.approx((first["ssim"] - first["ssim_gain"], first["psnr"] - first["psnr_gain"]), abs=1e-6)
+
+
+def test_what_a_run_leaves(resumed: tuple[TrainResult, list[Report]]) -> None:
+    result, _ = resumed
+    directory = result.directory
+    assert sorted(path.name for path in directory.iterdir()) == ["config.json", "history.json", "model.safetensors", "ray", "tensorboard"]
+    assert json.loads((directory / "history.json").read_text()) == result.history
+    kept = {json.loads((checkpoint / "state.json").read_text())["epoch"] for checkpoint in checkpoints(directory)}
+    assert 2 in kept
+    assert kept <= {1, 2}
+    kinds = {path.suffix for path in (directory / "ray").rglob("*") if path.is_file()}
+    assert kinds <= {".json", ".safetensors", ""}, "nothing is pickled"
+
+
+def test_the_model_is_the_best_epoch_s_calibrated_with_its_card(resumed: tuple[TrainResult, list[Report]]) -> None:
+    result, _ = resumed
+    model = load_model(result.directory)
+    assert dataclasses.replace(model.card, weights_sha256="") == dataclasses.replace(result.model.card, weights_sha256="")
+    best = max(result.history, key=lambda row: row["psnr"])
+    card = model.card
+    assert card.name == "sample"
+    assert card.network["width"] == 8
+    assert card.parameters == sum(parameter.numel() for parameter in model.network.parameters())
+    assert card.training["best_epoch"] == best["epoch"]
+    assert (card.training["pictures"], card.training["validation_pictures"]) == (PICTURES, 500)
+    assert card.training["versions"]["ray"] == ray.__version__
+    assert 0.5 <= model.dial.accurate_temperature <= 1
+    checkpoint = next(
+        path for path in checkpoints(result.directory) if json.loads((path / "state.json").read_text())["epoch"] == best["epoch"]
+    )
+    weights = load_file(checkpoint / "state.safetensors")
+    for name, tensor in model.network.state_dict().items():
+        torch.testing.assert_close(tensor, weights[f"averaged.module.{name}"], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("run", ["straight", "resumed"])
+def test_validation_counts_every_picture_once_with_one_worker_and_with_two(
+    run: str, request: pytest.FixtureRequest, validation_set: LabDataset
+) -> None:
+    result, _ = request.getfixturevalue(run)
+    best = max(result.history, key=lambda row: row["psnr"])
+    scores = validated(result.model, validation_set)
+    # The weights are stored as float16; two workers compute in bfloat16 where the processor does.
+    tolerance = 1e-4 if run == "straight" else 1e-3
+    assert scores["ssim"] == pytest.approx(best["ssim"], abs=tolerance)
+    assert scores["psnr_mean"] == pytest.approx(best["psnr"], abs=30 * tolerance)
+
+
+def test_grey_s_score_does_not_depend_on_the_number_of_workers(
+    straight: tuple[TrainResult, list[Report]], resumed: tuple[TrainResult, list[Report]]
+) -> None:
+    """Grey has no weights: its score is that of the pictures alone, so one that is left out or counted twice shows."""
+    grey = [(row["ssim"] - row["ssim_gain"], row["psnr"] - row["psnr_gain"]) for result, _ in (straight, resumed) for row in result.history]
+    for other in grey[1:]:
+        assert other == pytest.approx(grey[0], abs=1e-6)
+
+
+def test_reports_come_in_order(straight: tuple[TrainResult, list[Report]]) -> None:
+    result, reports = straight
+    assert isinstance(reports[-1], EpochReport)
+    assert dataclasses.asdict(reports[-1]) == result.history[0]
+    steps = [report for report in reports if isinstance(report, StepReport)]
+    assert [report.step for report in steps] == sorted(report.step for report in steps)
+    assert all(report.steps == PICTURES // 64 and report.loss > 0 and report.seconds_left >= 0 for report in steps)
+
+
+def test_tensorboard_has_the_curves(resumed: tuple[TrainResult, list[Report]]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result, _ = resumed
+    points: dict[str, dict[int, float]] = {}
+    for path in (result.directory / "tensorboard").iterdir():
+        events = EventAccumulator(str(path)).Reload()
+        for tag in events.Tags()["scalars"]:
+            points.setdefault(tag, {}).update({event.step: event.value for event in events.Scalars(tag)})
+    # The killed program wrote its first epoch to a file that it never closed.
+    for name in ("loss", "ssim", "ssim_gain", "psnr", "psnr_gain", "pictures_per_second"):
+        assert points[f"epoch/{name}"][2] == pytest.approx(result.history[1][name], rel=1e-5)
+
+
+def test_a_run_that_ended_before_its_model_was_written_is_ended(
+    straight: tuple[TrainResult, list[Report]], train_set: LabDataset, validation_set: LabDataset
+) -> None:
+    result, _ = straight
+    model = (result.directory / "model.safetensors").read_bytes()
+    (result.directory / "model.safetensors").unlink()
+    again = run_here(result.directory, train_set, validation_set)
+    assert again.history == result.history
+    found, expected = ColorModel.load(result.directory / "model.safetensors"), result.model
+    assert found.card.dial == expected.card.dial
+    assert len((result.directory / "model.safetensors").read_bytes()) == pytest.approx(len(model), abs=200)
+
+
+def test_directories_that_are_in_the_way_or_are_no_run(resumed: tuple[TrainResult, list[Report]], tmp_path: Path) -> None:
+    directory = resumed[0].directory
+    before = sorted((path, path.stat().st_mtime_ns) for path in directory.rglob("*"))
+    with pytest.raises(RunError, match=rf"^{directory}: is there already; resume it with --resume {directory}, or name another one"):
+        create_run(directory, TrainConfig(**SMALL))
+    with pytest.raises(RunError, match=rf"^{directory}: this run is finished; its model is {directory}/model.safetensors$"):
+        open_run(directory)
+    assert sorted((path, path.stat().st_mtime_ns) for path in directory.rglob("*")) == before
+    for nothing in (tmp_path, tmp_path / "none"):
+        with pytest.raises(RunError, match=rf"^{nothing}: not a training run \(it has no config.json\)$"):
+            open_run(nothing)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match=r"file: is there already"):
+        create_run(tmp_path / "file", TrainConfig(**SMALL))
+    with pytest.raises(RunError, match=r"file/run: cannot be made \(Not a directory\)"):
+        create_run(tmp_path / "file/run", TrainConfig(**SMALL))
+
+
+def test_more_workers_than_there_is_room_for(tmp_path: Path, train_set: LabDataset, validation_set: LabDataset) -> None:
+    create_run(tmp_path / "run", TrainConfig(workers=64, **SMALL))
+    with pytest.raises(ClusterError, match=r"^64 workers need 64 CPUs, the cluster has 2: use --workers 2 or fewer$"):
+        run_here(tmp_path / "run", train_set, validation_set)
+    create_run(tmp_path / "gpu", TrainConfig(workers=1, gpu=True, **SMALL))
+    with pytest.raises(ClusterError, match=r"^1 worker needs 1 GPU, the cluster has 0: join a larger one$"):
+        run_here(tmp_path / "gpu", train_set, validation_set)
+
+
+def test_fewer_pictures_than_one_batch(tmp_path: Path, train_set: LabDataset, validation_set: LabDataset) -> None:
+    create_run(tmp_path / "run", TrainConfig(workers=2, batch_size=512, **SMALL))
+    with pytest.raises(DataError, match=r"^cifar10-sample: 251 training pictures are fewer than one batch of 512$"):
+        run_here(tmp_path / "run", train_set, validation_set)
+
+
+def test_the_palette_is_that_of_all_training_pictures(train_set: LabDataset) -> None:
+    palette = build_palette(train_set.dataset, 10.0)
+    ab_b2hw = np.stack([row["ab"] for row in train_set.dataset.take_all()]).astype(np.float64)
+    assert palette.mean_ab_2.tolist() == pytest.approx(ab_b2hw.mean((0, 2, 3)).tolist(), abs=0.3)
+    assert palette.prior_k.sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_pictures_of_one_colour_teach_nothing(ray_cluster: ClusterInfo) -> None:
+    rows = ray.data.from_items([{"ab": np.zeros((2, 8, 8), np.float16)}] * 40)
+    with pytest.raises(DataError, match="one colour only"):
+        build_palette(rows, 10.0)
+
+
+def test_the_seconds_of_several_sittings_add_up() -> None:
+    assert training_seconds([{"seconds": 5.0}, {"seconds": 9.0}]) == 9
+    assert training_seconds([{"seconds": 5.0}, {"seconds": 9.0}, {"seconds": 4.0}, {"seconds": 8.0}]) == 17
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_no_finished_epoch(tmp_path: Path, train_set: LabDataset, validation_set: LabDataset) -> None:
+    create_run(tmp_path / "run", TrainConfig(workers=2, epochs=3, **SMALL))
+    reports: list[Any] = []
+    killed: list[int] = []
+
+    def kill_one(report: Report) -> None:
+        reports.append(report)
+        if isinstance(report, EpochReport) and report.epoch == 1 and not killed:
+            killed.append(min(train_workers()))
+            os.kill(killed[0], signal.SIGKILL)
+
+    result = run_here(tmp_path / "run", train_set, validation_set, kill_one)
+    assert len(killed) == 1
+    assert [row["epoch"] for row in result.history] == [1, 2, 3]
+    announced = [dataclasses.asdict(report) for report in reports if isinstance(report, EpochReport)]
+    assert announced[0] == result.history[0], "the epoch before was not trained again"
+    load_model(tmp_path / "run")
