@@ -1,0 +1,51 @@
+"""Measures this program against its rivals, side by side on this machine.
+
+python -m jobs.benchmark lab --json lab.json
+python -m jobs.benchmark train --json train.json
+
+Every figure is the median of alternating runs; the JSON holds each run's number too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+from colorize import cluster
+from colorize.imaging.picture import write_whole
+from colorize.train.run import hardware
+
+NAMES = ("lab", "train")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m jobs.benchmark", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--runs", type=int, default=3, help="alternating runs of each rival, 3 or more")
+    parser.add_argument("--address", help="a Ray cluster to join; without it a local one is started")
+    arguments = parser.parse_args()
+    if arguments.runs < 3:
+        parser.error("--runs: a median needs 3 or more")
+    with cluster.connect(arguments.address) as ray:
+        print(ray.describe())
+        runs: dict[str, list[float]] = import_module(f"jobs.benchmarks.{arguments.name}").measure(arguments.runs)
+        result = {
+            "benchmark": arguments.name,
+            "hardware": hardware(),
+            "versions": {name: version(name) for name in ("colorize", "ray", "torch", "scikit-image")},
+            "figures": {key: round(statistics.median(values), 4) for key, values in runs.items()},
+            "runs": runs,
+        }
+    for key, value in result["figures"].items():
+        print(f"{key:32} {value:>12,.3f}   {' '.join(f'{run:,.2f}' for run in runs[key])}")
+    if arguments.json is not None:
+        write_whole(arguments.json, (json.dumps(result, indent=2) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What `jobs.docs` writes: one module a kind of page, each a function from the program to the page's content."""
