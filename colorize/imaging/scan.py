@@ -1,0 +1,92 @@
+"""A scan: one picture file, opened, whatever its format. What the archive, the service and the command line ask of all of them.
+
+Every format's module implements `Scan`; `colorize.imaging.formats.open_scan` tells by the content which one it is. A scan gives the
+network a small lightness, takes a small chroma back, and writes its own coloured counterpart: same format, size, bit depth,
+orientation and metadata. What is expensive (pixels at full size) stays inside the scan and is never held longer than it must.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """One picture of a file. Pixels stay as stored; `upright` and `as_stored` apply the orientation and take it back."""
+
+    width: int
+    height: int
+    bits: int
+    """Of a channel: 8 or 16 (fewer are widened to 8)."""
+    orientation: int = 1
+    """As EXIF and TIFF have it, 1…8; 1 is upright."""
+
+    def upright(self, plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A plane (…, h, w) as stored, turned and mirrored as it is to be looked at: skies are where a network expects them."""
+        if self.orientation in (5, 6, 7, 8):
+            plane = plane.swapaxes(-1, -2)
+        if self.orientation in (3, 4, 7, 8):
+            plane = plane[..., ::-1, :]
+        if self.orientation in (2, 3, 6, 7):
+            plane = plane[..., ::-1]
+        return plane
+
+    def as_stored(self, plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What `upright` took."""
+        if self.orientation in (2, 3, 6, 7):
+            plane = plane[..., ::-1]
+        if self.orientation in (3, 4, 7, 8):
+            plane = plane[..., ::-1, :]
+        if self.orientation in (5, 6, 7, 8):
+            plane = plane.swapaxes(-1, -2)
+        return plane
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """What a coloured file says of its colours."""
+
+    model: str
+    """The model's name."""
+    model_sha256: str
+    """The digest of its weights."""
+    vividness: float
+
+
+class Scan(ABC):
+    """A picture file, opened and checked as far as its header says: format, size limits, pages."""
+
+    name: str
+    """What messages call it."""
+    format: str
+    """As Pillow names it: JPEG, PNG, TIFF, WEBP, JPEG2000, BMP, PPM, HEIF."""
+    pages: tuple[Page, ...]
+    """In the file's order; most formats have one."""
+
+    @abstractmethod
+    def lightness(self, page: int, height: int, width: int) -> npt.NDArray[np.float32]:
+        """The lightness L (height, width), 0…100, of a page at a small size, antialiased, as stored.
+
+        Raises PictureError where the page is damaged.
+        """
+
+    @abstractmethod
+    def chroma(self, page: int, height: int, width: int) -> npt.NDArray[np.float32] | None:
+        """The file's own ab (2, height, width) of a page at a small size, as stored; None where it has no colour channels.
+
+        Raises PictureError where the page is damaged.
+        """
+
+    @abstractmethod
+    def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
+        """Writes the file in colour: one chroma (2, h', w') a page, as stored, at any resolution, covering the whole page.
+
+        `target` is seekable, empty, and open for reading and writing. Raises PictureError where the file is damaged or cannot be
+        written; then what `target` holds is worth nothing.
+        """
