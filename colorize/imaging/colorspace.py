@@ -1,7 +1,8 @@
-"""sRGB, CIE LAB (D65, 2° observer) and JFIF YCbCr on torch tensors, and the gamut-safe way from lightness and chroma to 8 bits.
+"""sRGB, CIE LAB (D65, 2° observer) and JFIF YCbCr on torch tensors, and the gamut-safe way from lightness and chroma to 8 or 16 bits.
 
 Knows nothing of files, networks and Ray. Works on any device, without gradients, and always in float32: autocast does not reach
-it, because every step is elementwise arithmetic.
+it, because every step is elementwise arithmetic. What is said of sRGB holds for any `Encoding`, three primaries with their curves,
+that is passed in its place.
 
 Measured in ns a pixel on one thread of a busy machine (Xeon with AVX-512, torch 2.13, numpy 2.4; the best of 30 alternating runs):
 skimage's rgb2lab 127; rgb_to_lab of uint8 17, of floating point 31; lab_to_rgb 19; compose 29, and 500 more a pixel outside the
@@ -13,7 +14,9 @@ Formulas: IEC 61966-2-1 (sRGB), CIE 15:2004 (LAB), ITU-T T.871 (JFIF). The RGB�
 sum, which takes white as the reference white: greys come out neutral (to 1e-4), and no colour moves by more than 0.005.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -22,54 +25,111 @@ from torch import Tensor
 
 STRIP_PIXELS = 65_536
 SERIAL_PIXELS = 10_240  # three planes of it stay under 32,768 elements, from where torch splits an operation among its threads
-GAMUT_TOLERANCE = 1e-5  # in linear light, 1/30 of an 8-bit step at black: what float32 leaves of a colour on the border
+GAMUT_TOLERANCE = {8: 1e-5, 16: 1e-6}
+"""In linear light: 1/30 of an 8-bit step at black, which is more than float32 leaves of a colour on the border. For 16 bits it must
+be a tenth of that, or clipping it would cost 0.009 of L by black, three times what 2/65535 allows."""
 BISECTION_STEPS = 14
 
 _XYZ_FROM_RGB = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
 _XYZ_FROM_RGB /= _XYZ_FROM_RGB.sum(axis=1, keepdims=True)  # relative to white
-_RGB_FROM_XYZ = np.linalg.inv(_XYZ_FROM_RGB)
 _YCC_FROM_RGB = np.array([[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]])
 _CUBE_LIMIT = (6 / 29) ** 3  # below it LAB's cube root gives way to its tangent
 _CUBE_SLOPE = (29 / 6) ** 2 / 3
 
 
-def _linear_table() -> npt.NDArray[np.float64]:
-    srgb = np.arange(256) / 255
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoding:
+    """An RGB colour space: its primaries, and the curves by which its numbers stand for light."""
+
+    xyz_from_rgb: npt.NDArray[np.float64]
+    """(3, 3): XYZ relative to white (D65) of linear RGB; the rows' sums are 1, so that R = G = B is neutral."""
+    linear: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+    """Linear light (3, n) of encoded levels (n,) in 0…1: the three channels' curves, rising."""
+    encode: Callable[[Tensor], Tensor]
+    """Encoded RGB of linear RGB, float32 (b, 3, n), by float32 arithmetic; may destroy its argument."""
+    low: float = 0
+    """Linear light from which every channel can be encoded."""
+    high: float = 1
+    """Linear light up to which every channel can be encoded."""
+    rgb_from_xyz: npt.NDArray[np.float64] = field(init=False)
+    _tables: dict[tuple[str, int], npt.NDArray[np.float32]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rgb_from_xyz", np.linalg.inv(self.xyz_from_rgb))
+
+    def linear_table(self, bits: int) -> npt.NDArray[np.float32]:
+        """Linear light (3, 2^bits) of every level of 8 or 16 bits."""
+        return self._table("linear", bits, lambda linear_3n: linear_3n)
+
+    def lightness_table(self, bits: int) -> npt.NDArray[np.float32]:
+        """L (2^bits,), 0…100, of every grey of 8 or 16 bits."""
+        return self._table("lightness", bits, lambda linear_3n: lightness_of_luminance(self.xyz_from_rgb[1] @ linear_3n))
+
+    def _table(self, what: str, bits: int, of: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]) -> npt.NDArray[np.float32]:
+        if (what, bits) not in self._tables:
+            self._tables[what, bits] = of(self.linear(np.linspace(0, 1, 2**bits))).astype(np.float32)
+        return self._tables[what, bits]
 
 
-def _lightness_table() -> npt.NDArray[np.float32]:
-    y = _linear_table()
-    table = 116 * np.where(y > _CUBE_LIMIT, np.cbrt(y), _CUBE_SLOPE * y + 4 / 29) - 16
-    return table.astype(np.float32)
+def linear_of_srgb(srgb: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Linear light of sRGB levels in 0…1, of any shape, in double precision."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((np.maximum(srgb, 0.04045) + 0.055) / 1.055) ** 2.4)
 
 
-_LINEAR_OF_BYTE = torch.from_numpy(_linear_table().astype(np.float32))
-_LIGHTNESS_OF_GREY = _lightness_table()
+def lightness_of_luminance(y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """L, 0…100, of luminance relative to white, of any shape, in double precision."""
+    return 116 * np.where(y > _CUBE_LIMIT, np.cbrt(y), _CUBE_SLOPE * y + 4 / 29) - 16
 
 
-def lightness_of_grey(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """The lightness L, 0…100, of 8-bit sRGB greys of any shape: one look-up a pixel."""
-    assert grey.dtype == np.uint8, f"grey must be uint8, not {grey.dtype}"
-    return _LIGHTNESS_OF_GREY[grey]
+def lightness_of_grey(grey: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], encoding: Encoding | None = None) -> npt.NDArray[np.float32]:
+    """The lightness L, 0…100, of greys of 8 or 16 bits and of any shape: one look-up a pixel. sRGB unless told otherwise."""
+    assert grey.dtype in (np.uint8, np.uint16), f"grey must be uint8 or uint16, not {grey.dtype}"
+    return np.take((encoding or SRGB).lightness_table(8 * grey.dtype.itemsize), grey)
+
+
+def lightness_of_rgb(rgb_hwc: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], encoding: Encoding | None = None) -> npt.NDArray[np.float32]:
+    """The lightness L (h, w), 0…100, of RGB (h, w, 3) of 8 or 16 bits: what `rgb_to_lab` gives, in half its time."""
+    assert rgb_hwc.ndim == 3, f"RGB must be (height, width, 3), not {rgb_hwc.shape}"
+    assert rgb_hwc.shape[2] == 3, f"RGB must be (height, width, 3), not {rgb_hwc.shape}"
+    assert rgb_hwc.dtype in (np.uint8, np.uint16), f"RGB must be uint8 or uint16, not {rgb_hwc.dtype}"
+    encoding = encoding or SRGB
+    height, width = rgb_hwc.shape[:2]
+    y_of_level_3n = encoding.linear_table(8 * rgb_hwc.dtype.itemsize) * encoding.xyz_from_rgb[1, :, None].astype(np.float32)
+    L_hw = np.empty((height, width), np.float32)
+    rows = max(1, STRIP_PIXELS // max(1, width))
+    for top in range(0, height, rows):
+        strip_hwc = rgb_hwc[top : top + rows]
+        y_1hw = np.take(y_of_level_3n[0], strip_hwc[..., 0])[None]
+        y_1hw += np.take(y_of_level_3n[1], strip_hwc[..., 1])
+        y_1hw += np.take(y_of_level_3n[2], strip_hwc[..., 2])
+        f_1hw = _lab_root(torch.from_numpy(y_1hw)).mul_(116).sub_(16).clamp_(0, 100)
+        L_hw[top : top + rows] = f_1hw[0].numpy()
+    return L_hw
 
 
 @torch.no_grad()
-def rgb_to_lab(rgb_b3hw: Tensor) -> Tensor:
-    """sRGB (uint8, or floating point in 0…1) to LAB float32, L 0…100, ab about −110…110, within 0.01 of skimage's `rgb2lab`."""
+def rgb_to_lab(rgb_b3hw: Tensor, encoding: Encoding | None = None) -> Tensor:
+    """RGB (uint8, uint16, of sRGB also floating point in 0…1) to LAB float32, L 0…100, ab about −110…110; sRGB unless told otherwise.
+
+    Of sRGB within 0.01 of skimage's `rgb2lab`. 16 bits are looked up in a table as 8 are, and cost the same.
+    """
     _assert_planes(rgb_b3hw, 3)
-    if rgb_b3hw.dtype == torch.uint8:
-        linear = _linear_of_byte
-    else:
-        assert rgb_b3hw.is_floating_point(), f"RGB must be uint8 or floating point, not {rgb_b3hw.dtype}"
+    encoding = encoding or SRGB
+    linear: Callable[[Tensor], Tensor]
+    if rgb_b3hw.is_floating_point():
+        assert encoding is SRGB, "floating-point RGB is sRGB"
         if rgb_b3hw.numel():
             low, high = (float(bound) for bound in rgb_b3hw.aminmax())
             assert -1e-3 <= low <= high <= 1 + 1e-3, f"floating-point RGB must lie in 0…1, not {low}…{high}"
         linear = _linear_of_srgb
+    else:
+        assert rgb_b3hw.dtype in (torch.uint8, torch.uint16), f"RGB must be uint8, uint16 or floating point, not {rgb_b3hw.dtype}"
+        table_3n = torch.from_numpy(encoding.linear_table(8 * rgb_b3hw.element_size())).to(rgb_b3hw.device)
+        linear = partial(_looked_up, table_3n)
 
     lab_b3hw = torch.empty(rgb_b3hw.shape, dtype=torch.float32, device=rgb_b3hw.device)
     for rgb_b3n, lab_b3n in _strips(rgb_b3hw, lab_b3hw):
-        f_x, f_y, f_z = _lab_root(_mix(_XYZ_FROM_RGB, linear(rgb_b3n))).unbind(1)
+        f_x, f_y, f_z = _lab_root(_mix(encoding.xyz_from_rgb, linear(rgb_b3n))).unbind(1)
         torch.mul(f_y, 116, out=lab_b3n[:, 0]).sub_(16).clamp_(0, 100)  # float32 misses black by 4e-6
         torch.sub(f_x, f_y, out=lab_b3n[:, 1]).mul_(500)
         torch.sub(f_y, f_z, out=lab_b3n[:, 2]).mul_(200)
@@ -82,7 +142,7 @@ def lab_to_rgb(lab_b3hw: Tensor) -> Tensor:
     _assert_planes(lab_b3hw, 3)
     rgb_b3hw = torch.empty(lab_b3hw.shape, dtype=torch.float32, device=lab_b3hw.device)
     for lab_b3n, rgb_b3n in _strips(lab_b3hw, rgb_b3hw):
-        rgb_b3n.copy_(_srgb_of_linear(_linear_of_lab(lab_b3n[:, 0], lab_b3n[:, 1:])))
+        rgb_b3n.copy_(_srgb_of_linear(_linear_of_lab(lab_b3n[:, 0], lab_b3n[:, 1:], SRGB)))
     return rgb_b3hw
 
 
@@ -92,58 +152,78 @@ def lab_to_ycbcr(lab_b3hw: Tensor) -> Tensor:
     _assert_planes(lab_b3hw, 3)
     ycbcr_b3hw = torch.empty(lab_b3hw.shape, dtype=torch.float32, device=lab_b3hw.device)
     for lab_b3n, ycbcr_b3n in _strips(lab_b3hw, ycbcr_b3hw):
-        rgb_b3n = _srgb_of_linear(_linear_of_lab(lab_b3n[:, 0], lab_b3n[:, 1:]))
+        rgb_b3n = _srgb_of_linear(_linear_of_lab(lab_b3n[:, 0], lab_b3n[:, 1:], SRGB))
         ycbcr_b3n.copy_(_mix(255 * _YCC_FROM_RGB, rgb_b3n))
         ycbcr_b3n[:, 1:].add_(128)
     return ycbcr_b3hw
 
 
 @torch.no_grad()
-def compose(L_b1hw: Tensor, ab_b2hw: Tensor) -> Tensor:
-    """Lightness and chroma to 8-bit sRGB, giving up chroma where the gamut ends, and never lightness.
+def compose(L_b1hw: Tensor, ab_b2hw: Tensor, bits: int = 8, encoding: Encoding | None = None) -> Tensor:
+    """Lightness and chroma to RGB uint8 or uint16 (`bits` 8 or 16), giving up chroma where the gamut ends, and never lightness.
 
-    L in 0…100, ab of any size. Outside the gamut, a pixel's (a, b) is multiplied by a factor below 1, which takes it to where
-    its line from the grey axis leaves the gamut: found by bisection, to 2⁻¹⁴, over those pixels alone. Hue stays. (By saturated
-    yellow the gamut is slightly concave, by 3 levels of 255; there the line may leave it, return and leave: one of those it is.)
-    Inside, this is the plain conversion. The result's lightness differs from L by at most 0.27: 0.261 that rounding to 8 bits
-    costs the worst colour, (0, 29, 0), and what GAMUT_TOLERANCE clips.
+    L in 0…100, ab of any size; sRGB unless told otherwise. Outside the gamut, a pixel's (a, b) is multiplied by a factor below 1,
+    which takes it to where its line from the grey axis leaves the gamut: found by bisection, to 2⁻¹⁴, over those pixels alone. Hue
+    stays. (By saturated yellow the gamut is slightly concave, by 3 levels of 255; there the line may leave it, return and leave: one
+    of those it is.) Inside, this is the plain conversion. The result's lightness differs from L by at most 0.27 in 8 bits: 0.261 that
+    rounding costs the worst colour, (0, 29, 0), and what GAMUT_TOLERANCE clips. In 16 bits by 0.0021, of which 2/65535 allow 0.0031.
     """
+    assert bits in (8, 16), f"bits must be 8 or 16, not {bits}"
+    top = 2**bits - 1
+    rgb_b3hw = _empty_rgb(L_b1hw, ab_b2hw, torch.uint8 if bits == 8 else torch.uint16)
+    for encoded_b3n, rgb_b3n in _composed(L_b1hw, ab_b2hw, rgb_b3hw, encoding or SRGB, GAMUT_TOLERANCE[bits]):
+        rgb_b3n.copy_(encoded_b3n.mul_(top).add_(0.5).clamp_(0, top))  # the conversion to integers truncates
+    return rgb_b3hw
+
+
+@torch.no_grad()
+def compose_float(L_b1hw: Tensor, ab_b2hw: Tensor, encoding: Encoding | None = None) -> Tensor:
+    """The same as `compose`, not rounded: encoded RGB float32 in 0…1."""
+    rgb_b3hw = _empty_rgb(L_b1hw, ab_b2hw, torch.float32)
+    for encoded_b3n, rgb_b3n in _composed(L_b1hw, ab_b2hw, rgb_b3hw, encoding or SRGB, GAMUT_TOLERANCE[16]):
+        torch.clamp(encoded_b3n, 0, 1, out=rgb_b3n)
+    return rgb_b3hw
+
+
+def _empty_rgb(L_b1hw: Tensor, ab_b2hw: Tensor, dtype: torch.dtype) -> Tensor:
     _assert_planes(L_b1hw, 1)
     _assert_planes(ab_b2hw, 2)
     batch, _, height, width = L_b1hw.shape
     assert ab_b2hw.shape == (batch, 2, height, width), f"L is {tuple(L_b1hw.shape)}, but ab {tuple(ab_b2hw.shape)}"
+    return torch.empty((batch, 3, height, width), dtype=dtype, device=L_b1hw.device)
 
-    rgb_b3hw = torch.empty((batch, 3, height, width), dtype=torch.uint8, device=L_b1hw.device)
+
+def _composed(L_b1hw: Tensor, ab_b2hw: Tensor, rgb_b3hw: Tensor, encoding: Encoding, tolerance: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """Strips of encoded RGB, each with its place in the result."""
     for L_b1n, ab_b2n, rgb_b3n in _strips(L_b1hw, ab_b2hw, rgb_b3hw):
-        linear_b3n = _linear_of_lab(L_b1n[:, 0], ab_b2n)
-        outside_bn = _outside(linear_b3n)
+        linear_b3n = _linear_of_lab(L_b1n[:, 0], ab_b2n, encoding)
+        outside_bn = _outside(linear_b3n, encoding, tolerance)
         if outside_bn.any():
             a_n, b_n = (ab_b2n[:, axis].masked_select(outside_bn) for axis in (0, 1))
-            linear_3n = _pulled_in(L_b1n[:, 0].masked_select(outside_bn), torch.stack([a_n, b_n]))
+            linear_3n = _pulled_in(L_b1n[:, 0].masked_select(outside_bn), torch.stack([a_n, b_n]), encoding, tolerance)
             for channel in range(3):
                 linear_b3n[:, channel].masked_scatter_(outside_bn, linear_3n[channel])
-        rgb_b3n.copy_(_srgb_of_linear(linear_b3n).mul_(255).add_(0.5).clamp_(0, 255))  # the conversion to uint8 truncates
-    return rgb_b3hw
+        yield encoding.encode(linear_b3n), rgb_b3n
 
 
-def _pulled_in(L_n: Tensor, ab_2n: Tensor) -> Tensor:
+def _pulled_in(L_n: Tensor, ab_2n: Tensor, encoding: Encoding, tolerance: float) -> Tensor:
     """Colours outside the gamut, moved to its border at their own lightness and hue, as linear RGB (3, n)."""
     L_1n, ab_12n = L_n.float()[None], ab_2n.float()[None]
     factor_n, step = torch.zeros_like(L_n, dtype=torch.float32), 0.5
     for _ in range(BISECTION_STEPS):
         tried_n = factor_n + step
-        is_outside_1n = _outside(_linear_of_lab(L_1n, ab_12n * tried_n))
+        is_outside_1n = _outside(_linear_of_lab(L_1n, ab_12n * tried_n, encoding), encoding, tolerance)
         factor_n = torch.where(is_outside_1n[0], factor_n, tried_n)
         step /= 2
-    return _linear_of_lab(L_1n, ab_12n * factor_n)[0]
+    return _linear_of_lab(L_1n, ab_12n * factor_n, encoding)[0]
 
 
-def _outside(linear_b3n: Tensor) -> Tensor:
+def _outside(linear_b3n: Tensor, encoding: Encoding, tolerance: float) -> Tensor:
     low, high = linear_b3n.amin(1), linear_b3n.amax(1)
-    return (low < -GAMUT_TOLERANCE) | (high > 1 + GAMUT_TOLERANCE)
+    return (low < encoding.low - tolerance) | (high > encoding.high + tolerance)
 
 
-def _linear_of_lab(L_bn: Tensor, ab_b2n: Tensor) -> Tensor:
+def _linear_of_lab(L_bn: Tensor, ab_b2n: Tensor, encoding: Encoding) -> Tensor:
     """Linear RGB (b, 3, …) of lightness (b, …) and chroma (b, 2, …)."""
     f_b3n = torch.empty((ab_b2n.shape[0], 3, *ab_b2n.shape[2:]), dtype=torch.float32, device=ab_b2n.device)
     f_y = torch.add(L_bn.float(), 16, out=f_b3n[:, 1]).div_(116)
@@ -152,7 +232,7 @@ def _linear_of_lab(L_bn: Tensor, ab_b2n: Tensor) -> Tensor:
     upper = f_b3n.clamp(min=6 / 29)
     below = f_b3n.sub_(upper)
     xyz_b3n = (upper * upper).mul_(upper).add_(below, alpha=1 / _CUBE_SLOPE)
-    return _mix(_RGB_FROM_XYZ, xyz_b3n)
+    return _mix(encoding.rgb_from_xyz, xyz_b3n)
 
 
 def _lab_root(xyz_b3n: Tensor) -> Tensor:
@@ -162,9 +242,14 @@ def _lab_root(xyz_b3n: Tensor) -> Tensor:
     return _power(upper, 1 / 3).add_(below, alpha=_CUBE_SLOPE)
 
 
-def _linear_of_byte(rgb_b3n: Tensor) -> Tensor:
-    table = _LINEAR_OF_BYTE.to(rgb_b3n.device)
-    return table.index_select(0, rgb_b3n.int().flatten()).view(rgb_b3n.shape)
+def _looked_up(table_3n: Tensor, levels_b3n: Tensor) -> Tensor:
+    """Every channel's levels in its own table."""
+    if levels_b3n.device.type != "cpu":
+        return torch.stack([table_3n[channel][levels_b3n[:, channel].long()] for channel in range(3)], dim=1)
+    linear_b3n = np.empty(levels_b3n.shape, np.float32)
+    for channel in range(3):  # numpy's take needs no copy as int32, and is three times as fast as index_select with one
+        np.take(table_3n[channel].numpy(), levels_b3n[:, channel].numpy(), out=linear_b3n[:, channel], mode="clip")
+    return torch.from_numpy(linear_b3n)
 
 
 def _linear_of_srgb(rgb_b3n: Tensor) -> Tensor:
@@ -178,6 +263,9 @@ def _srgb_of_linear(linear_b3n: Tensor) -> Tensor:
     upper = linear_b3n.clamp(min=0.0031308)
     below = linear_b3n - upper
     return _power(upper, 1 / 2.4).mul_(1.055).sub_(0.055).add_(below, alpha=12.92)
+
+
+SRGB = Encoding(xyz_from_rgb=_XYZ_FROM_RGB, linear=lambda levels_n: np.tile(linear_of_srgb(levels_n), (3, 1)), encode=_srgb_of_linear)
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:

@@ -11,7 +11,7 @@ from skimage.color import rgb2lab
 from torch import Tensor
 
 from colorize.imaging import colorspace
-from colorize.imaging.colorspace import compose, lab_to_rgb, lab_to_ycbcr, lightness_of_grey, rgb_to_lab
+from colorize.imaging.colorspace import compose, compose_float, lab_to_rgb, lab_to_ycbcr, lightness_of_grey, lightness_of_rgb, rgb_to_lab
 
 L_BOUND = 0.27  # what `compose` documents
 bytes_n3 = hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.just(3)))
@@ -133,6 +133,44 @@ def test_compose_goes_to_the_border_and_not_inside_it(values: list[tuple[float, 
     assert bool(at_border[is_outside].all())
 
 
+def test_sixteen_bits_are_composed_within_two_levels_of_full_scale() -> None:
+    generator = torch.Generator().manual_seed(6)
+    L_b1hw = torch.cat([torch.rand(1, 1, 300, 300, generator=generator) * high for high in (100, 5, 0.5)], dim=2)
+    ab_b2hw = torch.randn(1, 2, 900, 300, generator=generator) * torch.rand(1, 1, 900, 300, generator=generator) * 60
+    rgb_b3hw = compose(L_b1hw, ab_b2hw, bits=16)
+    assert rgb_b3hw.dtype == torch.uint16
+    lab_b3hw = torch.from_numpy(rgb2lab(rgb_b3hw.numpy().astype(np.float64) / 65535, channel_axis=1))
+    assert float((lab_b3hw[:, :1] - L_b1hw).abs().max()) <= 100 * 2 / 65535
+    assert float((rgb_to_lab(rgb_b3hw)[:, :1] - L_b1hw).abs().max()) <= 100 * 2 / 65535
+
+
+@settings(deadline=None)
+@given(hnp.arrays(np.uint16, st.tuples(st.integers(1, 40), st.just(3))))
+def test_sixteen_bits_survive_the_round_trip(rgb_n3: np.ndarray) -> None:
+    rgb_b3hw = planes(rgb_n3)
+    lab_b3hw = rgb_to_lab(rgb_b3hw)
+    np.testing.assert_allclose(lab_b3hw[0, :, 0].numpy().T, rgb2lab(rgb_n3[None] / 65535.0)[0], atol=0.01)
+    again_b3hw = compose(lab_b3hw[:, :1], lab_b3hw[:, 1:], bits=16)
+    np.testing.assert_allclose(again_b3hw.numpy().astype(int), rgb_b3hw.numpy().astype(int), atol=2)
+
+
+@settings(deadline=None)
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(0, 9), st.integers(0, 9), st.just(3))), st.booleans())
+def test_lightness_of_rgb_is_that_of_lab(rgb_hwc: np.ndarray, deep: bool) -> None:
+    pixels = rgb_hwc.astype(np.uint16) * 251 if deep else rgb_hwc
+    lab_b3hw = rgb_to_lab(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None])
+    np.testing.assert_allclose(lightness_of_rgb(pixels), lab_b3hw[0, 0].numpy(), atol=1e-4)
+
+
+def test_composition_without_rounding_rounds_to_the_same() -> None:
+    L_b1hw = torch.rand(2, 1, 50, 60, generator=torch.Generator().manual_seed(7)) * 100
+    ab_b2hw = torch.randn(2, 2, 50, 60, generator=torch.Generator().manual_seed(8)) * 50
+    rgb_b3hw = compose_float(L_b1hw, ab_b2hw)
+    assert 0 <= float(rgb_b3hw.min()) <= float(rgb_b3hw.max()) <= 1
+    rounded_b3hw = (rgb_b3hw * 255 + 0.5).to(torch.uint8)
+    assert int((rounded_b3hw.int() - compose(L_b1hw, ab_b2hw).int()).abs().max()) <= 1  # the border is a little narrower
+
+
 @pytest.mark.slow
 def test_the_documented_bound_is_what_rounding_costs_the_worst_color() -> None:
     worst = 0.0
@@ -204,7 +242,10 @@ def test_colors_outside_the_gamut_are_not_clipped() -> None:
         lambda: lab_to_ycbcr(torch.zeros(1, 2, 4, 4)),
         lambda: compose(torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 4, 5)),
         lambda: compose(torch.zeros(1, 1, 4, 4), torch.zeros(1, 3, 4, 4)),
+        lambda: compose(torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 4, 4), bits=12),
         lambda: lightness_of_grey(np.zeros((4, 4), dtype=np.float32)),
+        lambda: lightness_of_rgb(np.zeros((4, 4), dtype=np.uint8)),
+        lambda: lightness_of_rgb(np.zeros((4, 4, 3), dtype=np.float32)),
     ],
 )
 def test_mistakes_of_the_caller_fail_an_assertion(wrong: object) -> None:
