@@ -1,4 +1,4 @@
-"""The LAB stage: batches of RGB become batches of lightness and chroma in Ray tasks; grey pictures are told from colour ones.
+"""The LAB stage: batches of RGB become batches of lightness and chroma in Ray tasks; grey pictures are left out on request.
 
 Knows nothing of where the pictures come from. A row is `L` (1, h, w) float16, `ab` (2, h, w) float16, `rgb` (3, h, w) uint8,
 `label` int64 (−1: none) and `name`. float16 keeps L to 0.03 and ab to 0.03, a tenth of an 8-bit step, at half the memory
@@ -15,11 +15,7 @@ import ray
 import torch
 
 from colorize.imaging.colorspace import rgb_to_lab
-
-GREY_SPREAD = 1.0
-"""A picture whose colours spread less than this, in ab units, counts as grey (see `is_grey`)."""
-SEPIA_RESIDUAL = 1.5
-"""A warm picture whose colours follow from its lightness within this, in ab units, counts as toned, so as grey."""
+from colorize.imaging.tint import is_grey
 
 _STRIP_PIXELS = 1 << 18
 """RGB is converted this many pixels at a time, so that float32 intermediates stay within 3 MB."""
@@ -58,44 +54,6 @@ class _Counts:
 
     def result(self) -> tuple[int, dict[str, str]]:
         return len(self._grey), self._unreadable
-
-
-def is_grey(lab_b3hw: torch.Tensor) -> torch.Tensor:
-    """(b,) bool: the pictures with no colours to learn from, grey or toned.
-
-    Grey: the spread of the colours, √(var a + var b) over the pixels, is below GREY_SPREAD. Not the mean chroma: a toned
-    picture has chroma but one colour only, and a silver car or a sheep in fog has little chroma but several colours.
-    Toned (sepia): the mean colour is warm, and a quadratic in L explains a and b but for SEPIA_RESIDUAL. Only warm ones: a white
-    aeroplane on a blue sky is as simple, and says that skies are blue.
-
-    Judged on every second pixel of every second row, which costs 4 µs a CIFAR-10 picture beside 21 for the conversion. Drops 713
-    (1.4 %) of CIFAR-10's 50,000 training pictures: 562 grey to the last bit, the others in JPEG noise or in one tint; seen by eye,
-    about a dozen are in true colour (black cats on brown paper). A mean chroma below 2 would drop 1,039, most of the difference
-    being white and silver things in true colour. Of 2,600 colour photographs it drops 3, of 100 historical scans 75.
-    """
-    grid_b3n = lab_b3hw[:, :, ::2, ::2].flatten(2)
-    mean_b31 = grid_b3n.mean(dim=2, keepdim=True)
-    centred_b3n = grid_b3n - mean_b31
-    variance_b = centred_b3n[:, 1:].square().mean(dim=2).sum(dim=1)
-    grey_b = variance_b < GREY_SPREAD**2
-    mean_a, mean_b = mean_b31[:, 1, 0], mean_b31[:, 2, 0]
-    warm = torch.nonzero((mean_b > 1.5) & (mean_a > -3) & (mean_a < mean_b + 4) & ~grey_b).ravel()
-    if len(warm):
-        L_b1n, ab_b2n = centred_b3n[warm, :1], centred_b3n[warm, 1:]
-        # Gram-Schmidt on 1, L and L² gives two uncorrelated explanations, each taking its share of the variance away.
-        square_b1n = L_b1n.square() - L_b1n.square().mean(dim=2, keepdim=True)
-        square_b1n = square_b1n - _share(square_b1n, L_b1n) * L_b1n
-        residual_b = variance_b[warm]
-        for explanation_b1n in (L_b1n, square_b1n):
-            share_b2 = _share(ab_b2n, explanation_b1n).squeeze(2)
-            residual_b = residual_b - share_b2.square().sum(dim=1) * explanation_b1n.square().mean(dim=(1, 2))
-        grey_b[warm] = residual_b < SEPIA_RESIDUAL**2
-    return grey_b
-
-
-def _share(of_bcn: torch.Tensor, by_b1n: torch.Tensor) -> torch.Tensor:
-    """The regression coefficients (b, c, 1) of centred values on one centred explanation."""
-    return (of_bcn * by_b1n).mean(dim=2, keepdim=True) / (by_b1n.square().mean(dim=2, keepdim=True) + 1e-6)
 
 
 def to_lab_batch(rgb_b3hw: np.ndarray, labels_b: np.ndarray, names: list[str], *, drop_grey: bool) -> tuple[Batch, list[str]]:
