@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import time
 from pathlib import Path
 
 PROGRAM = Path(sys.executable).with_name("colorize")
@@ -22,4 +23,12 @@ def marked(mark: str) -> list[int]:
         with contextlib.suppress(OSError):  # it ended meanwhile
             if folder.name.isdecimal() and f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
                 found.append(int(folder.name))
+    return found
+
+
+def left_behind(mark: str, seconds: float = 60) -> list[int]:
+    """The processes with this mark that are still there after so many seconds: Ray takes a moment to end its own."""
+    deadline = time.monotonic() + seconds
+    while (found := marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.1)
     return found

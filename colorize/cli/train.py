@@ -66,6 +66,8 @@ def train(
     config = open_run(resume) if resume is not None else None
     if run is not None:
         check_new(run)
+    if config is None:
+        _configure(given, workers if workers is not None else 1, gpu)  # what is wrong with the settings is said before Ray starts
     directory = resume or run or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     with cluster.connect(address) as ray:
         console.print(ray.describe())
@@ -94,13 +96,11 @@ def train(
 
 
 def _configure(given: dict[str, Any], workers: int, gpu: bool) -> TrainConfig:
-    """The settings of a new run. Raises ConfigError, and ClusterError for more workers than the cluster has room for."""
+    """The settings of a new run. Raises ConfigError."""
     from colorize.data import cifar10
     from colorize.data.sources import parse_source
     from colorize.train.config import TrainConfig
-    from colorize.train.run import check_workers
 
-    check_workers(workers, gpu)
     given = {"data": SAMPLE} | given
     if parse_source(given["data"]).kind in FIXED_SIZE and given.setdefault("size", cifar10.SIDE) != cifar10.SIDE:
         raise ConfigError(f"--size {given['size']}: the pictures of {given['data']} are {cifar10.SIDE}×{cifar10.SIDE}")

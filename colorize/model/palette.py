@@ -22,8 +22,11 @@ from colorize.errors import ConfigError
 AB_LIMIT = 128
 """The grid spans −128…128 in a and in b: every sRGB colour lies within −108…99."""
 
-TILT_PER_AB = 0.06
-"""How strongly a candidate leans to its hue: nats per ab unit. At 0.06 a bin 20 units away along the hue gains a factor of 3.3."""
+TILT_NATS = 1.0
+"""How strongly a candidate leans to its hue, at most, in nats: a factor of e before the temperature."""
+
+TILT_SCALE_AB = 20.0
+"""From this many ab units along the hue the lean levels off. Without that, the gaudiest bin won wherever the network was unsure."""
 
 CONFIDENCE_SCALE_AB = 20.0
 """The spread, in ab units, at which the confidence has fallen to 1/e."""
@@ -158,15 +161,16 @@ class Palette:
 
         p_k ∝ (softmax(logits)_k / prior_k^rebalance)^(1/temperature); temperature 1 and rebalance 0 give the plain expectation, which
         minimises the squared error; a temperature towards 0 gives the mode. `hue` (radians) tilts the distribution towards one
-        direction of the ab plane, p_k·exp(TILT_PER_AB·⟨u, bin_k⟩): pixels that are sure keep their colour, ambiguous ones lean
-        together, so a candidate stays coherent.
+        direction u of the ab plane, p_k·exp(TILT_NATS·tanh(⟨u, bin_k⟩ / TILT_SCALE_AB)): pixels that are sure keep their colour,
+        ambiguous ones lean together, so a candidate stays coherent.
         """
         scores_bkhw = logits_bkhw.float()
         if rebalance:
             scores_bkhw = scores_bkhw - rebalance * self.prior_k.log().view(1, -1, 1, 1)
         if hue is not None:
             direction_2 = torch.tensor([math.cos(hue), math.sin(hue)], device=scores_bkhw.device)
-            scores_bkhw = scores_bkhw + TILT_PER_AB * (self.bins_k2 @ direction_2).view(1, -1, 1, 1)
+            along_k = self.bins_k2 @ direction_2 / TILT_SCALE_AB
+            scores_bkhw = scores_bkhw + TILT_NATS * along_k.tanh().view(1, -1, 1, 1)
         share_bkhw = (scores_bkhw / temperature).softmax(1)
         return torch.einsum("bkhw,kc->bchw", share_bkhw, self.bins_k2)
 

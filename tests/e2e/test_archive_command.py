@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.pictures import encoded, grey_scene
-from tests.processes import PROGRAM, environment, marked
+from tests.processes import PROGRAM, environment, left_behind
 
 pytestmark = pytest.mark.e2e
 
@@ -30,7 +30,7 @@ def mark() -> Iterator[str]:
     """The mark that every process of the run carries; afterwards none of them may be left."""
     value = uuid.uuid4().hex
     yield value
-    left = marked(value)
+    left = left_behind(value)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert left == []
@@ -93,7 +93,7 @@ def test_ctrl_c_leaves_whole_pictures_a_manifest_and_no_process(tmp_path: Path, 
     assert process.returncode == 130
     assert "of 200 pictures done; the same command again does the rest" in printed
     assert errors == "colorize: interrupted\n"
-    assert marked(mark) == []
+    assert left_behind(mark) == []
 
     files = colored(target)
     assert 5 <= len(files) < 200

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -22,7 +21,7 @@ from colorize.data import cifar10
 from colorize.model.card import resolve
 from colorize.model.colormodel import ColorModel
 from tests.models import small_model
-from tests.processes import PROGRAM, environment, marked
+from tests.processes import PROGRAM, environment, left_behind
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -232,10 +231,7 @@ def test_an_interrupted_training_leaves_nothing_behind_but_its_epochs(tmp_path: 
     assert program.returncode == 130, (lines, errors)
     assert lines[-1].startswith("epoch 1/3"), "stopped in the middle of the second epoch"
     assert errors == "colorize: interrupted\n"
-    deadline = time.monotonic() + 60
-    while marked(mark):
-        assert time.monotonic() < deadline, marked(mark)
-        time.sleep(0.2)
+    assert left_behind(mark) == []
     (checkpoint,) = (path for path in (directory / "ray").iterdir() if path.is_dir())
     assert json.loads((checkpoint / "state.json").read_text())["epoch"] == 1
     assert not (directory / "model.safetensors").exists()
@@ -246,7 +242,7 @@ def test_an_interrupted_training_leaves_nothing_behind_but_its_epochs(tmp_path: 
     assert epochs == ["epoch 2/3", "epoch 3/3"]
     ColorModel.load(directory / "model.safetensors")
     assert [row["epoch"] for row in json.loads((directory / "history.json").read_text())] == [1, 2, 3]
-    assert not marked(mark)
+    assert left_behind(mark) == []
 
 
 @pytest.mark.parametrize("after", ["Ray ", "training "])
@@ -256,7 +252,4 @@ def test_an_interrupt_before_the_first_epoch(tmp_path: Path, after: str) -> None
     lines, errors = stop(program, lambda line: line.startswith(after), signal.SIGINT)
     assert program.returncode == 130, (lines, errors)
     assert errors == "colorize: interrupted\n"
-    deadline = time.monotonic() + 60
-    while marked(mark):
-        assert time.monotonic() < deadline, marked(mark)
-        time.sleep(0.2)
+    assert left_behind(mark) == []

@@ -17,7 +17,7 @@ import pytest
 
 from colorize.imaging.picture import read_picture
 from tests.pictures import encoded, grey_scene
-from tests.processes import PROGRAM, environment, marked
+from tests.processes import PROGRAM, environment, left_behind, marked
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -93,10 +93,7 @@ def test_it_says_when_it_is_ready_answers_and_ends_clean(program: Program, stop:
     else:
         program.process.send_signal(signal.SIGTERM)
     assert program.process.wait(timeout=SECONDS) == 0
-    deadline = time.monotonic() + SECONDS
-    while left := marked(program.mark):
-        assert time.monotonic() < deadline, f"left behind: {left}"
-        time.sleep(0.1)
+    assert left_behind(program.mark) == []
     with pytest.raises(AssertionError, match="no line starts"):
         program.line_with("no such line")
     assert [line.split(":")[0] for line in program.lines] == [program.lines[0].split(":")[0], "Ready", "stopping"]
