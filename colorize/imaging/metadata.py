@@ -1,0 +1,183 @@
+"""What a picture file says besides its pixels, as far as it is the same in every container, and a JPEG's segments.
+
+Knows nothing of pixels. EXIF, IPTC and ICC blocks go from file to file as they are; of EXIF only the orientation is read. A JPEG is
+stamped by inserting and replacing whole segments before its first scan, so that entropy-coded data is never touched.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from colorize.errors import PictureError
+from colorize.imaging.scan import Note
+from colorize.imaging.xmp import NAMESPACE, note_of, provenance_xmp
+
+MAX_SEGMENT = 65_533
+"""Bytes of a JPEG segment's content: its length is 16 bits, and counts itself."""
+
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_ICC = b"ICC_PROFILE\0"
+_ICC_PART = MAX_SEGMENT - len(_ICC) - 2
+_EXIF = b"Exif\0\0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What a file says besides its pixels: blocks as its container holds them, without the container's own marks."""
+
+    exif: bytes | None = None
+    """EXIF, beginning with its TIFF header (`II*\\0` or `MM\\0*`)."""
+    xmp: bytes | None = None
+    """The XMP packet."""
+    iptc: bytes | None = None
+    """The raw Photoshop image resource block that holds IPTC-IIM, as in a JPEG's APP13."""
+    icc_profile: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    """Horizontal and vertical resolution in pixels an inch."""
+
+    @property
+    def orientation(self) -> int:
+        """By EXIF, 1…8; 1 where it says nothing or nonsense."""
+        return orientation_of(self.exif)
+
+
+def orientation_of(exif: bytes | None) -> int:
+    """The orientation 1…8 of an EXIF block, with or without `Exif\\0\\0` before it; 1 where it is absent or damaged."""
+    if exif is None:
+        return 1
+    tiff = exif[len(_EXIF) :] if exif.startswith(_EXIF) else exif
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None or len(tiff) < 14:
+        return 1
+    (offset,) = struct.unpack_from(order + "I", tiff, 4)
+    if offset + 2 > len(tiff):
+        return 1
+    (count,) = struct.unpack_from(order + "H", tiff, offset)
+    for place in range(offset + 2, min(offset + 2 + 12 * count, len(tiff) - 11), 12):
+        tag, kind, _, value = struct.unpack_from(order + "HHIH", tiff, place)
+        if tag == 0x0112:
+            return value if kind == 3 and 1 <= value <= 8 else 1
+    return 1
+
+
+def jpeg_metadata(data: bytes, name: str = "the picture") -> Metadata:
+    """What a JPEG's segments say. Raises PictureError where they are damaged."""
+    exif = xmp = iptc = None
+    dpi: tuple[float, float] | None = None
+    for marker, content in _contents(data, name):
+        if marker == 0xE0 and content.startswith(b"JFIF\0") and len(content) >= 12:
+            unit, across, down = struct.unpack_from(">BHH", content, 7)
+            if unit in (1, 2) and across and down:
+                dpi = (across * (1 if unit == 1 else 2.54), down * (1 if unit == 1 else 2.54))
+        elif marker == 0xE1 and content.startswith(_EXIF):
+            exif = exif or content[len(_EXIF) :]
+        elif marker == 0xE1 and content.startswith(_XMP):
+            xmp = xmp or content[len(_XMP) :]
+        elif marker == 0xED and content.startswith(b"Photoshop 3.0\0"):
+            iptc = iptc or content
+    return Metadata(exif=exif, xmp=xmp, iptc=iptc, icc_profile=_chained_profile(data, name), dpi=dpi)
+
+
+def stamp_jpeg(data: bytes, note: Note | None, profile: bytes | None, name: str = "the picture") -> bytes:
+    """A JPEG with the note in its XMP (None: no note) and `profile` as its ICC profile (None: none); all else is as it was.
+
+    Extended XMP (packets above 64 KB, in segments of their own) stays as it is: the note goes into the main packet. Equal profiles are
+    not written anew. Raises PictureError, beginning with `name`, where the segments are damaged or the note finds no room.
+    """
+    segments = list(_segments(data, name))
+    existing = next((data[start + 4 + len(_XMP) : end] for marker, start, end in segments if _is(data, marker, start, 0xE1, _XMP)), None)
+    stamp = b""
+    if note is not None:
+        stamp = _segment(0xE1, _XMP + provenance_xmp(existing, note, MAX_SEGMENT - len(_XMP), name))
+    is_new_profile = profile != _chained_profile(data, name)
+    chain = _profile_segments(profile, name) if is_new_profile and profile is not None else b""
+    parts, where = [data[:2]], 2
+    for marker, start, end in segments:
+        parts.append(data[where:start])  # fill bytes, if any
+        where = end
+        if _is(data, marker, start, 0xE1, _XMP) and stamp:
+            parts.append(stamp)
+            stamp = b""
+            continue
+        if _is(data, marker, start, 0xE2, _ICC) and is_new_profile:
+            continue
+        is_leading = marker == 0xE0 or _is(data, marker, start, 0xE1, _EXIF)  # JFIF and EXIF come first
+        if not is_leading:
+            if existing is None:
+                parts.append(stamp)
+                stamp = b""
+            parts.append(chain)
+            chain = b""
+        parts.append(data[start:end])
+    return b"".join([*parts, data[where:]])
+
+
+def read_note(data: bytes) -> Note | None:
+    """What a file of any format says of its colours, if this program has coloured it.
+
+    By packet scanning (ISO 16684-1, annex A): a packet stands in every container as it is, with marks around it.
+    """
+    place = data.find(NAMESPACE.encode())
+    while place >= 0:
+        for head, tail in ((b"<?xpacket begin", b"<?xpacket end"), (b"<x:xmpmeta", b"</x:xmpmeta>"), (b"<rdf:RDF", b"</rdf:RDF>")):
+            start, end = data.rfind(head, 0, place), data.find(tail, place)
+            if start >= 0 and end >= 0:
+                note = note_of(data[start : end if tail.startswith(b"<?") else end + len(tail)])
+                if note is not None:
+                    return note
+        place = data.find(NAMESPACE.encode(), place + 1)
+    return None
+
+
+def _is(data: bytes, marker: int, start: int, wanted: int, mark: bytes) -> bool:
+    return marker == wanted and data.startswith(mark, start + 4)
+
+
+def _segments(data: bytes, name: str) -> Iterator[tuple[int, int, int]]:
+    """The segments before the first scan, and its header: marker, where it starts (with its marker), where it ends."""
+    if not data.startswith(b"\xff\xd8"):
+        raise PictureError(f"{name}: is no JPEG")
+    place = 2
+    while True:
+        while data[place : place + 2] == b"\xff\xff":  # fill bytes
+            place += 1
+        if place + 4 > len(data) or data[place] != 0xFF:
+            raise PictureError(f"{name}: is a truncated or damaged JPEG: there is no segment at byte {place}")
+        marker, (length,) = data[place + 1], struct.unpack_from(">H", data, place + 2)
+        end = place + 2 + length
+        if length < 2 or end > len(data):
+            raise PictureError(f"{name}: is a truncated or damaged JPEG: the segment at byte {place} is longer than the file")
+        yield marker, place, end
+        if marker == 0xDA:
+            return
+        place = end
+
+
+def _contents(data: bytes, name: str) -> Iterator[tuple[int, bytes]]:
+    for marker, start, end in _segments(data, name):
+        yield marker, data[start + 4 : end]
+
+
+def _chained_profile(data: bytes, name: str) -> bytes | None:
+    """The ICC profile of the APP2 segments, put together in their order; None where parts are missing."""
+    parts = {
+        content[12]: content[14:]
+        for marker, content in _contents(data, name)
+        if marker == 0xE2 and content[:12] == _ICC and len(content) > 14
+    }
+    if not parts or sorted(parts) != list(range(1, len(parts) + 1)):
+        return None
+    return b"".join(parts[number] for number in sorted(parts))
+
+
+def _profile_segments(profile: bytes, name: str) -> bytes:
+    parts = [profile[start : start + _ICC_PART] for start in range(0, len(profile), _ICC_PART)]
+    if len(parts) > 255:
+        raise PictureError(f"{name}: has an ICC profile of {len(profile)} bytes, more than a JPEG holds")
+    return b"".join(_segment(0xE2, _ICC + bytes([number, len(parts)]) + part) for number, part in enumerate(parts, 1))
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content

@@ -1,0 +1,214 @@
+"""XMP packets: the note of where a picture's colours come from, added to whatever a packet already says, and read again.
+
+Knows nothing of containers. A packet is edited as text, at places that a parser has found, so that all that is not this program's stays
+as it was, byte for byte: prefixes, comments, padding. What is added is one rdf:Description: `Iptc4xmpExt:DigitalSourceType`, the IPTC's
+term for media enhanced by an algorithm, and in a namespace of this program the model, its SHA-256, the vividness and the program's version.
+
+Nothing that was there is lost: a digital source type that a packet had (a scanned negative, say) is kept as
+`colorize:SourceTypeBefore`, and a packet that cannot be parsed goes whole, as base64, into `colorize:UnreadableXMP` of a new one.
+The parser is expat; a document type declaration is refused, so there are no entities to expand. Sources: ISO 16684-1 (XMP), IPTC
+Photo Metadata Standard 2025.1.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from xml.parsers import expat
+from xml.sax.saxutils import quoteattr
+
+from colorize.errors import PictureError
+from colorize.imaging.scan import Note
+
+NAMESPACE = "urn:colorize:note:1.0/"
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicallyEnhanced"
+MAX_PACKET_BYTES = 16 << 20
+
+_IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_HEAD = b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n<x:xmpmeta xmlns:x="adobe:ns:meta/">\n'
+_HEAD += f'<rdf:RDF xmlns:rdf="{_RDF}">\n'.encode()
+_TAIL = b'</rdf:RDF>\n</x:xmpmeta>\n<?xpacket end="w"?>'
+_OURS = {f"{NAMESPACE} {name}" for name in ("Model", "ModelSHA256", "Vividness", "Program", "SourceTypeBefore")} | {
+    f"{_IPTC} DigitalSourceType"
+}
+_PADDING = re.compile(rb"\s{64,}(?=<\?xpacket end=)")
+
+
+@dataclass
+class _Packet:
+    """What the parser found in a packet."""
+
+    values: dict[str, str] = field(default_factory=dict)
+    """This program's properties and the digital source type: namespace, a space, name → value."""
+    cuts: list[tuple[int, int]] = field(default_factory=list)
+    """Where they stand, in bytes."""
+    about: str = ""
+    """What the packet's descriptions are about: all must say the same."""
+    end: int = -1
+    """Where rdf:RDF ends: the place of what is added."""
+    close: bytes = b""
+    """What must follow there: the end tag, if rdf:RDF was empty."""
+
+
+def provenance_xmp(xmp: bytes | None, note: Note, room: int = MAX_PACKET_BYTES, name: str = "the picture") -> bytes:
+    """The packet `xmp`, UTF-8, with the note in place of what it said of this program before; a new packet where there is none.
+
+    Padding is given up, if need be, to keep within `room` bytes. Raises PictureError, beginning with `name`, where that is not enough.
+    """
+    properties = {"Model": note.model, "ModelSHA256": note.model_sha256, "Vividness": repr(float(note.vividness))}
+    properties["Program"] = f"colorize {version('colorize')}"
+    if xmp is None or not xmp.strip(b"\0 \r\n\t"):
+        made = _HEAD + _description("", properties) + _TAIL
+    else:
+        text = _as_utf8(xmp)
+        packet = _parse(text)
+        if packet is None:
+            properties["UnreadableXMP"] = base64.b64encode(xmp).decode("ascii")
+            made = _HEAD + _description("", properties) + _TAIL
+        else:
+            before = packet.values.get(f"{_IPTC} DigitalSourceType", SOURCE_TYPE)
+            if before == SOURCE_TYPE:
+                before = packet.values.get(f"{NAMESPACE} SourceTypeBefore", "")
+            if before:
+                properties["SourceTypeBefore"] = before
+            made = _edited(text, packet, _description(packet.about, properties))
+    if len(made) > room:
+        made = _PADDING.sub(b"\n", made)
+    if len(made) > room:
+        raise PictureError(f"{name}: has XMP metadata that leaves no room for a note on its colours ({len(made)} bytes of {room})")
+    return made
+
+
+def note_of(xmp: bytes) -> Note | None:
+    """The note that `provenance_xmp` wrote, also after another program has written the packet anew; None where there is none."""
+    packet = _parse(_as_utf8(xmp))
+    if packet is None or f"{NAMESPACE} Model" not in packet.values:
+        return None
+    values = packet.values
+    try:
+        vividness = float(values.get(f"{NAMESPACE} Vividness", "0"))
+    except ValueError:
+        vividness = 0.0
+    return Note(model=values[f"{NAMESPACE} Model"], model_sha256=values.get(f"{NAMESPACE} ModelSHA256", ""), vividness=vividness)
+
+
+def _description(about: str, properties: dict[str, str]) -> bytes:
+    lines = [f"<rdf:Description rdf:about={quoteattr(about)} xmlns:rdf={quoteattr(_RDF)}"]
+    lines.append(f"  xmlns:Iptc4xmpExt={quoteattr(_IPTC)} Iptc4xmpExt:DigitalSourceType={quoteattr(SOURCE_TYPE)}")
+    lines.append(f"  xmlns:colorize={quoteattr(NAMESPACE)}")
+    lines += [f"  colorize:{name}={quoteattr(_allowed(value))}" for name, value in properties.items()]
+    return ("\n".join(lines) + "/>\n").encode()
+
+
+def _edited(text: bytes, packet: _Packet, description: bytes) -> bytes:
+    if packet.close:
+        edited = text[: packet.end] + b">" + description + packet.close + text[packet.end + 2 :]
+    else:
+        edited = text[: packet.end] + description + text[packet.end :]
+    for start, end in sorted(packet.cuts, reverse=True):  # all lie before the end of rdf:RDF
+        edited = edited[:start] + edited[end:]
+    return edited
+
+
+def _parse(text: bytes) -> _Packet | None:
+    """None where the packet is not well-formed, declares a document type, or has no rdf:RDF."""
+    if len(text) > MAX_PACKET_BYTES:
+        return None
+    packet = _Packet()
+    path: list[str] = []
+    place_of_property, value_of_property = 0, ""
+    empty: list[int] = []  # where elements <…/> begin, of those that matter
+    parser = expat.ParserCreate("UTF-8", namespace_separator=" ")
+    parser.buffer_text = True
+    parser.namespace_prefixes = True  # names come as "namespace name prefix"
+
+    def start(named: str, attributes: dict[str, str]) -> None:
+        nonlocal place_of_property, value_of_property
+        name, place = _unprefixed(named), parser.CurrentByteIndex
+        if name == f"{_RDF} Description" and path and path[-1] == f"{_RDF} RDF":
+            ours = [key for key in attributes if _unprefixed(key) in _OURS]
+            packet.values.update({_unprefixed(key): attributes[key] for key in ours})
+            packet.about = packet.about or "".join(value for key, value in attributes.items() if _unprefixed(key) == f"{_RDF} about")
+            stop = _tag_end(text, place)
+            others = [key for key in attributes if key not in ours and _unprefixed(key) != f"{_RDF} about"]
+            if ours and not others and text[stop - 2 : stop] == b"/>":  # it says nothing else
+                packet.cuts.append((place, stop + text.startswith(b"\n", stop)))
+            else:
+                packet.cuts += [cut for key in ours for cut in _attribute(text, place, key)]
+        elif name in _OURS and path and path[-1] == f"{_RDF} Description":
+            resource = [value for key, value in attributes.items() if _unprefixed(key) == f"{_RDF} resource"]
+            place_of_property, value_of_property = place, "".join(resource)
+        if name in _OURS or name == f"{_RDF} RDF":
+            stop = _tag_end(text, place)
+            if text[stop - 2 : stop] == b"/>":
+                empty.append(stop)  # which is where expat tells of its end
+        path.append(name)
+
+    def data(characters: str) -> None:
+        nonlocal value_of_property
+        if path and path[-1] in _OURS:
+            value_of_property += characters
+
+    def end(named: str) -> None:
+        path.pop()
+        name, place = _unprefixed(named), parser.CurrentByteIndex
+        if name in _OURS and path and path[-1] == f"{_RDF} Description":
+            packet.values[name] = value_of_property.strip()
+            packet.cuts.append((place_of_property, place if place in empty else _tag_end(text, place)))
+        elif name == f"{_RDF} RDF" and packet.end < 0:
+            packet.end = place
+            if place in empty:
+                packet.end = place - 2
+                prefix = named.split(" ")[2:]
+                packet.close = b"</" + ":".join([*prefix, "RDF"]).encode() + b">"
+
+    def refuse(*_: object) -> None:
+        raise _RefusedError
+
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, data
+    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
+    try:
+        parser.Parse(text, True)
+    except (expat.ExpatError, _RefusedError, ValueError, RecursionError):
+        return None
+    return packet if packet.end >= 0 else None
+
+
+class _RefusedError(Exception):
+    """A document type declaration: no XMP packet has one, and entities would come with it."""
+
+
+def _attribute(text: bytes, place: int, key: str) -> list[tuple[int, int]]:
+    """Where an attribute, by expat's name for it, stands in the start tag at `place`."""
+    _, name, prefix = key.split(" ")
+    tag = text[place : _tag_end(text, place)]
+    pattern = rb"\s+" + re.escape(f"{prefix}:{name}".encode()) + rb"\s*=\s*(\"[^\"]*\"|'[^']*')"
+    return [(place + found.start(), place + found.end()) for found in re.finditer(pattern, tag)]
+
+
+def _unprefixed(named: str) -> str:
+    return " ".join(named.split(" ")[:2])
+
+
+def _tag_end(text: bytes, place: int) -> int:
+    """Behind the start tag that begins at `place`; a > inside quotes does not end it."""
+    found = re.compile(rb"(?:[^\"'>]|\"[^\"]*\"|'[^']*')*>").match(text, place)
+    return found.end() if found else len(text)
+
+
+def _as_utf8(xmp: bytes) -> bytes:
+    """Packets in UTF-16 and UTF-32, which XMP allows, as UTF-8; trailing zeros, which some programs write, cut off."""
+    for mark, encoding in ((b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+        if xmp.startswith(mark):
+            return xmp.decode(encoding, "replace").encode()
+    if xmp.startswith((b"<\0?\0", b"<\0x\0")):
+        return xmp.decode("utf-16-le", "replace").encode()
+    return xmp.rstrip(b"\0")
+
+
+def _allowed(value: str) -> str:
+    """A value without the characters that XML cannot hold."""
+    return "".join(c if c in "\t\n\r" or 32 <= ord(c) < 0xD800 or 0xE000 <= ord(c) < 0xFFFE or ord(c) > 0xFFFF else "?" for c in value)
