@@ -1,9 +1,8 @@
 """Colour for whole archives of black-and-white pictures, on Ray.
 
-    from colorize import Colorizer, load_model
-    from colorize.imaging.picture import read_picture
+    from colorize import Colorizer, colorize_scan, load_model, open_scan
 
-    colored = Colorizer(load_model("cifar10")).colorize([read_picture(path)])
+    colored = colorize_scan(open_scan(path), Colorizer(load_model("cifar10")))
 
 The names are loaded when they are first used: `import colorize` costs neither torch nor Ray.
 """
@@ -24,6 +23,8 @@ from colorize.errors import (
 )
 
 if TYPE_CHECKING:
+    from colorize.imaging.formats import open_scan
+    from colorize.model.coloring import colorize_scan
     from colorize.model.colorizer import Colorizer
     from colorize.model.colormodel import ColorModel, load_model
     from colorize.model.palette import DecodeSettings
@@ -41,14 +42,18 @@ __all__ = [
     "PictureError",
     "RunError",
     "ServiceError",
+    "colorize_scan",
     "load_model",
+    "open_scan",
 ]
 
 _HOMES = {
     "ColorModel": "colorize.model.colormodel",
     "Colorizer": "colorize.model.colorizer",
     "DecodeSettings": "colorize.model.palette",
+    "colorize_scan": "colorize.model.coloring",
     "load_model": "colorize.model.colormodel",
+    "open_scan": "colorize.imaging.formats",
 }
 
 

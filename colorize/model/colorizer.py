@@ -1,8 +1,7 @@
-"""Pictures in, colour pictures out: the whole of inference, batched across pictures. The same in a notebook, an actor and a replica.
+"""Lightness in, chroma out: the whole of inference, batched across pictures. The same in a notebook, an actor and a replica.
 
-It knows nothing of files and nothing of Ray. Pictures are shown to the network at its working size, batched where they come to the
-same shape (sides are rounded to the network's stride, so an archive has a handful of shapes), and the chroma is grafted onto
-the original at full size.
+It knows nothing of files and nothing of Ray; `coloring` brings it together with a scan. Pictures are shown to the network at its
+working size, batched where they come to the same shape (sides are rounded to the network's stride, so an archive has a handful of shapes).
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from colorize.imaging.graft import graft, stretch
-from colorize.imaging.picture import Picture
 from colorize.model.card import ModelCard
 from colorize.model.colormodel import ColorModel
 from colorize.model.device import Precision, pick_device, uses_bfloat16
@@ -40,21 +37,10 @@ class Prediction:
     confidence_hw: Tensor
     """(h', w') 0…1."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class ColoredPicture:
-    """One picture in colour."""
-
-    rgb_nhwc: list[npt.NDArray[np.uint8]]
-    """One (height, width, 3) picture a candidate, at the original size."""
-    confidence_hw: npt.NDArray[np.uint8]
-    """(h', w') at the network's resolution: 255 is certain."""
-    mean_confidence: float
-    """0…1."""
-
-    def confidence_at(self, height: int, width: int) -> npt.NDArray[np.uint8]:
-        """The confidence map stretched to height×width."""
-        return np.round(stretch(torch.from_numpy(self.confidence_hw), height, width)).astype(np.uint8)
+    @property
+    def mean_confidence(self) -> float:
+        """0…1."""
+        return float(self.confidence_hw.mean())
 
 
 class Colorizer:
@@ -82,20 +68,6 @@ class Colorizer:
                 L_b1hw = torch.from_numpy(np.stack([shrink(L_hw_list[index], card) for index in part])[:, None])
                 predictions |= zip(part, self.predict_batch(L_b1hw, settings), strict=True)
         return [predictions[index] for index in range(len(L_hw_list))]
-
-    def colorize(self, pictures: Sequence[Picture], settings: DecodeSettings | None = None) -> list[ColoredPicture]:
-        """The pictures in colour, in order, at their own sizes, with every pixel's lightness kept."""
-        predictions = self.predict([picture.lightness_hw() for picture in pictures], settings)
-        return [self.compose(picture, prediction) for picture, prediction in zip(pictures, predictions, strict=True)]
-
-    @staticmethod
-    def compose(picture: Picture, prediction: Prediction) -> ColoredPicture:
-        """Grafts a prediction's candidates onto its picture."""
-        return ColoredPicture(
-            rgb_nhwc=[graft(picture, ab_2hw) for ab_2hw in prediction.ab_n2hw],
-            confidence_hw=(prediction.confidence_hw * 255).round().byte().numpy(),
-            mean_confidence=float(prediction.confidence_hw.mean()),
-        )
 
     def predict_batch(self, L_b1hw: Tensor, settings: DecodeSettings) -> list[Prediction]:
         """Predictions for pictures of one size, shown to the network at the size that they have. L_b1hw: 0…100, on any device."""

@@ -5,14 +5,17 @@ is 68 MB of lightness, of which the network sees 64 KB at a working size of 128.
 """
 
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from colorize.imaging.picture import Picture, encode_picture, read_picture
+from colorize.imaging.formats import open_scan
+from colorize.imaging.scan import Note, Scan
 from colorize.model.card import ModelCard
-from colorize.model.colorizer import Colorizer, Prediction, shrink
+from colorize.model.coloring import paint, views
+from colorize.model.colorizer import Prediction
 from colorize.model.palette import DecodeSettings
 
 
@@ -41,14 +44,16 @@ class Answer:
     """How many pictures, this one included, the network was shown together."""
 
 
-def decode(body: bytes, settings: DecodeSettings, card: ModelCard) -> tuple[Picture, Question]:
-    """The picture, and what the model of `card` is to be asked about it. Raises PictureError."""
-    picture = read_picture(body)
-    return picture, Question(L_hw=shrink(picture.lightness_hw(), card), settings=settings)
+def decode(body: bytes, settings: DecodeSettings, card: ModelCard) -> tuple[Scan, Question]:
+    """The picture, opened, and what the model of `card` is to be asked about it. Raises PictureError."""
+    scan = open_scan(body)
+    (L_hw,) = views(scan, card)
+    return scan, Question(L_hw=L_hw, settings=settings)
 
 
-def encode(picture: Picture, answer: Answer) -> tuple[bytes, float]:
+def encode(scan: Scan, answer: Answer, note: Note) -> tuple[bytes, float]:
     """The file in colour, in the picture's format, and the mean confidence, 0…1. Raises PictureError."""
     prediction = Prediction(ab_n2hw=torch.tensor(answer.ab_2hw)[None], confidence_hw=torch.tensor(answer.confidence_hw))
-    colored = Colorizer.compose(picture, prediction)
-    return encode_picture(picture, colored.rgb_nhwc[0]), colored.mean_confidence
+    target = BytesIO()
+    paint(scan, [prediction], target, note)
+    return target.getvalue(), prediction.mean_confidence

@@ -25,6 +25,7 @@ from starlette.requests import ClientDisconnect
 from colorize.errors import PictureError
 from colorize.imaging.picture import MAX_PIXELS
 from colorize.model.card import DEFAULT_VIVIDNESS, ModelCard
+from colorize.model.coloring import note_of
 from colorize.model.palette import DecodeSettings
 from colorize.serve.codec import Answer, decode, encode
 from colorize.serve.config import ServeConfig
@@ -145,14 +146,14 @@ class Ingress:
             raise Refusal(413, f"the picture: has {pixels:,} pixels by its header; pictures of up to {MAX_PIXELS:,} are read")
         async with self._budget.hold(pixels):
             try:
-                picture, question = await asyncio.to_thread(decode, body, settings, self._card)
+                scan, question = await asyncio.to_thread(decode, body, settings, self._card)
             except PictureError as error:
                 raise Refusal(422 if is_supported(body) or not body else 415, str(error)) from error
             answer: Answer = await self._predictor.predict.remote(question)
-            colored, confidence = await asyncio.to_thread(encode, picture, answer)
+            colored, confidence = await asyncio.to_thread(encode, scan, answer, note_of(self._card, settings))
         headers = {
             "X-Colorize-Model": quote(self._card.name),
             "X-Colorize-Mean-Confidence": f"{confidence:.4f}",
             "X-Colorize-Batch-Size": str(answer.batch_size),
         }
-        return Response(colored, media_type=_MEDIA_TYPES[picture.format], headers=headers)
+        return Response(colored, media_type=_MEDIA_TYPES[scan.format], headers=headers)

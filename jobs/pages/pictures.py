@@ -17,7 +17,8 @@ from PIL import Image, ImageOps
 from colorize.data import cifar10
 from colorize.evaluation import predict_full_size, sheet_png
 from colorize.imaging.colorspace import compose, rgb_to_lab
-from colorize.imaging.picture import read_picture
+from colorize.imaging.formats import open_scan
+from colorize.model.coloring import colorize_scan
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import load_model
 from colorize.model.palette import DecodeSettings
@@ -34,13 +35,13 @@ SHEET_PICTURES = 12
 def archive_jpeg() -> bytes:
     """Three pictures above, the same three coloured below; 1,212 pixels wide."""
     folder = Path(str(files("colorize") / "sample" / "archive"))
-    originals = [read_picture(folder / name) for name in ARCHIVE]
-    colored = Colorizer(load_model(MODEL)).colorize(originals, DecodeSettings(vividness=VIVIDNESS))
+    colorizer = Colorizer(load_model(MODEL))
     width, height = CELL
     sheet = Image.new("RGB", (3 * width + 2 * GAP, 2 * height + GAP), "white")
-    for column, (before, after) in enumerate(zip(originals, colored, strict=True)):
-        for row, rgb_hwc in enumerate((before.pixels, after.rgb_nhwc[0])):
-            cell = ImageOps.fit(Image.fromarray(rgb_hwc).convert("RGB"), CELL, Image.Resampling.LANCZOS)
+    for column, name in enumerate(ARCHIVE):
+        colored = colorize_scan(open_scan(folder / name), colorizer, DecodeSettings(vividness=VIVIDNESS))
+        for row, source in enumerate((folder / name, BytesIO(colored))):
+            cell = ImageOps.fit(Image.open(source).convert("RGB"), CELL, Image.Resampling.LANCZOS)
             sheet.paste(cell, (column * (width + GAP), row * (height + GAP)))
     buffer = BytesIO()
     sheet.save(buffer, "JPEG", quality=JPEG_QUALITY)

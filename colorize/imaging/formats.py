@@ -1,0 +1,51 @@
+"""Which format a file has, by its content, never by its name; and the scan that goes with it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from colorize.errors import PictureError
+from colorize.imaging.jpeg import JpegScan
+from colorize.imaging.raster import RasterScan
+from colorize.imaging.scan import Scan
+from colorize.imaging.tiff import TiffScan
+
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_JPEG_SIGNATURE = b"\xff\xd8\xff"
+
+
+def open_scan(source: Path | bytes, *, name: str | None = None) -> Scan:
+    """The picture file at a path, or of these bytes, opened; `name` is what messages call it (a path names itself).
+
+    A TIFF at a path is read piece by piece, every other file is held in memory as it is on the disk.
+    Raises PictureError for a path that is missing, no regular file or unreadable; for bytes that are empty, of no known format, or
+    damaged as far as the header says; for more pixels than `MAX_PIXELS` by the header.
+    """
+    if isinstance(source, bytes):
+        return _open(BytesIO(source), name or "the picture")
+    name = name or str(source)
+    try:
+        mode = source.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise PictureError(f"{name}: is a folder, not a picture")
+        if not stat.S_ISREG(mode):  # reading a pipe or a device could wait for ever
+            raise PictureError(f"{name}: is not a regular file")
+        return _open(source.open("rb"), name)
+    except FileNotFoundError as error:
+        raise PictureError(f"{name}: there is no such file") from error
+    except (OSError, MemoryError) as error:
+        raise PictureError(f"{name}: cannot be read: {os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error}") from error
+
+
+def _open(file: BinaryIO, name: str) -> Scan:
+    head = file.read(4)
+    file.seek(0)
+    if head in _TIFF_SIGNATURES:
+        return TiffScan(file, name)
+    with file:
+        data = file.read()
+    return JpegScan(data, name) if head.startswith(_JPEG_SIGNATURE) else RasterScan(data, name)

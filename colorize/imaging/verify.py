@@ -1,0 +1,55 @@
+"""The proof that a coloured file has its original's lightness: by DCT coefficients for JPEGs, by pixels for everything else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from colorize.errors import PictureError
+from colorize.imaging.jpeg import JpegScan
+from colorize.imaging.jpeg_luma import luma_identical
+from colorize.imaging.scan import Scan
+
+LARGEST_ERROR = {8: 1 / 255, 16: 2 / 65535}
+"""By the original's bits a channel, as a share of full scale: what rounding to the file's depth may cost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a comparison found."""
+
+    method: Literal["dct", "pixels"]
+    """dct: the luma's coefficients and quantisation tables of two JPEGs; pixels: the lightness of every pixel."""
+    luma_identical: bool
+    """Coefficients equal, or no pixel's lightness different."""
+    max_lightness_error: float
+    """The largest difference of lightness, as a share of full scale, 0…1."""
+    is_faithful: bool
+    """Identical by `dct`, or within `LARGEST_ERROR` by `pixels`."""
+
+
+def verify(original: Scan, colored: Scan) -> Verdict:
+    """Compares two scans page by page. Raises PictureError where one is damaged, or they differ in size or in the number of pages."""
+    if len(original.pages) != len(colored.pages):
+        raise PictureError(f"{colored.name}: has {len(colored.pages)} pages, and {original.name} has {len(original.pages)}")
+    for page, other in zip(original.pages, colored.pages, strict=True):
+        if (page.width, page.height) != (other.width, other.height):
+            raise PictureError(
+                f"{colored.name}: has {other.width}×{other.height} pixels, and {original.name} has {page.width}×{page.height}"
+            )
+    if isinstance(original, JpegScan) and isinstance(colored, JpegScan):
+        identical = luma_identical(original.data, colored.data)
+        error = 0.0 if identical else _largest_error(original, colored, 0)
+        return Verdict(method="dct", luma_identical=identical, max_lightness_error=error, is_faithful=identical)
+    errors = [_largest_error(original, colored, index) for index in range(len(original.pages))]
+    is_faithful = all(error <= LARGEST_ERROR[page.bits] for error, page in zip(errors, original.pages, strict=True))
+    return Verdict(method="pixels", luma_identical=max(errors) == 0, max_lightness_error=max(errors), is_faithful=is_faithful)
+
+
+def _largest_error(original: Scan, colored: Scan, index: int) -> float:
+    page = original.pages[index]
+    difference_hw = original.lightness(index, page.height, page.width)
+    difference_hw -= colored.lightness(index, page.height, page.width)
+    return float(np.abs(difference_hw, out=difference_hw).max()) / 100

@@ -1,0 +1,73 @@
+"""A scan and a network brought together: what the network is shown of it, and the network's answer onto it.
+
+The same for the command line, a bulk run's worker and the service's ingress. Knows nothing of Ray. The network sees every page upright;
+its colours are turned back before they are grafted, and the file's orientation stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from colorize.imaging.graft import stretch
+from colorize.imaging.mark import marked
+from colorize.imaging.scan import Note, Scan
+from colorize.model.card import ModelCard
+from colorize.model.colorizer import Colorizer, Prediction, working_shape
+from colorize.model.palette import DecodeSettings
+
+
+def views(scan: Scan, card: ModelCard) -> list[npt.NDArray[np.float32]]:
+    """What the model of `card` is to see: the lightness of each page, upright, (h, w) 0…100, at the model's working size.
+
+    That is all that has to travel to a network: of a scan of 17 MP, 64 KB at a working size of 128. Raises PictureError.
+    """
+    seen = []
+    for index, page in enumerate(scan.pages):
+        height, width = working_shape((page.height, page.width), card)
+        seen.append(np.ascontiguousarray(page.upright(scan.lightness(index, height, width))))
+    return seen
+
+
+def paint(
+    scan: Scan, predictions: Sequence[Prediction], target: BinaryIO, note: Note | None, *, candidate: int = 0, mark: bool = False
+) -> None:
+    """Writes the scan in colour into `target` (see `Scan.write`), with one prediction a page, of which it takes that candidate.
+
+    mark: a small flag in a corner shows that the colours are made (see `colorize.imaging.mark`). Raises PictureError.
+    """
+    ab_2hw_of_pages = []
+    for index, (page, prediction) in enumerate(zip(scan.pages, predictions, strict=True)):
+        ab_2hw = np.ascontiguousarray(page.as_stored(prediction.ab_n2hw[candidate].numpy()))
+        if mark:
+            height, width = ab_2hw.shape[-2:]
+            ab_2hw = marked(ab_2hw, scan.lightness(index, height, width))
+        ab_2hw_of_pages.append(ab_2hw)
+    scan.write(target, ab_2hw_of_pages, note)
+
+
+def colorize_scan(scan: Scan, colorizer: Colorizer, settings: DecodeSettings | None = None) -> bytes:
+    """The scan's file in colour: what it is for one picture, where nothing is to be batched or streamed. Raises PictureError."""
+    settings = settings or DecodeSettings()
+    target = BytesIO()
+    card = colorizer.model.card
+    paint(scan, colorizer.predict(views(scan, card), settings), target, note_of(card, settings))
+    return target.getvalue()
+
+
+def note_of(card: ModelCard, settings: DecodeSettings) -> Note:
+    """What a file coloured by the model of `card` says of its colours."""
+    return Note(model=card.name, model_sha256=card.weights_sha256, vividness=settings.vividness)
+
+
+def confidence_png(prediction: Prediction, height: int, width: int) -> bytes:
+    """The confidence map of an upright page as a grey PNG of height×width pixels: white is certain."""
+    map_hw = np.round(stretch(prediction.confidence_hw * 255, height, width)).astype(np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(map_hw).save(buffer, "PNG")
+    return buffer.getvalue()
