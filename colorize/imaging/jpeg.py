@@ -1,0 +1,171 @@
+"""JPEG files: coloured without a change to their luma.
+
+A `JpegPicture` knows nothing of the network. Its coloured counterpart holds the same luma, bit by bit: the same DCT coefficients and the same
+quantization table; two new planes of chroma at half the resolution (4:2:0), upsampled along the picture's own edges; and all APPn and
+COM segments in their order. JPEG allows a component scans of its own, so a grey file's entropy-coded bytes are copied as they are, and the
+scans of Cb and Cr come after them. What happens to each source:
+
+- grey, and luma with scans of its own: copied bytes, sequential or progressive as before;
+- YCbCr of any sampling with luma at full resolution: old chroma dropped, luma coefficients encoded anew (sequential) by jpeglib;
+- red, green and blue without luma (Adobe transform 0): pixels, lightness kept to rounding, quality 95, 4:4:4; `is_lossless` is False;
+- CMYK, 12 bits, arithmetic, lossless, hierarchical: PictureError.
+
+The lightness of a picture of luma is that of the grey of that luma; it is what its grey copy would show.
+A decoder makes small pictures out of luma alone at 1/2, 1/4 or 1/8 of the size (libjpeg's reduced inverse DCT).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import replace
+from io import BytesIO
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from colorize.errors import PictureError
+from colorize.imaging.jpeg_chroma import chroma_table, encode_plane
+from colorize.imaging.jpeg_luma import luma_of
+from colorize.imaging.jpeg_stream import SOF_PROGRESSIVE, JpegStream, read_stream
+from colorize.imaging.picture import JPEG_QUALITY
+from colorize.imaging.scan import Note, Page, Scan
+from colorize.imaging.space import RgbSpace
+from colorize.imaging.upsample import ChromaUpsampler
+
+STRIP_PIXELS = 1 << 17
+
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error)
+_ORIENTATION, _SHORT = 0x0112, 3
+
+
+class JpegScan(Scan):
+    """A JPEG file, opened."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        """Raises PictureError where the header says that the file cannot be read."""
+        self.name, self.format = name, "JPEG"
+        self._stream = read_stream(data, name)
+        self._bare = self._stream.bare().encoded()
+        self._space = RgbSpace(self._stream.icc_profile)
+        stream = self._stream
+        self.pages = (Page(width=stream.width, height=stream.height, bits=8, orientation=orientation(stream.exif)),)
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether `write` keeps the luma bit by bit. A JPEG of red, green and blue has none, and is encoded anew."""
+        return not self._stream.is_rgb
+
+    def lightness(self, page: int, height: int, width: int) -> npt.NDArray[np.float32]:
+        assert page == 0, f"a JPEG has one page, not {page + 1}"
+        if self._stream.is_rgb:
+            L_hw = self._space.lab(self._decoded("RGB", height, width))[0]
+        else:
+            L_hw = self._space.lightness(self._decoded("L", height, width))
+        return _resized(L_hw[None], height, width)[0].clip(0, 100)
+
+    def chroma(self, page: int, height: int, width: int) -> npt.NDArray[np.float32] | None:
+        assert page == 0, f"a JPEG has one page, not {page + 1}"
+        if len(self._stream.components) == 1:
+            return None
+        return _resized(self._space.lab(self._decoded("RGB", height, width))[1:], height, width)
+
+    def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
+        (ab,) = ab_2hw
+        data = (self._grafted(ab) if self.is_lossless else self._repainted(ab)).encoded()
+        # The last step: what the file says of its colours, and its profile.
+        target.write(data)
+
+    def _grafted(self, ab_2hw: npt.NDArray[np.float32]) -> JpegStream:
+        """The luma as it is, and new chroma."""
+        luma_hw = self._half_luma()
+        luma = luma_of(self._stream, self.name)
+        is_progressive = luma.frame == SOF_PROGRESSIVE
+        planes = [encode_plane(plane, number, is_progressive) for number, plane in enumerate(self._chroma_planes(luma_hw, ab_2hw), 2)]
+        return replace(
+            luma,
+            metadata=self._stream.metadata,
+            components=(replace(luma.components[0], across=2, down=2), *(component for component, _ in planes)),
+            scans=luma.scans + planes[0][1] + planes[1][1],
+            has_end=True,
+        ).with_transform(1)
+
+    def _chroma_planes(self, luma_hw: npt.NDArray[np.uint8], ab_2hw: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        """CbCr (2, h, w) of the luma at half the resolution."""
+        height, width = luma_hw.shape
+        L_hw = self._space.lightness(luma_hw)
+        upsampler = ChromaUpsampler(ab_2hw, L_hw, height, width)
+        table = chroma_table(self._space.output_profile)
+        cbcr_2hw = np.empty((2, height, width), np.uint8)
+        rows = max(1, STRIP_PIXELS // width)
+        for top in range(0, height, rows):
+            ab_2nw = upsampler.rows(top, L_hw[top : top + rows])
+            cbcr_2hw[:, top : top + rows] = table(luma_hw[top : top + rows], ab_2nw)
+        return cbcr_2hw
+
+    def _repainted(self, ab_2hw: npt.NDArray[np.float32]) -> JpegStream:
+        """All pixels anew, at their lightness."""
+        rgb_hwc = self._decoded("RGB", self._stream.height, self._stream.width)
+        height, width = rgb_hwc.shape[:2]
+        rows = max(1, STRIP_PIXELS // width)
+        L_hw = np.concatenate([self._space.lab(rgb_hwc[top : top + rows])[0] for top in range(0, height, rows)])
+        upsampler = ChromaUpsampler(ab_2hw, L_hw, height, width)
+        colored_hwc = np.empty_like(rgb_hwc)
+        for top in range(0, height, rows):
+            L_nw = L_hw[top : top + rows]
+            colored_hwc[top : top + rows] = self._space.compose(L_nw, upsampler.rows(top, L_nw), bits=8)
+        buffer = BytesIO()
+        Image.fromarray(colored_hwc).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        return replace(read_stream(buffer.getvalue(), self.name), metadata=self._stream.metadata).with_transform(1)
+
+    def _half_luma(self) -> npt.NDArray[np.uint8]:
+        """The luma at half the resolution, as the planes of chroma have it."""
+        height, width = self._stream.height, self._stream.width
+        luma_hw = self._decoded("L", height // 2, width // 2)
+        if luma_hw.shape == (height, width):  # of one row or column, which libjpeg does not halve
+            even_hw = np.pad(luma_hw, ((0, height % 2), (0, width % 2)), mode="edge").astype(np.uint16)
+            sums_hw = even_hw[::2, ::2] + even_hw[::2, 1::2] + even_hw[1::2, ::2] + even_hw[1::2, 1::2]
+            luma_hw = ((sums_hw + 2) // 4).astype(np.uint8)
+        return luma_hw
+
+    def _decoded(self, mode: str, height: int, width: int) -> npt.NDArray[np.uint8]:
+        """Pixels in a mode of Pillow's at the smallest size that libjpeg makes of at least height×width."""
+        try:
+            image = JpegImageFile(BytesIO(self._bare))
+            image.draft(mode if mode == "L" else "YCbCr", (max(1, width), max(1, height)))
+            if image.mode != mode:
+                image = image.convert(mode)
+            return np.array(image)
+        except _DAMAGE as error:
+            raise PictureError(f"{self.name}: is a truncated or damaged JPEG: {' '.join(str(error).split())}") from error
+        except MemoryError as error:
+            raise PictureError(f"{self.name}: does not fit into memory") from error
+
+
+def orientation(exif: bytes | None) -> int:
+    """The orientation, 1…8, of an EXIF block without its `Exif\\0\\0`; 1 where it has none or makes no sense."""
+    if exif is None or exif[:4] not in (b"II*\0", b"MM\0*"):
+        return 1
+    order = "<" if exif[:2] == b"II" else ">"
+    try:
+        (start,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, start)
+        for place in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, values, value = struct.unpack_from(order + "HHIH", exif, place)
+            if (tag, kind, values) == (_ORIENTATION, _SHORT, 1):
+                return value if 1 <= value <= 8 else 1
+    except struct.error:  # a damaged block is kept, not trusted
+        return 1
+    return 1
+
+
+def _resized(planes_chw: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    if planes_chw.shape[1:] == (height, width):
+        return planes_chw
+    planes_1chw = torch.from_numpy(np.ascontiguousarray(planes_chw))[None]
+    return F.interpolate(planes_1chw, size=(height, width), mode="bilinear", antialias=True)[0].numpy()

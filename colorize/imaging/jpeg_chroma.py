@@ -1,0 +1,84 @@
+"""The chroma planes of a JPEG whose luma is given: from ab to Cb and Cr, and from these to scans.
+
+Knows nothing of the file that they go into. A JPEG's luma Y' is not lightness: blue of lightness 32 has the luma of a grey of lightness 10. So Cb
+and Cr are looked up for the luma that stays and the ab that is wanted; the lightness of a saturated colour moves as far as its luma
+demands. The table is made once per colour space, from that space's own composition, which gives up chroma where its gamut
+ends. It cannot lead out of the gamut between its nodes either: YCbCr is linear in RGB, so the gamut is convex there, and what is interpolated
+between colours inside it lies inside it.
+
+Measured (one thread): table 90 ms, look-up 31 ns a pixel of chroma, so 8 a pixel of the picture.
+Cb and Cr are encoded by Pillow as grey JPEGs of their own, whose entropy-coded data are scans of the coloured file: 6 ns a pixel each.
+Source: ITU-T T.871 (YCbCr), ITU-T T.81 table K.2 (chroma quantization).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from io import BytesIO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from colorize.imaging.jpeg_stream import Component, EntropyScan, read_stream
+from colorize.imaging.space import RgbSpace
+
+CHROMA_QUALITY = 90
+"""In the measure of the Independent JPEG Group. Colour costs about a tenth of a file at it."""
+
+_LARGEST_AB = 112.0
+_AB_NODES = 29  # 8 units apart
+_Y_NODES = 52  # 5 levels apart
+_L_STEPS = 201
+_TABLE_K2 = np.full((8, 8), 99)
+_TABLE_K2[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
+
+
+class ChromaTable:
+    """Cb and Cr of luma and ab, in the colour space of a profile."""
+
+    def __init__(self, icc_profile: bytes | None) -> None:
+        """`icc_profile`: of the file to be written, RGB; None is sRGB. Raises PictureError for a damaged profile."""
+        axis = np.linspace(-_LARGEST_AB, _LARGEST_AB, _AB_NODES, dtype=np.float32)
+        a, b = np.meshgrid(axis, axis, indexing="ij")
+        L_hw = np.repeat(np.linspace(0, 100, _L_STEPS, dtype=np.float32)[:, None], a.size, axis=1)
+        ab_2hw = np.ascontiguousarray(np.broadcast_to(np.stack([a.ravel(), b.ravel()])[:, None], (2, *L_hw.shape)))
+        red, green, blue = np.moveaxis(RgbSpace(icc_profile).compose(L_hw, ab_2hw, bits=8).astype(np.float64), -1, 0)
+        luma = 0.299 * red + 0.587 * green + 0.114 * blue
+        planes = np.stack([(blue - luma) / 1.772, (red - luma) / 1.402])
+        luma = np.maximum.accumulate(luma, axis=0)  # rounding leaves steps back
+        wanted = np.linspace(0, 255, _Y_NODES)
+        table = [[np.interp(wanted, luma[:, node], plane[:, node]) for node in range(a.size)] for plane in planes]
+        table_2abY = np.array(table, dtype=np.float32).reshape(2, _AB_NODES, _AB_NODES, _Y_NODES)
+        self._table = torch.from_numpy(table_2abY)[None]
+
+    def __call__(self, luma_hw: npt.NDArray[np.uint8], ab_2hw: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        """CbCr (2, h, w), neutral at 128, of luma 0…255 and ab."""
+        place = torch.empty(*luma_hw.shape, 3)
+        torch.mul(torch.from_numpy(luma_hw), 2 / 255, out=place[..., 0]).sub_(1)
+        torch.mul(torch.from_numpy(ab_2hw[1]), 1 / _LARGEST_AB, out=place[..., 1])
+        torch.mul(torch.from_numpy(ab_2hw[0]), 1 / _LARGEST_AB, out=place[..., 2])
+        cbcr_2hw = F.grid_sample(self._table, place[None, None], padding_mode="border", align_corners=True)[0, :, 0]
+        return cbcr_2hw.add_(128.5).clamp_(0, 255).byte().numpy()
+
+
+@lru_cache(maxsize=16)
+def chroma_table(icc_profile: bytes | None) -> ChromaTable:
+    """The table of a profile, kept: an archive has few profiles."""
+    return ChromaTable(icc_profile)
+
+
+def encode_plane(plane_hw: npt.NDArray[np.uint8], component: int, is_progressive: bool) -> tuple[Component, tuple[EntropyScan, ...]]:
+    """A plane of chroma as a component of that id, with sampling factors 1×1, and its scans."""
+    buffer = BytesIO()
+    Image.fromarray(plane_hw).save(buffer, "JPEG", qtables=[_quantization()], optimize=True, progressive=is_progressive)
+    stream = read_stream(buffer.getvalue(), "a chroma plane")
+    (encoded,) = stream.components
+    return Component(component, 1, 1, encoded.quantization), tuple(scan.of(component) for scan in stream.scans)
+
+
+def _quantization() -> list[int]:
+    scale = 200 - 2 * CHROMA_QUALITY
+    return [int(value) for value in np.clip((_TABLE_K2 * scale + 50) // 100, 1, 255).ravel()]
