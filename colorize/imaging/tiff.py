@@ -1,0 +1,274 @@
+"""TIFF files as scans: every page in colour, with its tags, in strips or tiles, never held whole.
+
+What comes out: RGB of the page's own depth (8 or 16 bits; fewer are widened, palettes expanded), BlackIsZero, channels together, extra
+channels as they are (of associated alpha too: the numbers stored keep their lightness), the source's byte order, strips or tiles,
+compression and predictor. JPEG and CCITT are deflated instead (`BandWriter` says why), strips above 16 MiB divided. BigTIFF where
+the source is, or where the result is larger than 4 GB.
+
+Which pages: all of the main chain and those that hang below them (SubIFDs), reduced pictures too, so that no grey thumbnail stays beside a
+coloured page; in the file's order, each followed by those below it. Transparency masks are not pictures: they are copied and are not
+among `pages`. A page that cannot be read makes the file an error: nothing is lost without a word.
+
+Which tags: all, byte for byte, EXIF and GPS directories included, except those that describe the old pixels (bits, palette, fill order,
+response curves, minima and maxima; the transfer function where it is of other pixels than RGB) and Photoshop's layers, which
+Photoshop would show in place of the picture. A maker note that refers to places in its own file cannot be moved by anybody.
+
+Measured on 100 MP on one thread: see tests/unit/test_tiff.py, which checks the memory; the figures are in docs/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from colorize.errors import PictureError
+from colorize.imaging.scan import Note, Page, Scan
+from colorize.imaging.space import RgbSpace
+from colorize.imaging.tiff_bands import Band, BandWriter, read_bands
+from colorize.imaging.tiff_codec import Pixels
+from colorize.imaging.tiff_directory import MAX_PAGES, SUB_IMAGES, Directory, Source, Tag, check_claim, read_structure
+from colorize.imaging.tiff_raster import MASK, RGB, Raster, read_raster
+from colorize.imaging.tiff_target import NewDirectory, NewTag, Target, copied_tag
+
+XMP, ICC_PROFILE, ORIENTATION, KIND_OF_PAGE = 700, 34675, 274, 254
+
+_LAYERS = 37724
+_TRANSFER_FUNCTION = 301
+_OFFSETS = {324: 325, 273: 279, 288: 289}  # of tiles, strips, free space: the tags with their lengths
+_OF_OLD_PIXELS = {258, 259, 262, 266, 277, 278, 280, 281, 284, *range(290, 294), 317, 320, 322, 323, *range(338, 342), 347}
+_OF_OLD_PIXELS |= {*_OFFSETS, *_OFFSETS.values(), *range(512, 522), 529, 530, 531, 532, _LAYERS}
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """A page that is coloured."""
+
+    directory: Directory
+    raster: Raster
+    space: RgbSpace
+    is_main: bool
+    """In the main chain, not below another page."""
+
+
+class TiffScan(Scan):
+    """A TIFF file. A path is opened for as long as something is read from it."""
+
+    format = "TIFF"
+
+    def __init__(self, file: BinaryIO | Path, name: str) -> None:
+        """`file`: seekable and left open, or a path. `name` is what messages call it.
+
+        Raises PictureError for what is missing, no TIFF file, damaged as far as its directories tell, too large, or of a kind that is
+        not read; the message says which page it is.
+        """
+        self.name = name
+        self._source = Source(file, name)
+        with self._source.opened():
+            self._structure = read_structure(self._source)
+            self._pictures = self._read_pictures()
+        if not self._pictures:
+            raise PictureError(f"{name}: has no picture, only masks")
+        self.pages = tuple(_page(self._source, picture) for picture in self._pictures)
+        self._small: tuple[tuple[int, int, int], npt.NDArray[np.float32]] | None = None
+
+    def lightness(self, page: int, height: int, width: int) -> npt.NDArray[np.float32]:
+        L_hw: npt.NDArray[np.float32] = self._small_lab(page, height, width)[0]
+        return L_hw
+
+    def chroma(self, page: int, height: int, width: int) -> npt.NDArray[np.float32] | None:
+        return self._small_lab(page, height, width)[1:] if self._pictures[page].raster.has_color else None
+
+    def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
+        assert len(ab_2hw) == len(self.pages), f"{len(ab_2hw)} chromas for {len(self.pages)} pages"
+        parts = iter(zip(self._pictures, ab_2hw, strict=True))
+        with self._source.opened():
+            try:
+                new = Target(target, self._source, self._structure.big)
+                new.finish(tuple([self._colored(directory, parts, new, note) for directory in self._structure.chain]))
+            except OSError as error:
+                raise PictureError(f"{self.name}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+
+    def _read_pictures(self) -> list[_Picture]:
+        directories = [*_images(self._structure.chain, self._source, profile=None, is_main=True)]
+        if len(directories) > MAX_PAGES:
+            raise PictureError(f"{self.name}: has {len(directories)} pages; up to {MAX_PAGES} are read: split it")
+        pictures: list[_Picture] = []
+        spaces: dict[bytes | None, RgbSpace] = {}
+        claimed = self._structure.claimed
+        for number, (directory, profile, is_main) in enumerate(directories, 1):
+            where = f"page {number}: " if len(directories) > 1 else ""
+            raster = read_raster(self._source, directory, where)
+            claimed += int(raster.counts.sum())
+            check_claim(self._source, claimed)
+            icc = self._source.value(profile) if profile else None
+            if icc not in spaces:
+                spaces[icc] = RgbSpace(icc)
+            pictures.append(_Picture(directory, raster, spaces[icc], is_main))
+        return pictures
+
+    def _small_lab(self, page: int, height: int, width: int) -> npt.NDArray[np.float32]:
+        """LAB (3, height, width), kept for the next call: lightness and chroma come from one reading."""
+        if self._small is None or self._small[0] != (page, height, width):
+            picture = self._pictures[page]
+            raster = picture.raster
+            reduction = _Reduction((raster.height, raster.width), (height, width), 3 if raster.has_color else 1)
+            with self._source.opened():
+                for band in read_bands(self._source, raster):
+                    reduction.add(band)
+                    del band  # or it would be held while the next is decoded
+            self._small = (page, height, width), picture.space.lab(reduction.pixels())
+        return self._small[1]
+
+    def _colored(
+        self, directory: Directory, parts: Iterator[tuple[_Picture, npt.NDArray[np.float32]]], target: Target, note: Note | None
+    ) -> NewDirectory:
+        """A page with those below it, whose pixels are in the target now."""
+        if _is_mask(self._source, directory):
+            return self._copied_mask(directory, target)
+        picture, ab_2hw = next(parts)
+        assert picture.directory is directory, "pages come in their order"
+        pixels = self._write_pixels(picture, ab_2hw, target)
+        replaced = _OF_OLD_PIXELS | {ICC_PROFILE, XMP} | (set() if picture.raster.photometric == RGB else {_TRANSFER_FUNCTION})
+        tags = [
+            NewTag(tag.code, tag.type, tuple([self._colored(child, parts, target, note) for child in tag.children]))
+            if tag.code == SUB_IMAGES and tag.children
+            else copied_tag(tag)
+            for tag in directory.tags
+            if tag.code not in replaced
+        ]
+        if picture.space.output_profile and directory.find(ICC_PROFILE):
+            tags.append(NewTag(ICC_PROFILE, 7, picture.space.output_profile))
+        old = directory.find(XMP)
+        xmp = self._source.value(old) if old else None
+        if picture.is_main and note is not None:
+            xmp = _with_provenance(xmp, note)
+        if xmp:
+            tags.append(NewTag(XMP, old.type if old else 1, xmp))
+        return NewDirectory((*tags, *pixels))
+
+    def _write_pixels(self, picture: _Picture, ab_2hw: npt.NDArray[np.float32], target: Target) -> list[NewTag]:
+        raster, space = picture.raster, picture.space
+        chroma = _Chroma(ab_2hw, raster.height, raster.width)
+        writer = BandWriter(target, raster, self._source.order)
+        for band in read_bands(self._source, raster):
+            L_hw = space.lightness(band.pixels)
+            rgb_hwc: Pixels = space.compose(L_hw, chroma.rows(band.top, band.top + len(L_hw)), raster.bits)
+            writer.write(rgb_hwc if band.extras is None else np.concatenate([rgb_hwc, band.extras], axis=2))
+            del band, L_hw, rgb_hwc  # or they would be held while the next are made
+        return writer.finish()
+
+    def _copied_mask(self, directory: Directory, target: Target) -> NewDirectory:
+        """A page that is no picture, with its strips or tiles as they are."""
+        tags = []
+        places = {code: self._copied_segments(directory, code, target) for code in _OFFSETS if directory.find(code)}
+        for tag in directory.tags:
+            if tag.children and tag.code == SUB_IMAGES:
+                raise PictureError(f"{self.name}: has pages below a transparency mask, which are not read")
+            tags.append(NewTag(tag.code, tag.type, places[tag.code]) if tag.code in places else copied_tag(tag))
+        return NewDirectory(tuple(tags))
+
+    def _copied_segments(self, directory: Directory, code: int, target: Target) -> npt.NDArray[np.uint64]:
+        offsets, lengths = directory.find(code), directory.find(_OFFSETS[code])
+        if offsets is None or lengths is None or offsets.count != lengths.count:
+            raise self._source.damaged("a mask does not say where its pixels are")
+        pairs = zip(self._source.numbers(offsets).tolist(), self._source.numbers(lengths).tolist(), strict=True)
+        return np.array([target.copy(offset, length) for offset, length in pairs], np.uint64)
+
+
+class _Reduction:
+    """A page at a small size, through a triangle filter as wide as the reduction (torch's antialiased bilinear), a band at a time."""
+
+    def __init__(self, size: tuple[int, int], small: tuple[int, int], channels: int) -> None:
+        self._height, self._width = size
+        self._small_height, self._small_width = small
+        self._sum_chw = torch.zeros((channels, *small))
+        self._weight_h = torch.zeros(self._small_height)
+
+    def add(self, band: Band) -> None:
+        planes: Pixels = band.pixels[None] if band.pixels.ndim == 2 else band.pixels.transpose(2, 0, 1)
+        planes_1chw = torch.from_numpy(np.ascontiguousarray(planes))[None].float()
+        if planes.dtype == np.uint8:
+            planes_1chw.mul_(257)
+        rows = planes_1chw.shape[2]
+        narrow_chw = F.interpolate(planes_1chw, size=(rows, self._small_width), mode="bilinear", antialias=True)[0]
+        scale = self._height / self._small_height
+        reach = max(scale, 1.0)
+        first = max(0, int((band.top - reach) / scale - 0.5))
+        last = min(self._small_height, int((band.top + rows + reach) / scale + 0.5) + 1)
+        centers = (torch.arange(first, last, dtype=torch.float64) + 0.5) * scale
+        places = torch.arange(band.top, band.top + rows, dtype=torch.float64) + 0.5
+        if scale < 1:  # enlarged: the rows at the edges stand for what is beyond them
+            centers = centers.clamp(0.5, self._height - 0.5)
+        weights = (1 - (places[None] - centers[:, None]).abs() / reach).clamp_min(0).float()
+        self._sum_chw[:, first:last] += torch.matmul(weights, narrow_chw)
+        self._weight_h[first:last] += weights.sum(1)
+
+    def pixels(self) -> npt.NDArray[np.uint16]:
+        """Grey (h, w) or RGB (h, w, 3)."""
+        mean_chw = self._sum_chw / self._weight_h[None, :, None]
+        planes = mean_chw.add_(0.5).clamp_(0, 65535).numpy().astype(np.uint16)
+        return planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
+
+
+class _Chroma:
+    """Chroma at a page's size, some rows at a time: bilinear."""
+
+    def __init__(self, ab_2hw: npt.NDArray[np.float32], height: int, width: int) -> None:
+        low = torch.from_numpy(np.ascontiguousarray(ab_2hw, np.float32))
+        self._height = height
+        self._wide_2hw = F.interpolate(low[None], size=(low.shape[1], width), mode="bilinear")[0]
+
+    def rows(self, top: int, bottom: int) -> npt.NDArray[np.float32]:
+        """ab (2, bottom − top, width)."""
+        low = self._wide_2hw.shape[1]
+        place = ((torch.arange(top, bottom) + 0.5) * (low / self._height) - 0.5).clamp(0, low - 1)
+        above = place.long()
+        below = (above + 1).clamp_max(low - 1)
+        part = (place - above)[None, :, None]
+        return torch.lerp(self._wide_2hw[:, above], self._wide_2hw[:, below], part).numpy()
+
+
+def _images(
+    directories: Sequence[Directory], source: Source, profile: Tag | None, is_main: bool
+) -> Iterator[tuple[Directory, Tag | None, bool]]:
+    """The directories of pictures, each followed by those below it, with the profile that holds for it."""
+    for directory in directories:
+        if _is_mask(source, directory):
+            continue
+        own = directory.find(ICC_PROFILE) or profile
+        yield directory, own, is_main
+        for tag in directory.tags:
+            if tag.code == SUB_IMAGES:
+                yield from _images(tag.children, source, own, False)
+
+
+def _is_mask(source: Source, directory: Directory) -> bool:
+    kind, photometric = directory.find(KIND_OF_PAGE), directory.find(262)
+    return (kind is not None and bool(int(source.numbers(kind)[0]) & 4)) or (
+        photometric is not None and int(source.numbers(photometric)[0]) == MASK
+    )
+
+
+def _page(source: Source, picture: _Picture) -> Page:
+    tag = picture.directory.find(ORIENTATION)
+    raster = picture.raster
+    orientation = 1
+    if tag is not None:
+        with source.opened():
+            orientation = int(source.numbers(tag)[0])
+    return Page(width=raster.width, height=raster.height, bits=raster.bits, orientation=orientation if 1 <= orientation <= 8 else 1)
+
+
+def _with_provenance(xmp: bytes | None, note: Note) -> bytes | None:
+    try:
+        from colorize.imaging.metadata import provenance_xmp  # type: ignore[import-not-found]
+    except ImportError:
+        return xmp
+    return bytes(provenance_xmp(xmp, note))
