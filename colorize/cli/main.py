@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from colorize.cli import archive, demo, evaluate, models, picture, serve, train
+from colorize.cli import archive, demo, evaluate, models, picture, restore, serve, train, verify
 from colorize.errors import ColorizeError
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -31,6 +31,8 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("picture")(picture.picture)
 app.command("archive")(archive.archive)
+app.command("verify")(verify.verify)
+app.command("restore")(restore.restore)
 app.command("serve")(serve.serve)
 app.command("models")(models.models)
 

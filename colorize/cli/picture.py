@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 import time
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,19 +15,19 @@ from colorize.errors import ConfigError, PictureError
 from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from colorize.model.colorizer import Colorizer
     from colorize.model.palette import DecodeSettings
 
 
 def picture(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="JPEG or PNG files.", show_default=False)],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Picture files: JPEG, PNG, TIFF, WebP, JPEG 2000, BMP, PNM.", show_default=False)
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder for the results.", show_default=False)],
     model: Annotated[str, typer.Option(help="A shipped model, a model file, or a training run's directory.")] = DEFAULT_MODEL,
     vividness: Annotated[float, typer.Option(help="0 is the most accurate colour, 1 as colourful as real pictures.")] = DEFAULT_VIVIDNESS,
     candidates: Annotated[int, typer.Option(help="How many colourings of each: NAME, NAME-2, …")] = 1,
+    mark: Annotated[bool, typer.Option("--mark", help="Show in a corner that the colours are made: three stripes.")] = False,
     confidence: Annotated[bool, typer.Option("--confidence", help="Also write NAME-confidence.png: white is certain.")] = False,
 ) -> None:
     """Colour pictures at their original size, under their own names in DIR, without Ray.
@@ -52,7 +50,7 @@ def picture(
     for file in files:
         began = time.monotonic()
         try:
-            for target, note in _color(file, output, colorizer, settings, confidence):
+            for target, note in _color(file, output, colorizer, settings, confidence, mark):
                 console.print(f"{printable(target)}  {note}, {duration(time.monotonic() - began)}", markup=False)
         except PictureError as error:
             failed = True
@@ -66,25 +64,31 @@ def printable(text: str | Path) -> str:
     return "".join(character if character.isprintable() else "?" for character in str(text))
 
 
-def _color(file: Path, output: Path, colorizer: Colorizer, settings: DecodeSettings, confidence: bool) -> Iterator[tuple[Path, str]]:
-    """Colours one file; gives each file that it has written with a word on it. One candidate is in memory at a time."""
-    from colorize.imaging.picture import encode_picture, read_picture, write_whole
+def _color(
+    file: Path, output: Path, colorizer: Colorizer, settings: DecodeSettings, confidence: bool, mark: bool
+) -> Iterator[tuple[Path, str]]:
+    """Colours one file; gives each file that it has written with a word on it."""
+    from colorize.imaging.files import write_whole, writing_whole
+    from colorize.imaging.formats import open_scan
+    from colorize.model.coloring import confidence_png, note_of, paint, views
 
     *targets, map_target = _targets(file, output, settings.candidates, confidence=True)
     for target in [*targets, map_target] if confidence else targets:
         if os.path.lexists(target):
             raise PictureError(f"{file}: {target} is there already, and nothing is overwritten: give another folder")
-    original = read_picture(file)
-    prediction = colorizer.predict([original.lightness_hw()], settings)[0]
+    card = colorizer.model.card
+    scan = open_scan(file)
+    predictions = colorizer.predict(views(scan, card), settings)
+    first = scan.pages[0]
+    pages = f", {len(scan.pages)} pages" if len(scan.pages) > 1 else ""
+    certain = sum(prediction.mean_confidence for prediction in predictions) / len(predictions)
     for index, target in enumerate(targets):
-        one = dataclasses.replace(prediction, ab_n2hw=prediction.ab_n2hw[index : index + 1])
-        colored = colorizer.compose(original, one)
-        write_whole(target, encode_picture(original, colored.rgb_nhwc[0]))
-        yield target, f"{original.width}×{original.height}, confidence {colored.mean_confidence:.2f}"
+        with writing_whole(target) as partial:
+            paint(scan, predictions, partial, note_of(card, settings), candidate=index, mark=mark)
+        yield target, f"{first.width}×{first.height}{pages}, confidence {certain:.2f}"
     if confidence:
-        map_hw = colored.confidence_at(original.height, original.width)
-        write_whole(map_target, _grey_png(map_hw))
-        yield map_target, f"{original.width}×{original.height}, from {map_hw.min()} to {map_hw.max()}"
+        write_whole(map_target, confidence_png(predictions[0], *first.upright_shape))
+        yield map_target, f"{first.width}×{first.height}"
 
 
 def _check_names(files: list[Path], output: Path, candidates: int, confidence: bool) -> None:
@@ -103,11 +107,3 @@ def _targets(file: Path, output: Path, candidates: int, confidence: bool) -> lis
     """The files that one file becomes: its candidates, then its confidence map."""
     names = [file.name, *(f"{file.stem}-{number}{file.suffix}" for number in range(2, candidates + 1))]
     return [output / name for name in [*names, *([f"{file.stem}-confidence.png"] if confidence else [])]]
-
-
-def _grey_png(grey_hw: npt.NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    buffer = BytesIO()
-    Image.fromarray(grey_hw).save(buffer, "PNG")
-    return buffer.getvalue()

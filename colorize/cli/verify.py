@@ -25,16 +25,19 @@ def verify(
     lightness of every pixel, which may differ by rounding (1/255 of full scale for 8 bits, 2/65535 for 16). The exit code is 0 when
     it holds, 1 when it does not.
     """
-    from colorize.cli.display import console, write_json
+    from colorize.cli.display import console
+    from colorize.imaging.files import write_whole
     from colorize.imaging.formats import open_scan
     from colorize.imaging.verify import verify as compare
 
     verdict = compare(open_scan(original), open_scan(colored))
     found = dataclasses.asdict(verdict)
     is_faithful = found.pop("is_faithful")
-    if json_file is not None:
-        write_json(json_file, json.dumps(found))
-    if json_file is None or str(json_file) != "-":
+    if json_file == Path("-"):
+        print(json.dumps(found))
+    else:
+        if json_file is not None:
+            write_whole(json_file, f"{json.dumps(found)}\n".encode())
         console.print(f"{printable(colored)}: {_describe(verdict.method, verdict.max_lightness_error, is_faithful)}", markup=False)
     if not is_faithful:
         raise typer.Exit(1)
@@ -42,7 +45,9 @@ def verify(
 
 def _describe(method: str, error: float, is_faithful: bool) -> str:
     if method == "dct":
-        what = "the luma is the original's, coefficient for coefficient" if is_faithful else "the luma's coefficients are not the original's"
+        what = (
+            "the luma is the original's, coefficient for coefficient" if is_faithful else "the luma's coefficients are not the original's"
+        )
     else:
         what = "every pixel has the original's lightness" if is_faithful else "the lightness is not the original's"
     return f"{what}; largest difference {error * 255:.2f} of 255"

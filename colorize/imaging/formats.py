@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 from colorize.errors import PictureError
+from colorize.imaging.files import reason_of
 from colorize.imaging.jpeg import JpegScan
 from colorize.imaging.raster import RasterScan
 from colorize.imaging.scan import Scan
@@ -38,7 +38,7 @@ def open_scan(source: Path | bytes, *, name: str | None = None) -> Scan:
     except FileNotFoundError as error:
         raise PictureError(f"{name}: there is no such file") from error
     except (OSError, MemoryError) as error:
-        raise PictureError(f"{name}: cannot be read: {os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error}") from error
+        raise PictureError(f"{name}: cannot be read: {reason_of(error)}") from error
 
 
 def _open(file: BinaryIO, name: str) -> Scan:

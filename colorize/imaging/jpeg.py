@@ -50,6 +50,7 @@ class JpegScan(Scan):
     def __init__(self, data: bytes, name: str) -> None:
         """Raises PictureError where the header says that the file cannot be read."""
         self.name, self.format = name, "JPEG"
+        self.data = data
         self._stream = read_stream(data, name)
         self._bare = self._stream.bare().encoded()
         self._space = RgbSpace(self._stream.icc_profile)

@@ -10,10 +10,8 @@ and leaves missing rows black. A JPEG has no checksum: of damage inside its entr
 a cut anywhere before its last block always is.
 """
 
-import os
 import stat
 import struct
-import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +29,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from colorize.errors import PictureError
 from colorize.imaging.colorspace import STRIP_PIXELS, lightness_of_grey, rgb_to_lab
+from colorize.imaging.files import one_line, reason_of, write_whole  # noqa: F401
 
 MAX_PIXELS = 200_000_000
 JPEG_QUALITY = 95
@@ -122,7 +121,7 @@ def read_picture(source: Path | bytes, *, name: str | None = None) -> Picture:
     Raises PictureError for a path that is missing, no regular file or unreadable; for bytes that are empty, of another format,
     truncated or damaged; for more than `MAX_PIXELS` by the header, before anything is decoded; for 16 bits, CMYK or animation.
     """
-    name = _one_line(name if name is not None else str(source) if isinstance(source, Path) else "the picture")
+    name = one_line(name if name is not None else str(source) if isinstance(source, Path) else "the picture")
     data = _read_file(source, name) if isinstance(source, Path) else source
     kind = _format_of(data, name)
     return _read_jpeg(data, name) if kind == "JPEG" else _read_png(data, name)
@@ -152,27 +151,8 @@ def encode_picture(picture: Picture, rgb_hwc: npt.NDArray[np.uint8]) -> bytes:
     try:
         Image.fromarray(rgb_hwc).save(buffer, picture.format, **options)
     except (OSError, ValueError, struct.error) as error:
-        raise PictureError(f"{picture.name}: cannot be written as {picture.format}: {_one_line(str(error))}") from error
+        raise PictureError(f"{picture.name}: cannot be written as {picture.format}: {one_line(str(error))}") from error
     return buffer.getvalue()
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: beside its target first, onto the disk, then into place, replacing what was there.
-
-    Raises PictureError when the folder is missing or the file cannot be written; then nothing is left behind.
-    """
-    partial = path.parent / f".{uuid.uuid4().hex}.partial"
-    try:
-        try:
-            with partial.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        raise PictureError(f"{_one_line(str(path))}: cannot be written: {_reason(error)}") from error
 
 
 class _JpegFile(JpegImageFile):
@@ -318,11 +298,11 @@ def _read_file(path: Path, name: str) -> bytes:
     except FileNotFoundError as error:
         raise PictureError(f"{name}: there is no such file") from error
     except (OSError, MemoryError) as error:
-        raise PictureError(f"{name}: cannot be read: {_reason(error)}") from error
+        raise PictureError(f"{name}: cannot be read: {reason_of(error)}") from error
     except ValueError as error:
         if isinstance(error, PictureError):
             raise
-        raise PictureError(f"{name}: cannot be read: {_reason(error)}") from error
+        raise PictureError(f"{name}: cannot be read: {reason_of(error)}") from error
 
 
 @contextmanager
@@ -331,16 +311,6 @@ def _damage(name: str, kind: str) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        raise PictureError(f"{name}: is a truncated or damaged {kind}: {_one_line(str(error))}") from error
+        raise PictureError(f"{name}: is a truncated or damaged {kind}: {one_line(str(error))}") from error
     except MemoryError as error:
         raise PictureError(f"{name}: does not fit into memory") from error
-
-
-def _reason(error: Exception) -> str:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return _one_line(reason[:1].lower() + reason[1:])
-
-
-def _one_line(text: str) -> str:
-    """Text without line breaks and whatever else cannot be printed, such as bytes of a file name that are not UTF-8."""
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -27,6 +27,11 @@ class Page:
     orientation: int = 1
     """As EXIF and TIFF have it, 1…8; 1 is upright."""
 
+    @property
+    def upright_shape(self) -> tuple[int, int]:
+        """(height, width) as it is to be looked at."""
+        return (self.width, self.height) if self.orientation in (5, 6, 7, 8) else (self.height, self.width)
+
     def upright(self, plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """A plane (…, h, w) as stored, turned and mirrored as it is to be looked at: skies are where a network expects them."""
         if self.orientation in (5, 6, 7, 8):

@@ -1,0 +1,51 @@
+"""Files written whole or not at all: beside their target first, onto the disk, then into place."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from colorize.errors import PictureError
+
+
+@contextmanager
+def writing_whole(path: Path) -> Iterator[BinaryIO]:
+    """An empty file, open for reading and writing, that becomes `path` when the block ends well, replacing what was there.
+
+    Raises PictureError when the folder is missing or the file cannot be written. However the block ends, nothing else is left behind.
+    """
+    partial = path.parent / f".{uuid.uuid4().hex}.partial"
+    try:
+        try:
+            with partial.open("x+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        if isinstance(error, PictureError):
+            raise
+        raise PictureError(f"{one_line(str(path))}: cannot be written: {reason_of(error)}") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file of these bytes as `writing_whole` does."""
+    with writing_whole(path) as file:
+        file.write(data)
+
+
+def reason_of(error: Exception) -> str:
+    """What an exception says, on one line that begins with a small letter."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return one_line(reason[:1].lower() + reason[1:])
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks and whatever else cannot be printed, such as bytes of a file name that are not UTF-8."""
+    return "".join(character if character.isprintable() else "?" for character in text)
