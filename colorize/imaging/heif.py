@@ -43,6 +43,7 @@ class HeifFile:
             check_size(self.width, self.height, name)
             self._mode = file.mode
             info = file.info
+            self._library.set_orientation(info)  # EXIF's own becomes 1: the pixels come upright
             exif = info.get("exif")
             if exif is not None and exif.startswith(b"Exif\0\0"):
                 exif = exif[6:]

@@ -27,7 +27,7 @@ from colorize.imaging.xmp import provenance_xmp
 
 LOSSY_DECIBELS = 55
 
-_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
+_START = b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x14ftypjp2 \0\0\0\0jp2 "
 _XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _EXIF = b"JpgTiffExif->JP2"
 _SRGB, _GREY = 16, 17
@@ -41,7 +41,7 @@ class Jpeg2000File:
 
     def __init__(self, data: bytes, name: str) -> None:
         """Raises PictureError where the file is damaged, too large, or of a kind that is not read."""
-        self._data, self._name = data, name
+        self._name = name
         self._is_bare = data.startswith(b"\xff\x4f")
         self._boxes: list[tuple[bytes, bytes]] = []
         codestreams: list[memoryview] = [memoryview(data)] if self._is_bare else []
@@ -71,7 +71,8 @@ class Jpeg2000File:
                         exif = bytes(content[16:])
             if len(codestreams) != 1:
                 raise PictureError(f"{name}: is a JPEG 2000 of {len(codestreams)} codestreams; files of one picture are read")
-            self._read_codestream(codestreams[0])
+            self._codestream = codestreams[0]
+            self._read_codestream(self._codestream)
         self._has_alpha = self._channels in (2, 4)
         if self._has_alpha and alphas is not None and alphas != {self._channels - 1}:
             raise PictureError(f"{name}: is a JPEG 2000 whose channels mean something unusual, which is not read; convert it first")
@@ -81,7 +82,11 @@ class Jpeg2000File:
     def decode(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
         """Pixels grey (h, w) or RGB (h, w, 3), and alpha (h, w) or None, full range. Raises PictureError where damaged."""
         with damage(self._name, "JPEG 2000"):
-            pixels = imagecodecs.jpeg2k_decode(self._data, numthreads=1)
+            # In a container of its own: by the colour specification, imagecodecs would convert the channels.
+            space = _SRGB if self._channels > 2 else _GREY
+            color = b"\x01\0\0" + struct.pack(">I", space)
+            header = _header(self.width, self.height, self._channels, self._depth) + _box(b"colr", color)
+            pixels = imagecodecs.jpeg2k_decode(_START + _box(b"jp2h", header) + _box(b"jp2c", bytes(self._codestream)), numthreads=1)
             shape = (self.height, self.width) if self._channels == 1 else (self.height, self.width, self._channels)
             if pixels.shape != shape or pixels.dtype.itemsize * 8 != self.bits:
                 raise ValueError(f"{pixels.shape} pixels of {pixels.dtype} for {shape}")
@@ -110,11 +115,11 @@ class Jpeg2000File:
         profile = self.space.output_profile
         color = b"\x01\0\0" + struct.pack(">I", _SRGB) if profile is None else b"\x02\0\0" + profile
         channels = 3 if alpha_hw is None else 4
-        header = _box(b"ihdr", struct.pack(">IIHBBBB", self.height, self.width, channels, self._depth - 1, 7, 0, 0)) + _box(b"colr", color)
+        header = _header(self.width, self.height, channels, self._depth) + _box(b"colr", color)
         if alpha_hw is not None:
             meanings = [(0, 0, 1), (1, 0, 2), (2, 0, 3), (3, 1, 0)]  # of each channel: colour or alpha, and of what
             header += _box(b"cdef", struct.pack(">H", 4) + b"".join(struct.pack(">3H", *meaning) for meaning in meanings))
-        target.write(_SIGNATURE + _box(b"ftyp", b"jp2 \0\0\0\0jp2 ") + _box(b"jp2h", header + self._resolution))
+        target.write(_START + _box(b"jp2h", header + self._resolution))
         target.writelines(_box(kind, content) for kind, content in self._boxes)
         if xmp is not None:
             target.write(_box(b"uuid", _XMP + xmp))
@@ -173,6 +178,10 @@ def _boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
             raise ValueError(f"the box at byte {place} is longer than the file")
         yield kind, data[start:end]
         place = end
+
+
+def _header(width: int, height: int, channels: int, depth: int) -> bytes:
+    return _box(b"ihdr", struct.pack(">IIHBBBB", height, width, channels, depth - 1, 7, 0, 0))
 
 
 def _box(kind: bytes, content: bytes) -> bytes:
