@@ -17,6 +17,7 @@ sum, which takes white as the reference white: greys come out neutral (to 1e-4),
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +80,14 @@ def linear_of_srgb(srgb: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def lightness_of_luminance(y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """L, 0…100, of luminance relative to white, of any shape, in double precision."""
     return 116 * np.where(y > _CUBE_LIMIT, np.cbrt(y), _CUBE_SLOPE * y + 4 / 29) - 16
+
+
+def rescaled(levels: npt.NDArray[Any], maximum: int, to: int) -> npt.NDArray[Any]:
+    """Integer levels of 0…maximum, of any shape, as levels of 0…to, rounded: uint8 where `to` is below 256, else uint16."""
+    dtype = np.uint8 if to < 256 else np.uint16
+    if maximum == to and levels.dtype == dtype:
+        return levels
+    return np.take(np.round(np.arange(maximum + 1) * (to / maximum)).astype(dtype), levels)
 
 
 def lightness_of_grey(grey: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], encoding: Encoding | None = None) -> npt.NDArray[np.float32]:

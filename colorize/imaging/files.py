@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from colorize.errors import PictureError
+from colorize.imaging.guard import one_line
 
 
 @contextmanager
@@ -44,8 +45,3 @@ def reason_of(error: Exception) -> str:
     """What an exception says, on one line that begins with a small letter."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return one_line(reason[:1].lower() + reason[1:])
-
-
-def one_line(text: str) -> str:
-    """Text without line breaks and whatever else cannot be printed, such as bytes of a file name that are not UTF-8."""
-    return "".join(character if character.isprintable() else "?" for character in text)

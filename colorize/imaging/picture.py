@@ -13,8 +13,6 @@ a cut anywhere before its last block always is.
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -29,12 +27,14 @@ from PIL.PngImagePlugin import PngImageFile
 
 from colorize.errors import PictureError
 from colorize.imaging.colorspace import STRIP_PIXELS, lightness_of_grey, rgb_to_lab
-from colorize.imaging.files import one_line, reason_of, write_whole  # noqa: F401
+from colorize.imaging.files import reason_of, write_whole
+from colorize.imaging.guard import MAX_PIXELS, check_size, damage, one_line
+from colorize.imaging.png import SIGNATURE as PNG_SIGNATURE
+from colorize.imaging.png import png_chunks
 
-MAX_PIXELS = 200_000_000
 JPEG_QUALITY = 95
+__all__ = ["JPEG_QUALITY", "MAX_PIXELS", "Picture", "encode_picture", "read_picture", "write_whole"]
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _OTHER_FORMATS = (
     (0, b"II*\0", "a TIFF file"),
@@ -56,18 +56,6 @@ _OTHER_FORMATS = (
 )
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of each colour type
 _PNG_PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]  # of Adam7
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    struct.error,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,12 +149,12 @@ class _JpegFile(JpegImageFile):
 
 
 def _read_jpeg(data: bytes, name: str) -> Picture:
-    with _damage(name, "JPEG"):
+    with damage(name, "JPEG"):
         image = _JpegFile(BytesIO(data))
-    _check_size(image.width, image.height, name)
+    check_size(image.width, image.height, name)
     if image.mode not in ("L", "RGB"):
         raise PictureError(f"{name}: is a {image.mode} JPEG; grey and RGB JPEGs are read so far")
-    with _damage(name, "JPEG"):
+    with damage(name, "JPEG"):
         pixels = np.array(image)
     return _picture(image, "JPEG", pixels, None, name)
 
@@ -175,13 +163,13 @@ def _read_png(data: bytes, name: str) -> Picture:
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise PictureError(f"{name}: is a truncated or damaged PNG: its header is incomplete")
     width, height, depth = struct.unpack(">IIB", data[16:25])
-    _check_size(width, height, name)
+    check_size(width, height, name)
     if depth == 16:
         raise PictureError(f"{name}: is a 16-bit PNG; PNGs of up to 8 bits are read so far")
-    chunks = _png_chunks(data, name)
+    chunks = png_chunks(data, name)
     if any(kind == b"acTL" for kind, _ in chunks):
         raise PictureError(f"{name}: is an animated PNG; still pictures are read")
-    with _damage(name, "PNG"):
+    with damage(name, "PNG"):
         _check_png_pixels([content for kind, content in chunks if kind == b"IDAT"], data[16:29])
         image = PngImageFile(BytesIO(data))
         image.load()
@@ -211,24 +199,6 @@ def _png_pixels(image: Image.Image, depth: int) -> tuple[npt.NDArray[np.uint8], 
         key = key * 255 // (2**depth - 1)
     is_clear_hw = (pixels.reshape(*pixels.shape[:2], -1) == np.atleast_1d(key)).all(axis=-1)
     return pixels, np.where(is_clear_hw, 0, 255).astype(np.uint8)
-
-
-def _png_chunks(data: bytes, name: str) -> list[tuple[bytes, memoryview]]:
-    """A PNG's chunks, kind and content; PictureError unless all are whole, have their checksum and end with IEND."""
-    chunks: list[tuple[bytes, memoryview]] = []
-    kind, position, view = b"", len(_PNG_SIGNATURE), memoryview(data)
-    while kind != b"IEND":
-        if position + 12 > len(data):
-            raise PictureError(f"{name}: is a truncated PNG: it ends after {len(data)} bytes, before its last chunk")
-        (length,) = struct.unpack_from(">I", data, position)
-        kind, end = data[position + 4 : position + 8], position + 8 + length
-        if end + 4 > len(data):
-            raise PictureError(f"{name}: is a truncated PNG: it ends after {len(data)} bytes, inside a chunk of {length} bytes")
-        if zlib.crc32(view[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            raise PictureError(f"{name}: is a damaged PNG: the checksum at byte {end} is wrong")
-        chunks.append((kind, view[position + 8 : end]))
-        position = end + 4
-    return chunks
 
 
 def _check_png_pixels(contents: list[memoryview], header: bytes) -> None:
@@ -266,18 +236,12 @@ def _picture(
     return Picture(name=name, format=kind, pixels=pixels, alpha=alpha, exif=exif, icc_profile=icc_profile, dpi=dpi)
 
 
-def _check_size(width: int, height: int, name: str) -> None:
-    if width * height > MAX_PIXELS:
-        limit = MAX_PIXELS // 1_000_000
-        raise PictureError(f"{name}: has {width}×{height} pixels by its header; pictures of up to {limit} megapixels are read")
-
-
 def _format_of(data: bytes, name: str) -> Literal["JPEG", "PNG"]:
     if not data:
         raise PictureError(f"{name}: is empty (zero bytes)")
     if data.startswith(_JPEG_SIGNATURE):
         return "JPEG"
-    if data.startswith(_PNG_SIGNATURE):
+    if data.startswith(PNG_SIGNATURE):
         return "PNG"
     for offset, signature, what in _OTHER_FORMATS:
         if data.startswith(signature, offset):
@@ -304,13 +268,3 @@ def _read_file(path: Path, name: str) -> bytes:
             raise
         raise PictureError(f"{name}: cannot be read: {reason_of(error)}") from error
 
-
-@contextmanager
-def _damage(name: str, kind: str) -> Iterator[None]:
-    """Whatever a decoder makes of a damaged file, told as PictureError."""
-    try:
-        yield
-    except _DAMAGE as error:
-        raise PictureError(f"{name}: is a truncated or damaged {kind}: {one_line(str(error))}") from error
-    except MemoryError as error:
-        raise PictureError(f"{name}: does not fit into memory") from error

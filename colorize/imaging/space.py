@@ -90,7 +90,7 @@ class RgbSpace:
         if self._converted is not None:
             pixels = self._to_srgb(pixels)
         rgb_hwc = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
-        rgb_3hw = torch.from_numpy(np.ascontiguousarray(rgb_hwc.transpose(2, 0, 1)))[None]
+        rgb_3hw = torch.from_numpy(np.array(rgb_hwc.transpose(2, 0, 1), order="C"))[None]  # a copy: pixels may be read-only
         return rgb_to_lab(rgb_3hw, self.encoding)[0].numpy()
 
     def compose(

@@ -1,0 +1,51 @@
+"""What stands between a decoder and the rest: size limits by the header, and a decoder's exceptions as PictureError."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from colorize.errors import PictureError
+
+MAX_PIXELS = 200_000_000
+
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,  # of imagecodecs
+    struct.error,
+    zlib.error,
+)
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """PictureError where the header promises more than MAX_PIXELS."""
+    if width * height > MAX_PIXELS:
+        limit = MAX_PIXELS // 1_000_000
+        raise PictureError(f"{name}: has {width}×{height} pixels by its header; pictures of up to {limit} megapixels are read")
+
+
+@contextmanager
+def damage(name: str, kind: str) -> Iterator[None]:
+    """Whatever a decoder makes of a damaged file, told as PictureError; what is one already passes."""
+    try:
+        yield
+    except PictureError:
+        raise
+    except _DAMAGE as error:
+        raise PictureError(f"{name}: is a truncated or damaged {kind}: {one_line(str(error))}") from error
+    except MemoryError as error:
+        raise PictureError(f"{name}: does not fit into memory") from error
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks and whatever else cannot be printed, such as bytes of a file name that are not UTF-8."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,200 @@
+"""Scans of one page whose pixels are decoded whole: PNG, WebP, JPEG 2000, BMP, the Netpbm family, and HEIF behind its extra.
+
+Knows how chroma meets lightness, and nothing of how a format is laid out: each has a module with a class that reads the header, decodes,
+and encodes RGB with the file's own metadata. Decoded pixels live as long as a call: a file is decoded once for the network (lightness and
+chroma of one size come from one pass) and once to be written. Beside a file's bytes and its pixels, writing needs the result's
+pixels and a few strips; reading needs strips of LAB and the small planes.
+
+A small plane is averaged by whole pixels to at least twice its size, then resampled by Pillow's antialiased bilinear filter.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from colorize.errors import PictureError
+from colorize.imaging.bmp import BmpFile
+from colorize.imaging.guard import damage, one_line
+from colorize.imaging.heif import HeifFile
+from colorize.imaging.jpeg2000 import Jpeg2000File
+from colorize.imaging.metadata import Metadata
+from colorize.imaging.netpbm import NetpbmFile
+from colorize.imaging.png import PngFile
+from colorize.imaging.scan import Note, Page, Scan
+from colorize.imaging.space import RgbSpace
+from colorize.imaging.webp import WebpFile
+
+STRIP_PIXELS = 1 << 18
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+
+class RasterFile(Protocol):
+    """What a format's module offers: a file, its header judged, its pixels not yet decoded."""
+
+    format: str
+    width: int
+    height: int
+    bits: int
+    """8 or 16: of the pixels that `decode` gives and `encode` takes, full range."""
+    metadata: Metadata
+    space: RgbSpace
+
+    def decode(self) -> tuple[Pixels, Pixels | None]:
+        """Grey (h, w) or RGB (h, w, 3), and alpha (h, w) or None. Raises PictureError where the pixels are damaged."""
+
+    def encode(self, target: BinaryIO, rgb_hwc: Pixels, alpha_hw: Pixels | None, note: Note | None) -> None:
+        """Writes the file in the same format with these pixels. Raises PictureError where that cannot be."""
+
+
+_FORMATS: tuple[tuple[int, bytes, Callable[[bytes, str], RasterFile]], ...] = (
+    (0, b"\x89PNG\r\n\x1a\n", PngFile),
+    (8, b"WEBP", WebpFile),
+    (4, b"jP  \r\n\x87\n", Jpeg2000File),
+    (0, b"\xff\x4f\xff\x51", Jpeg2000File),
+    (0, b"BM", BmpFile),
+    *((0, b"P" + digit, NetpbmFile) for digit in (b"1", b"2", b"3", b"4", b"5", b"6")),
+    *((4, b"ftyp" + brand, HeifFile) for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")),
+)
+_REFUSED = (
+    (0, b"GIF8", "a GIF file"),
+    (4, b"JXL \r\n\x87\n", "a JPEG XL file"),
+    (0, b"\xff\x0a", "a JPEG XL file"),
+    (4, b"ftypavif", "an AVIF file"),
+    (4, b"ftypavis", "an AVIF file"),
+    (0, b"8BPS", "a Photoshop file"),
+    (0, b"8BPB", "a Photoshop file"),
+    (0, b"%PDF", "a PDF file"),
+    (0, b"P7\n", "a PAM file"),
+    (0, b"PF\n", "a PFM file"),
+    (0, b"Pf\n", "a PFM file"),
+)
+
+
+class RasterScan(Scan):
+    """A PNG, WebP, JPEG 2000, BMP, PBM, PGM, PPM or HEIF file."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        """`name` is what messages call the file, on one line.
+
+        Raises PictureError where `data` is none of these formats, damaged as far as the header shows, animated, or has more than
+        MAX_PIXELS; and for HEIF where `pillow-heif` is not installed.
+        """
+        self.name = one_line(name)
+        self._file = self._opened(data)
+        self.format = self._file.format
+        file = self._file
+        self.pages = (Page(width=file.width, height=file.height, bits=file.bits, orientation=file.metadata.orientation),)
+        self.metadata = file.metadata
+        self._small: tuple[tuple[int, int], npt.NDArray[np.float32]] | None = None
+
+    def lightness(self, page: int, height: int, width: int) -> npt.NDArray[np.float32]:
+        """See `Scan`."""
+        L_hw: npt.NDArray[np.float32] = self._planes(page, height, width)[0].copy()
+        return L_hw
+
+    def chroma(self, page: int, height: int, width: int) -> npt.NDArray[np.float32] | None:
+        """See `Scan`."""
+        lab = self._planes(page, height, width)
+        return lab[1:].copy() if len(lab) == 3 else None
+
+    def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
+        """See `Scan`. Lossless files stay so: L differs by at most 1/255 of full scale in 8 bits, by 2/65535 in 16.
+
+        BMP and Netpbm files have no place for a note.
+        """
+        assert len(ab_2hw) == 1, f"one chroma a page: 1, not {len(ab_2hw)}"
+        pixels, alpha_hw = self._file.decode()
+        rgb_hwc = _colored(pixels, ab_2hw[0], self._file.space, self._file.bits)
+        del pixels
+        try:
+            self._file.encode(target, rgb_hwc, alpha_hw, note)
+        except PictureError:
+            raise
+        except (OSError, ValueError, LookupError, RuntimeError, struct.error) as error:
+            raise PictureError(f"{self.name}: cannot be written as {self.format}: {one_line(str(error))}") from error
+
+    def _opened(self, data: bytes) -> RasterFile:
+        if not data:
+            raise PictureError(f"{self.name}: is empty (zero bytes)")
+        for offset, signature, what in _REFUSED:
+            if data.startswith(signature, offset):
+                raise PictureError(f"{self.name}: is {what}, which is not read; convert it to TIFF or PNG first")
+        for offset, signature, opened in _FORMATS:
+            if data.startswith(signature, offset):
+                with damage(self.name, "picture"):
+                    file = opened(data, self.name)
+                if file.width <= 0 or file.height <= 0:
+                    raise PictureError(f"{self.name}: is a damaged picture: by its header it has {file.width}×{file.height} pixels")
+                return file
+        raise PictureError(f"{self.name}: is no picture of a known format")
+
+    def _planes(self, page: int, height: int, width: int) -> npt.NDArray[np.float32]:
+        """L (1, h, w) of a grey file, LAB (3, h, w) of one with colour channels; the last answer is kept."""
+        assert page == 0, f"there is one page, not page {page}"
+        if self._small is None or self._small[0] != (height, width):
+            pixels, _ = self._file.decode()
+            self._small = ((height, width), _shrunk(pixels, self._file.space, height, width))
+        _, lab = self._small
+        return lab
+
+
+def _colored(pixels: Pixels, ab_2hw: npt.NDArray[np.float32], space: RgbSpace, bits: int) -> Pixels:
+    """RGB (h, w, 3): the pixels' lightness, the chroma stretched over it, a strip at a time."""
+    height, width = pixels.shape[:2]
+    rgb_hwc = np.empty((height, width, 3), np.uint8 if bits == 8 else np.uint16)
+    wide_2hw = F.interpolate(
+        torch.from_numpy(np.ascontiguousarray(ab_2hw, np.float32))[None], size=(ab_2hw.shape[1], width), mode="bilinear"
+    )[0]
+    for top, bottom in _strips(height, width):
+        L_hw = space.lightness(pixels[top:bottom])
+        rgb_hwc[top:bottom] = space.compose(L_hw, _rows(wide_2hw, height, top, bottom), bits)
+    return rgb_hwc
+
+
+def _rows(plane_chw: torch.Tensor, height: int, top: int, bottom: int) -> npt.NDArray[np.float32]:
+    """Rows top…bottom of the plane as if it were interpolated to `height` rows (pixel centres, as torch's align_corners=False)."""
+    low = plane_chw.shape[1]
+    place = ((torch.arange(top, bottom) + 0.5) * (low / height) - 0.5).clamp(0, low - 1)
+    above = place.long()
+    below = (above + 1).clamp_max(low - 1)
+    rows_chw: npt.NDArray[np.float32] = torch.lerp(plane_chw[:, above], plane_chw[:, below], (place - above)[None, :, None]).numpy()
+    return rows_chw
+
+
+def _shrunk(pixels: Pixels, space: RgbSpace, height: int, width: int) -> npt.NDArray[np.float32]:
+    """L (1, height, width) of grey pixels, LAB (3, height, width) of RGB, antialiased."""
+    full_height, full_width = pixels.shape[:2]
+    down, across = max(1, full_height // (2 * height)), max(1, full_width // (2 * width))
+    channels = 1 if pixels.ndim == 2 else 3
+    reduced = np.empty((channels, -(-full_height // down), -(-full_width // across)), np.float32)
+    columns = np.arange(0, full_width, across)
+    per_column = np.diff(np.append(columns, full_width)).astype(np.float32)
+    for top, bottom in _strips(full_height, full_width, down):
+        strip = space.lightness(pixels[top:bottom])[None] if channels == 1 else space.lab(pixels[top:bottom])
+        rows = np.arange(0, bottom - top, down)
+        if down > 1:
+            strip = np.add.reduceat(strip, rows, axis=1)
+            strip /= np.diff(np.append(rows, bottom - top)).astype(np.float32)[:, None]
+        if across > 1:
+            strip = np.add.reduceat(strip, columns, axis=2)
+            strip /= per_column
+        reduced[:, top // down : top // down + len(rows)] = strip
+    size, box = (width, height), (0, 0, full_width / across, full_height / down)
+    planes = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR, box)) for plane in reduced]
+    return np.stack(planes)
+
+
+def _strips(height: int, width: int, multiple: int = 1) -> Iterator[tuple[int, int]]:
+    """Ranges of rows, each a multiple of `multiple` long but for the last."""
+    rows = max(1, STRIP_PIXELS // (width * multiple)) * multiple
+    for top in range(0, height, rows):
+        yield top, min(top + rows, height)
