@@ -135,7 +135,7 @@ def _memory_file(data: bytes) -> Iterator[bytes]:
     """The path of a file in memory."""
     descriptor = os.memfd_create("jpeg")
     try:
-        with open(descriptor, "wb", closefd=False) as file:  # noqa: PTH123
+        with open(descriptor, "wb", closefd=False) as file:
             file.write(data)
         yield b"/proc/self/fd/%d" % descriptor
     finally:
