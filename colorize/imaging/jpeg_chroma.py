@@ -1,12 +1,13 @@
 """The chroma planes of a JPEG whose luma is given: from ab to Cb and Cr, and from these to scans.
 
-Knows nothing of the file that they go into. A JPEG's luma Y' is not lightness: blue of lightness 32 has the luma of a grey of lightness 10. So Cb
-and Cr are looked up for the luma that stays and the ab that is wanted; the lightness of a saturated colour moves as far as its luma
-demands. The table is made once per colour space, from that space's own composition, which gives up chroma where its gamut
-ends. It cannot lead out of the gamut between its nodes either: YCbCr is linear in RGB, so the gamut is convex there, and what is interpolated
-between colours inside it lies inside it.
+Knows nothing of the file that they go into. A JPEG's luma is not lightness: pure blue, of lightness 32, has the luma of a grey of
+lightness 10. So Cb and Cr are looked up for the luma that stays and the ab that is wanted, and the lightness of a saturated
+colour moves as far as its luma demands. The table is made once per colour space, from that space's own composition, which gives up
+chroma where the gamut ends. Between its nodes it cannot lead out of the gamut either: YCbCr is linear in RGB, where the gamut is a
+cube, and what is interpolated between colours of a convex body lies inside it.
 
-Measured (one thread): table 90 ms, look-up 31 ns a pixel of chroma, so 8 a pixel of the picture.
+Measured (one thread): table 14 ms, look-up 27 ns a pixel of chroma, so 7 a pixel of the picture; ab is off by 0.6
+in the mean over all colours, of which rounding to 8 bits makes 0.3. Polynomials of ab for each luma take 6 ns, but miss by 2 to 6 levels.
 Cb and Cr are encoded by Pillow as grey JPEGs of their own, whose entropy-coded data are scans of the coloured file: 6 ns a pixel each.
 Source: ITU-T T.871 (YCbCr), ITU-T T.81 table K.2 (chroma quantization).
 """
@@ -31,7 +32,7 @@ CHROMA_QUALITY = 90
 _LARGEST_AB = 112.0
 _AB_NODES = 29  # 8 units apart
 _Y_NODES = 52  # 5 levels apart
-_L_STEPS = 201
+_L_STEPS = 101
 _TABLE_K2 = np.full((8, 8), 99)
 _TABLE_K2[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 
@@ -70,10 +71,16 @@ def chroma_table(icc_profile: bytes | None) -> ChromaTable:
     return ChromaTable(icc_profile)
 
 
-def encode_plane(plane_hw: npt.NDArray[np.uint8], component: int, is_progressive: bool) -> tuple[Component, tuple[EntropyScan, ...]]:
-    """A plane of chroma as a component of that id, with sampling factors 1×1, and its scans."""
+def encode_plane(
+    plane_hw: npt.NDArray[np.uint8], component: int, is_progressive: bool, restart_interval: int
+) -> tuple[Component, tuple[EntropyScan, ...]]:
+    """A plane of chroma as a component of that id, with sampling factors 1×1, and its scans.
+
+    The restart interval is the luma's, because a change of it inside a file is more than some readers expect (JPEG XL's transcoder).
+    """
     buffer = BytesIO()
-    Image.fromarray(plane_hw).save(buffer, "JPEG", qtables=[_quantization()], optimize=True, progressive=is_progressive)
+    options = {"optimize": True, "progressive": is_progressive, "restart_marker_blocks": restart_interval}
+    Image.fromarray(plane_hw).save(buffer, "JPEG", qtables=[_quantization()], **options)
     stream = read_stream(buffer.getvalue(), "a chroma plane")
     (encoded,) = stream.components
     return Component(component, 1, 1, encoded.quantization), tuple(scan.of(component) for scan in stream.scans)

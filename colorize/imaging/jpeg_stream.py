@@ -194,6 +194,8 @@ class _Reader:
         self._width = self._height = 0
         self._components: list[tuple[int, int, int, int]] = []
         self._latched: dict[int, bytes] = {}
+        self._drawn: set[int] = set()
+        self._missing_bits: dict[tuple[int, int], int] = {}
         self._scans: list[EntropyScan] = []
 
     def read(self) -> JpegStream:
@@ -226,11 +228,15 @@ class _Reader:
         missing = [number for number, *_ in self._components if number not in self._latched]
         if missing:
             raise self._damage("a component has no pixels")
+        if any(self._missing_bits.values()):
+            raise self._damage("its last scans are missing")
         components = tuple(Component(number, across, down, self._latched[number]) for number, across, down, _ in self._components)
         return JpegStream(tuple(self._metadata), self._frame, self._width, self._height, components, tuple(self._scans), has_end)
 
     def _segment(self, kind: int, content: bytes) -> None:
         if APP0 <= kind <= APP0 + 15 or kind == COM:
+            if kind == APP0 and content.startswith(b"JFIF\0") and len(content) < 14:
+                raise self._damage("its JFIF segment is too short")
             self._metadata.append((kind, content))
         elif kind == _DQT:
             while content:
@@ -295,10 +301,23 @@ class _Reader:
                 if quantization_of[number] not in self._quantizations:
                     raise self._damage("a quantization table is missing")
                 self._latched[number] = self._quantizations[quantization_of[number]]
-        is_first_dc, has_ac = spectral[0] == 0 and spectral[2] >> 4 == 0, spectral[1] > 0
-        needed = [table >> 4 for _, table in chosen if is_first_dc] + [0x10 | table & 15 for _, table in chosen if has_ac]
+        has_dc = has_ac = True
+        if self._frame == SOF_PROGRESSIVE:
+            has_dc, has_ac = spectral[0] == 0 and spectral[2] >> 4 == 0, spectral[1] > 0
+            self._refine([number for number, _ in chosen], spectral)
+        elif any(number in self._drawn for number, _ in chosen):
+            raise self._damage("a component has two scans")
+        self._drawn.update(number for number, _ in chosen)
+        needed = [table >> 4 for _, table in chosen if has_dc] + [0x10 | table & 15 for _, table in chosen if has_ac]
         tables = {number: self._tables[number] for number in dict.fromkeys(needed) if number in self._tables}
         self._scans.append(EntropyScan(chosen, spectral, tables, self._restart_interval, data))
+
+    def _refine(self, numbers: list[int], spectral: bytes) -> None:
+        """Notes how many of their lowest bits a progressive scan leaves to later ones."""
+        first, last, bits = spectral[0], spectral[1], spectral[2] & 15
+        if not first <= last <= 63:
+            raise self._damage("a scan's header is invalid")
+        self._missing_bits.update(((number, place), bits) for number in numbers for place in range(first, last + 1))
 
     def _damage(self, what: str) -> PictureError:
         return PictureError(f"{self._name}: is a truncated or damaged JPEG: {what}")

@@ -4,15 +4,18 @@ Knows nothing of files, networks and colour spaces. A fast guided filter (He and
 residual form: in each 3×3 window of low resolution a linear model of chroma by lightness is fitted with ridge regularisation, and at
 full resolution
 
-    ab = up(ab) + up(slope) · (clamp(L, up(lowest), up(highest)) − up(L of low resolution))
+    ab = clamp(up(ab) + up(slope) · (L − up(L of low resolution)), up(lowest), up(highest))
 
-where `up` is bilinear and lowest, highest are those of the window. Compared with the usual form, up(mean slope) · L + up(mean offset),
-it keeps the prediction itself where lightness has no more detail than the prediction, and the clamp forbids what the fit has never
-seen: a lamp, a specular light, a crack in the plate are coloured as their surroundings, without a halo and without a false hue. The ridge
-and the limit of the slope keep grain and paper texture from becoming colour.
+where `up` is bilinear and lowest, highest are the ab of the window. Against the usual form, up(mean slope) · L + up(mean offset), it keeps
+the prediction itself where lightness has no more detail than the prediction. The clamp forbids colours that no neighbour has: beside
+an orange face, dark hair would turn blue, and so would a crack in the plate. The ridge and the limit of the slope keep grain and
+paper texture from becoming colour.
 
-Measured on 15 colour photographs, true ab shrunk to 64 pixels on the short side and upsampled: see `tests/unit/test_upsample.py` for
-the synthetic edge, docs for the numbers. One thread takes 11 ns a pixel (bilinear alone: 2).
+Measured on 15 colour photographs, the true ab shrunk to 64 pixels on the short side and upsampled to half the resolution, mean ab error
+and CIEDE2000, and its 99th percentile: bilinear 1.83, 1.92, 10.4; this 1.52, 1.64, 9.1. On 8 of them at a
+quarter, mean ab error and ns a pixel when tried: bilinear 2.34, 2; the usual form 2.34, 8; joint bilateral in 3×3 2.11, 62, in 5×5 2.02, 177; a
+bilateral grid of 24 levels 2.22, 41; this 1.88, 16. A wider window, a smaller ridge or a steeper slope change the second decimal. Now one
+thread takes 3 ns a pixel.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ STEEPEST = 1.0
 """Units of ab for one of L, at most."""
 
 TILE_PIXELS = 1 << 15
-"""Computed at a time: seven planes of them stay in a core's cache."""
+"""Computed at a time: nine planes of them stay in a core's cache."""
 
 
 class ChromaUpsampler:
@@ -47,20 +50,20 @@ class ChromaUpsampler:
         variance = _window(L_11hw * L_11hw) - mean_L * mean_L
         slope_12hw = (_window(L_11hw * ab_12hw) - mean_L * mean_ab) / (variance.clamp_min(0) + RIDGE)
         slope_12hw *= STEEPEST / slope_12hw.norm(dim=1, keepdim=True).clamp_min(STEEPEST)
-        padded = F.pad(L_11hw, (1, 1, 1, 1), mode="replicate")
+        padded = F.pad(ab_12hw, (1, 1, 1, 1), mode="replicate")
         highest, lowest = F.max_pool2d(padded, 3, 1), -F.max_pool2d(-padded, 3, 1)
-        planes = torch.cat([ab_12hw, slope_12hw, L_11hw, lowest, highest], dim=1)
+        planes = torch.cat([ab_12hw, slope_12hw, lowest, highest, L_11hw], dim=1)
         self._height = height
-        self._wide_7hw = F.interpolate(planes, size=(shape[0], width), mode="bilinear")[0]
+        self._wide_9hw = F.interpolate(planes, size=(shape[0], width), mode="bilinear")[0]
 
     def rows(self, top: int, L_nw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The chroma (2, n, width) of n rows from `top` on, whose lightness is L_nw, 0…100."""
         count, width = L_nw.shape
-        assert width == self._wide_7hw.shape[2], f"the guide is {width} wide, not {self._wide_7hw.shape[2]}"
+        assert width == self._wide_9hw.shape[2], f"the guide is {width} wide, not {self._wide_9hw.shape[2]}"
         assert 0 <= top <= top + count <= self._height, f"rows {top}…{top + count} of {self._height}"
         guide = torch.from_numpy(np.ascontiguousarray(L_nw))
         ab_2nw = torch.empty(2, count, width)
-        low = self._wide_7hw.shape[1]
+        low = self._wide_9hw.shape[1]
         place = ((torch.arange(top, top + count) + 0.5) * (low / self._height) - 0.5).clamp(0, low - 1)  # of pixel centres
         above = place.long()
         part = (place - above)[:, None]
@@ -69,11 +72,11 @@ class ChromaUpsampler:
         while first < count:
             row = int(above[first])
             last = min(int(torch.searchsorted(above, row, right=True)), first + most)
-            upper, lower = self._wide_7hw[:, row, None], self._wide_7hw[:, min(row + 1, low - 1), None]
-            ab_a, ab_b, slope_a, slope_b, L, lowest, highest = torch.addcmul(upper, part[first:last], lower - upper)
-            detail = torch.clamp(guide[first:last], lowest, highest).sub_(L)
-            torch.addcmul(ab_a, slope_a, detail, out=ab_2nw[0, first:last])
-            torch.addcmul(ab_b, slope_b, detail, out=ab_2nw[1, first:last])
+            upper, lower = self._wide_9hw[:, row, None], self._wide_9hw[:, min(row + 1, low - 1), None]
+            planes = torch.addcmul(upper, part[first:last], lower - upper)
+            detail = torch.sub(guide[first:last], planes[8])
+            ab_2tw = planes[0:2].addcmul_(planes[2:4], detail)
+            torch.clamp(ab_2tw, planes[4:6], planes[6:8], out=ab_2nw[:, first:last])
             first = last
         return ab_2nw.numpy()
 
