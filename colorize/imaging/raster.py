@@ -16,8 +16,6 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from colorize.errors import PictureError
@@ -30,6 +28,7 @@ from colorize.imaging.netpbm import NetpbmFile
 from colorize.imaging.png import PngFile
 from colorize.imaging.scan import Note, Page, Scan
 from colorize.imaging.space import RgbSpace
+from colorize.imaging.upsample import ChromaUpsampler
 from colorize.imaging.webp import WebpFile
 
 STRIP_PIXELS = 1 << 18
@@ -142,44 +141,35 @@ class RasterScan(Scan):
         assert page == 0, f"there is one page, not page {page}"
         if self._small is None or self._small[0] != (height, width):
             pixels, _ = self._file.decode()
-            self._small = ((height, width), _shrunk(pixels, self._file.space, height, width))
+            space = self._file.space
+            self._small = ((height, width), _shrunk(pixels, space.lightness if pixels.ndim == 2 else space.lab, height, width))
         _, lab = self._small
         return lab
 
 
 def _colored(pixels: Pixels, ab_2hw: npt.NDArray[np.float32], space: RgbSpace, bits: int) -> Pixels:
-    """RGB (h, w, 3): the pixels' lightness, the chroma stretched over it, a strip at a time."""
+    """RGB (h, w, 3): the pixels' lightness, the chroma upsampled along their edges, a strip at a time."""
     height, width = pixels.shape[:2]
     rgb_hwc = np.empty((height, width, 3), np.uint8 if bits == 8 else np.uint16)
-    wide_2hw = F.interpolate(
-        torch.from_numpy(np.ascontiguousarray(ab_2hw, np.float32))[None], size=(ab_2hw.shape[1], width), mode="bilinear"
-    )[0]
+    (small_L_hw,) = _shrunk(pixels, space.lightness, *ab_2hw.shape[1:])
+    upsampler = ChromaUpsampler(ab_2hw, small_L_hw, height, width)
     for top, bottom in _strips(height, width):
         L_hw = space.lightness(pixels[top:bottom])
-        rgb_hwc[top:bottom] = space.compose(L_hw, _rows(wide_2hw, height, top, bottom), bits)
+        rgb_hwc[top:bottom] = space.compose(L_hw, upsampler.rows(top, L_hw), bits)
     return rgb_hwc
 
 
-def _rows(plane_chw: torch.Tensor, height: int, top: int, bottom: int) -> npt.NDArray[np.float32]:
-    """Rows top…bottom of the plane as if it were interpolated to `height` rows (pixel centres, as torch's align_corners=False)."""
-    low = plane_chw.shape[1]
-    place = ((torch.arange(top, bottom) + 0.5) * (low / height) - 0.5).clamp(0, low - 1)
-    above = place.long()
-    below = (above + 1).clamp_max(low - 1)
-    rows_chw: npt.NDArray[np.float32] = torch.lerp(plane_chw[:, above], plane_chw[:, below], (place - above)[None, :, None]).numpy()
-    return rows_chw
-
-
-def _shrunk(pixels: Pixels, space: RgbSpace, height: int, width: int) -> npt.NDArray[np.float32]:
-    """L (1, height, width) of grey pixels, LAB (3, height, width) of RGB, antialiased."""
+def _shrunk(
+    pixels: Pixels, measure: Callable[[Pixels], npt.NDArray[np.float32]], height: int, width: int
+) -> npt.NDArray[np.float32]:
+    """What `measure` makes of the pixels, L (h, w) or LAB (3, h, w), as (1 or 3, height, width), antialiased."""
     full_height, full_width = pixels.shape[:2]
     down, across = max(1, full_height // (2 * height)), max(1, full_width // (2 * width))
-    channels = 1 if pixels.ndim == 2 else 3
-    reduced = np.empty((channels, -(-full_height // down), -(-full_width // across)), np.float32)
+    reduced: list[npt.NDArray[np.float32]] = []
     columns = np.arange(0, full_width, across)
     per_column = np.diff(np.append(columns, full_width)).astype(np.float32)
     for top, bottom in _strips(full_height, full_width, down):
-        strip = space.lightness(pixels[top:bottom])[None] if channels == 1 else space.lab(pixels[top:bottom])
+        strip = measure(pixels[top:bottom]).reshape(-1, bottom - top, full_width)
         rows = np.arange(0, bottom - top, down)
         if down > 1:
             strip = np.add.reduceat(strip, rows, axis=1)
@@ -187,9 +177,9 @@ def _shrunk(pixels: Pixels, space: RgbSpace, height: int, width: int) -> npt.NDA
         if across > 1:
             strip = np.add.reduceat(strip, columns, axis=2)
             strip /= per_column
-        reduced[:, top // down : top // down + len(rows)] = strip
+        reduced.append(strip)
     size, box = (width, height), (0, 0, full_width / across, full_height / down)
-    planes = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR, box)) for plane in reduced]
+    planes = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR, box)) for plane in np.concatenate(reduced, axis=1)]
     return np.stack(planes)
 
 

@@ -40,8 +40,8 @@ def archive_jpeg() -> bytes:
     sheet = Image.new("RGB", (3 * width + 2 * GAP, 2 * height + GAP), "white")
     for column, name in enumerate(ARCHIVE):
         colored = colorize_scan(open_scan(folder / name), colorizer, DecodeSettings(vividness=VIVIDNESS))
-        for row, source in enumerate((folder / name, BytesIO(colored))):
-            cell = ImageOps.fit(Image.open(source).convert("RGB"), CELL, Image.Resampling.LANCZOS)
+        for row, data in enumerate(((folder / name).read_bytes(), colored)):
+            cell = ImageOps.fit(Image.open(BytesIO(data)).convert("RGB"), CELL, Image.Resampling.LANCZOS)
             sheet.paste(cell, (column * (width + GAP), row * (height + GAP)))
     buffer = BytesIO()
     sheet.save(buffer, "JPEG", quality=JPEG_QUALITY)
