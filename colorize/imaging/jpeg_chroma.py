@@ -57,12 +57,15 @@ class ChromaTable:
 
     def __call__(self, luma_hw: npt.NDArray[np.uint8], ab_2hw: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         """CbCr (2, h, w), neutral at 128, of luma 0…255 and ab."""
-        place = torch.empty(*luma_hw.shape, 3)
-        torch.mul(torch.from_numpy(luma_hw), 2 / 255, out=place[..., 0]).sub_(1)
-        torch.mul(torch.from_numpy(ab_2hw[1]), 1 / _LARGEST_AB, out=place[..., 1])
-        torch.mul(torch.from_numpy(ab_2hw[0]), 1 / _LARGEST_AB, out=place[..., 2])
-        cbcr_2hw = F.grid_sample(self._table, place[None, None], padding_mode="border", align_corners=True)[0, :, 0]
-        return cbcr_2hw.add_(128.5).clamp_(0, 255).byte().numpy()
+        place_hw3 = np.empty((*luma_hw.shape, 3), np.float32)  # numpy, for torch would split these among its threads
+        np.multiply(luma_hw, np.float32(2 / 255), out=place_hw3[..., 0])
+        place_hw3[..., 0] -= 1
+        np.multiply(ab_2hw[1], np.float32(1 / _LARGEST_AB), out=place_hw3[..., 1])
+        np.multiply(ab_2hw[0], np.float32(1 / _LARGEST_AB), out=place_hw3[..., 2])
+        place = torch.from_numpy(place_hw3)[None, None]
+        cbcr_2hw: npt.NDArray[np.float32] = F.grid_sample(self._table, place, padding_mode="border", align_corners=True)[0, :, 0].numpy()
+        cbcr_2hw += np.float32(128.5)
+        return np.clip(cbcr_2hw, 0, 255, out=cbcr_2hw).astype(np.uint8)
 
 
 @lru_cache(maxsize=16)

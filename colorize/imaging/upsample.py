@@ -22,71 +22,89 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from PIL import Image
 
 RIDGE = 10.0
 """In squared units of L: a window whose lightness varies by less than its root, 3, gives colour little detail."""
 
-STEEPEST = 1.0
+STEEPEST = 1.5
 """Units of ab for one of L, at most."""
 
 TILE_PIXELS = 1 << 15
 """Computed at a time: nine planes of them stay in a core's cache."""
 
+Planes = npt.NDArray[np.float32]
+
 
 class ChromaUpsampler:
     """A chroma of low resolution, ready to be read at `height`×`width` row by row."""
 
-    def __init__(self, ab_2hw: npt.NDArray[np.float32], L_hw: npt.NDArray[np.float32], height: int, width: int) -> None:
+    def __init__(self, ab_2hw: Planes, L_hw: Planes, height: int, width: int) -> None:
         """ab_2hw: ab units at any resolution, covering the whole picture. L_hw: the picture's lightness, 0…100, at any resolution.
 
         `height` and `width` are those of the guide that `rows` is given. What is finer than it needs to be is shrunk with antialiasing.
         """
         shape = (min(ab_2hw.shape[1], height), min(ab_2hw.shape[2], width))
-        ab_12hw, L_11hw = _resized(torch.from_numpy(ab_2hw)[None], shape), _resized(torch.from_numpy(L_hw)[None, None], shape)
-        mean_ab, mean_L = _window(ab_12hw), _window(L_11hw)
-        variance = _window(L_11hw * L_11hw) - mean_L * mean_L
-        slope_12hw = (_window(L_11hw * ab_12hw) - mean_L * mean_ab) / (variance.clamp_min(0) + RIDGE)
-        slope_12hw *= STEEPEST / slope_12hw.norm(dim=1, keepdim=True).clamp_min(STEEPEST)
-        padded = F.pad(ab_12hw, (1, 1, 1, 1), mode="replicate")
-        highest, lowest = F.max_pool2d(padded, 3, 1), -F.max_pool2d(-padded, 3, 1)
-        planes = torch.cat([ab_12hw, slope_12hw, lowest, highest, L_11hw], dim=1)
+        ab_2hw, L_1hw = _resized(ab_2hw, shape), _resized(L_hw[None], shape)
+        mean_ab, mean_L = _mean(ab_2hw), _mean(L_1hw)
+        variance = np.maximum(_mean(L_1hw * L_1hw) - mean_L * mean_L, 0)
+        slope_2hw = (_mean(L_1hw * ab_2hw) - mean_L * mean_ab) / (variance + np.float32(RIDGE))
+        slope_2hw *= STEEPEST / np.maximum(np.linalg.norm(slope_2hw, axis=0), STEEPEST)
+        lowest, highest = (extreme.reduce(_neighbors(ab_2hw)) for extreme in (np.minimum, np.maximum))
         self._height = height
-        self._wide_9hw = F.interpolate(planes, size=(shape[0], width), mode="bilinear")[0]
+        self._wide_9hw = _stretched(np.concatenate([ab_2hw, slope_2hw, lowest, highest, L_1hw]), width)
 
-    def rows(self, top: int, L_nw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def rows(self, top: int, L_nw: Planes) -> Planes:
         """The chroma (2, n, width) of n rows from `top` on, whose lightness is L_nw, 0…100."""
         count, width = L_nw.shape
         assert width == self._wide_9hw.shape[2], f"the guide is {width} wide, not {self._wide_9hw.shape[2]}"
         assert 0 <= top <= top + count <= self._height, f"rows {top}…{top + count} of {self._height}"
-        guide = torch.from_numpy(np.ascontiguousarray(L_nw))
-        ab_2nw = torch.empty(2, count, width)
-        low = self._wide_9hw.shape[1]
-        place = ((torch.arange(top, top + count) + 0.5) * (low / self._height) - 0.5).clamp(0, low - 1)  # of pixel centres
-        above = place.long()
-        part = (place - above)[:, None]
+        ab_2nw = np.empty((2, count, width), np.float32)
+        above, below, part = _places(self._wide_9hw.shape[1], self._height)
         most = max(1, TILE_PIXELS // width)
+        buffer_9tw = np.empty((9, most, width), np.float32)  # one for all: fresh memory costs more than what is computed in it
         first = 0
-        while first < count:
-            row = int(above[first])
-            last = min(int(torch.searchsorted(above, row, right=True)), first + most)
-            upper, lower = self._wide_9hw[:, row, None], self._wide_9hw[:, min(row + 1, low - 1), None]
-            planes = torch.addcmul(upper, part[first:last], lower - upper)
-            detail = torch.sub(guide[first:last], planes[8])
-            ab_2tw = planes[0:2].addcmul_(planes[2:4], detail)
-            torch.clamp(ab_2tw, planes[4:6], planes[6:8], out=ab_2nw[:, first:last])
+        while first < count:  # tiles of rows between the same two of low resolution
+            row = above[top + first]
+            last = min(int(np.searchsorted(above, row, side="right")) - top, first + most, count)
+            upper, lower = self._wide_9hw[:, row, None], self._wide_9hw[:, below[top + first], None]
+            planes_9tw = np.multiply(lower - upper, part[top + first : top + last, None], out=buffer_9tw[:, : last - first])
+            planes_9tw += upper
+            ab_2tw, slope_2tw, lowest, highest, low_1tw = np.split(planes_9tw, [2, 4, 6, 8])
+            slope_2tw *= np.subtract(L_nw[first:last], low_1tw, out=low_1tw)
+            ab_2tw += slope_2tw
+            np.maximum(ab_2tw, lowest, out=ab_2tw)
+            np.minimum(ab_2tw, highest, out=ab_2nw[:, first:last])
             first = last
-        return ab_2nw.numpy()
+        return ab_2nw
 
 
-def _resized(planes_1chw: Tensor, shape: tuple[int, int]) -> Tensor:
-    if planes_1chw.shape[2:] == shape:
-        return planes_1chw.float()
-    return F.interpolate(planes_1chw.float(), size=shape, mode="bilinear", antialias=True)
+def _resized(planes_chw: Planes, shape: tuple[int, int]) -> Planes:
+    if planes_chw.shape[1:] == shape:
+        return planes_chw
+    images = [Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in planes_chw]
+    return np.stack([np.array(image.resize(shape[::-1], Image.Resampling.BILINEAR)) for image in images])
 
 
-def _window(planes_1chw: Tensor) -> Tensor:
-    """The mean of each 3×3 window; beyond the border its pixels are repeated."""
-    return F.avg_pool2d(F.pad(planes_1chw, (1, 1, 1, 1), mode="replicate"), 3, 1)
+def _places(low: int, high: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Planes]:
+    """Of `high` pixel centres among `low`: the one before, the one after, and how far it is between them, 0…1."""
+    place = ((np.arange(high) + 0.5) * (low / high) - 0.5).clip(0, low - 1)
+    before = place.astype(np.intp)
+    return before, np.minimum(before + 1, low - 1), (place - before).astype(np.float32)
+
+
+def _stretched(planes_chw: Planes, width: int) -> Planes:
+    """The planes bilinear at another width."""
+    before, after, part = _places(planes_chw.shape[2], width)
+    return planes_chw[..., before] * (1 - part) + planes_chw[..., after] * part
+
+
+def _mean(planes_chw: Planes) -> Planes:
+    """Of each 3×3 window; beyond the border its pixels are repeated."""
+    return np.add.reduce(_neighbors(planes_chw)) / np.float32(9)
+
+
+def _neighbors(planes_chw: Planes) -> list[Planes]:
+    height, width = planes_chw.shape[1:]
+    padded = np.pad(planes_chw, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    return [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
