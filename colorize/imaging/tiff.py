@@ -36,6 +36,8 @@ from colorize.imaging.tiff_codec import Pixels
 from colorize.imaging.tiff_directory import MAX_PAGES, SUB_IMAGES, Directory, Source, Tag, check_claim, read_structure
 from colorize.imaging.tiff_raster import MASK, RGB, Raster, read_raster
 from colorize.imaging.tiff_target import NewDirectory, NewTag, Target, copied_tag
+from colorize.imaging.upsample import ChromaUpsampler
+from colorize.imaging.xmp import provenance_xmp
 
 XMP, ICC_PROFILE, ORIENTATION, KIND_OF_PAGE = 700, 34675, 274, 254
 
@@ -79,7 +81,15 @@ class TiffScan(Scan):
         self._small: tuple[tuple[int, int, int], npt.NDArray[np.float32]] | None = None
 
     def lightness(self, page: int, height: int, width: int) -> npt.NDArray[np.float32]:
-        L_hw: npt.NDArray[np.float32] = self._small_lab(page, height, width)[0]
+        picture = self._pictures[page]
+        raster = picture.raster
+        if (height, width) != (raster.height, raster.width):
+            small: npt.NDArray[np.float32] = self._small_lab(page, height, width)[0]
+            return small
+        L_hw = np.empty((height, width), np.float32)
+        with self._source.opened():
+            for band in read_bands(self._source, raster):
+                L_hw[band.top : band.top + len(band.pixels)] = picture.space.lightness(band.pixels)
         return L_hw
 
     def chroma(self, page: int, height: int, width: int) -> npt.NDArray[np.float32] | None:
@@ -87,7 +97,7 @@ class TiffScan(Scan):
 
     def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
         assert len(ab_2hw) == len(self.pages), f"{len(ab_2hw)} chromas for {len(self.pages)} pages"
-        parts = iter(zip(self._pictures, ab_2hw, strict=True))
+        parts = iter(zip(range(len(self.pages)), ab_2hw, strict=True))
         with self._source.opened():
             try:
                 new = Target(target, self._source, self._structure.big)
@@ -109,7 +119,7 @@ class TiffScan(Scan):
             check_claim(self._source, claimed)
             icc = self._source.value(profile) if profile else None
             if icc not in spaces:
-                spaces[icc] = RgbSpace(icc)
+                spaces[icc] = RgbSpace(icc, f"{self.name}: {where}".removesuffix(": "))
             pictures.append(_Picture(directory, raster, spaces[icc], is_main))
         return pictures
 
@@ -127,14 +137,15 @@ class TiffScan(Scan):
         return self._small[1]
 
     def _colored(
-        self, directory: Directory, parts: Iterator[tuple[_Picture, npt.NDArray[np.float32]]], target: Target, note: Note | None
+        self, directory: Directory, parts: Iterator[tuple[int, npt.NDArray[np.float32]]], target: Target, note: Note | None
     ) -> NewDirectory:
         """A page with those below it, whose pixels are in the target now."""
         if _is_mask(self._source, directory):
             return self._copied_mask(directory, target)
-        picture, ab_2hw = next(parts)
+        page, ab_2hw = next(parts)
+        picture = self._pictures[page]
         assert picture.directory is directory, "pages come in their order"
-        pixels = self._write_pixels(picture, ab_2hw, target)
+        pixels = self._write_pixels(page, ab_2hw, target)
         replaced = _OF_OLD_PIXELS | {ICC_PROFILE, XMP} | (set() if picture.raster.photometric == RGB else {_TRANSFER_FUNCTION})
         tags = [
             NewTag(tag.code, tag.type, tuple([self._colored(child, parts, target, note) for child in tag.children]))
@@ -148,18 +159,24 @@ class TiffScan(Scan):
         old = directory.find(XMP)
         xmp = self._source.value(old) if old else None
         if picture.is_main and note is not None:
-            xmp = _with_provenance(xmp, note)
+            xmp = provenance_xmp(xmp, note, name=self.name)
         if xmp:
             tags.append(NewTag(XMP, old.type if old else 1, xmp))
         return NewDirectory((*tags, *pixels))
 
-    def _write_pixels(self, picture: _Picture, ab_2hw: npt.NDArray[np.float32], target: Target) -> list[NewTag]:
+    def _write_pixels(self, page: int, ab_2hw: npt.NDArray[np.float32], target: Target) -> list[NewTag]:
+        """The page in colour, band by band; the tags that describe it.
+
+        What guides the chroma is read anew at the chroma's size, so that the result does not depend on what was asked for before.
+        """
+        picture = self._pictures[page]
         raster, space = picture.raster, picture.space
-        chroma = _Chroma(ab_2hw, raster.height, raster.width)
+        small = min(ab_2hw.shape[1], raster.height), min(ab_2hw.shape[2], raster.width)
+        upsampler = ChromaUpsampler(np.ascontiguousarray(ab_2hw, np.float32), self._small_lab(page, *small)[0], raster.height, raster.width)
         writer = BandWriter(target, raster, self._source.order)
         for band in read_bands(self._source, raster):
             L_hw = space.lightness(band.pixels)
-            rgb_hwc: Pixels = space.compose(L_hw, chroma.rows(band.top, band.top + len(L_hw)), raster.bits)
+            rgb_hwc: Pixels = space.compose(L_hw, upsampler.rows(band.top, L_hw), raster.bits)
             writer.write(rgb_hwc if band.extras is None else np.concatenate([rgb_hwc, band.extras], axis=2))
             del band, L_hw, rgb_hwc  # or they would be held while the next are made
         return writer.finish()
@@ -193,7 +210,7 @@ class _Reduction:
 
     def add(self, band: Band) -> None:
         planes: Pixels = band.pixels[None] if band.pixels.ndim == 2 else band.pixels.transpose(2, 0, 1)
-        planes_1chw = torch.from_numpy(np.ascontiguousarray(planes))[None].float()
+        planes_1chw = torch.from_numpy(planes.astype(np.float32, order="C"))[None]
         if planes.dtype == np.uint8:
             planes_1chw.mul_(257)
         rows = planes_1chw.shape[2]
@@ -215,24 +232,6 @@ class _Reduction:
         mean_chw = self._sum_chw / self._weight_h[None, :, None]
         planes = mean_chw.add_(0.5).clamp_(0, 65535).numpy().astype(np.uint16)
         return planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
-
-
-class _Chroma:
-    """Chroma at a page's size, some rows at a time: bilinear."""
-
-    def __init__(self, ab_2hw: npt.NDArray[np.float32], height: int, width: int) -> None:
-        low = torch.from_numpy(np.ascontiguousarray(ab_2hw, np.float32))
-        self._height = height
-        self._wide_2hw = F.interpolate(low[None], size=(low.shape[1], width), mode="bilinear")[0]
-
-    def rows(self, top: int, bottom: int) -> npt.NDArray[np.float32]:
-        """ab (2, bottom − top, width)."""
-        low = self._wide_2hw.shape[1]
-        place = ((torch.arange(top, bottom) + 0.5) * (low / self._height) - 0.5).clamp(0, low - 1)
-        above = place.long()
-        below = (above + 1).clamp_max(low - 1)
-        part = (place - above)[None, :, None]
-        return torch.lerp(self._wide_2hw[:, above], self._wide_2hw[:, below], part).numpy()
 
 
 def _images(
@@ -264,11 +263,3 @@ def _page(source: Source, picture: _Picture) -> Page:
         with source.opened():
             orientation = int(source.numbers(tag)[0])
     return Page(width=raster.width, height=raster.height, bits=raster.bits, orientation=orientation if 1 <= orientation <= 8 else 1)
-
-
-def _with_provenance(xmp: bytes | None, note: Note) -> bytes | None:
-    try:
-        from colorize.imaging.metadata import provenance_xmp  # type: ignore[import-not-found]
-    except ImportError:
-        return xmp
-    return bytes(provenance_xmp(xmp, note))

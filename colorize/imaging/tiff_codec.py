@@ -67,7 +67,8 @@ def decode(data: bytes, raster: Raster, order: Order, rows: int, width: int) -> 
         if raster.compression == JPEG:
             return _decode_jpeg(data, raster, rows, width)
         if raster.compression in CCITT:
-            return _decode_ccitt(in_order(data, raster), raster, rows, width)[..., None] * np.uint8(255)
+            pixels = _decode_ccitt(in_order(data, raster), raster, rows, width)
+            return np.multiply(pixels, np.uint8(255), out=pixels)[..., None]
     return unpack(decompress(data, raster, rows, width), raster, order, rows, width)
 
 

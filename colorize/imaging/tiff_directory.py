@@ -195,8 +195,10 @@ class _Reader:
         chain = self._chain(self._first, follow=True, above=frozenset(), limit=MAX_PAGES)
         return Structure(self._big, chain, self._claimed)
 
-    def _chain(self, offset: int, follow: bool, above: frozenset[int], limit: int = MAX_DIRECTORIES) -> tuple[Directory, ...]:
-        """The directory at this offset and, with `follow`, those that it leads to."""
+    def _chain(
+        self, offset: int, follow: bool, above: frozenset[int], known: frozenset[int] = frozenset(), limit: int = MAX_DIRECTORIES
+    ) -> tuple[Directory, ...]:
+        """The directory at this offset and, with `follow`, those that it leads to, up to one that is `known`."""
         directories: list[Directory] = []
         seen: set[int] = set(above)
         while offset:
@@ -207,7 +209,7 @@ class _Reader:
             seen.add(offset)
             directory, offset = self._directory(offset, above | {offset})
             directories.append(directory)
-            if not follow:
+            if not follow or offset in known:
                 break
         return tuple(directories)
 
@@ -245,8 +247,10 @@ class _Reader:
         if tag.count > MAX_PAGES:
             raise self._source.damaged(f"tag {tag.code} points to {tag.count} directories")
         children: list[Directory] = []
-        for offset in self._source.numbers(tag).tolist():
+        offsets = self._source.numbers(tag).tolist()
+        for offset in offsets:
             if offset == 0:
                 raise self._source.damaged(f"tag {tag.code} points to a directory at byte 0")
-            children += self._chain(offset, follow=tag.code == SUB_IMAGES, above=above)
+            # pages below a page are listed, or linked as pages are, or both
+            children += self._chain(offset, follow=tag.code == SUB_IMAGES, above=above, known=frozenset(offsets))
         return Tag(tag.code, tag.type, tag.count, tag.offset, tuple(children))

@@ -264,7 +264,8 @@ class _Tags:
         expected = -(-height // rows) * across * planes
         row_bytes = ((tile[1] if tile else width) * pixel_bits + 7) // 8
         is_whole = compression not in (NONE, DEFLATE, OLD_DEFLATE) or tile is not None
-        if expected > MAX_SEGMENTS or (is_whole and rows * max(row_bytes, pixel_bits // 8) * across > MAX_SEGMENT_BYTES):
+        decoded = rows * across * (tile[1] if tile else width) * planes * max(1, pixel_bits // 8)
+        if expected > MAX_SEGMENTS or (is_whole and decoded > MAX_SEGMENT_BYTES):
             limit = MAX_SEGMENT_BYTES >> 20
             raise self._refused(
                 f"has {expected} strips or tiles of {rows} rows; at most {limit} MiB are decoded at once: rewrite it in strips"
