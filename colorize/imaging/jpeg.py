@@ -40,12 +40,13 @@ from colorize.errors import PictureError
 from colorize.imaging.jpeg_chroma import chroma_table, encode_plane
 from colorize.imaging.jpeg_luma import luma_of
 from colorize.imaging.jpeg_stream import SOF_PROGRESSIVE, JpegStream, read_stream
-from colorize.imaging.picture import JPEG_QUALITY
+from colorize.imaging.metadata import stamp_jpeg
 from colorize.imaging.scan import Note, Page, Scan
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.upsample import ChromaUpsampler
 
 STRIP_PIXELS = 1 << 17
+REPAINTED_QUALITY = 95
 
 OVERSIZE = 2
 """Lightness and chroma are decoded at this many times the size that is asked, at least, and shrunk in lightness, not in luma."""
@@ -90,8 +91,7 @@ class JpegScan(Scan):
     def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
         (ab_of_page,) = ab_2hw
         data = (self._grafted(ab_of_page) if self.is_lossless else self._repainted(ab_of_page)).encoded()
-        # The last step: what the file says of its colours, and its profile.
-        target.write(data)
+        target.write(stamp_jpeg(data, note, self._space.output_profile, self.name))
 
     def _grafted(self, ab_2hw: npt.NDArray[np.float32]) -> JpegStream:
         """The luma as it is, and new chroma."""
@@ -135,7 +135,7 @@ class JpegScan(Scan):
             L_nw = L_hw[top : top + rows]
             colored_hwc[top : top + rows] = self._space.compose(L_nw, upsampler.rows(top, L_nw), bits=8)
         buffer = BytesIO()
-        Image.fromarray(colored_hwc).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        Image.fromarray(colored_hwc).save(buffer, "JPEG", quality=REPAINTED_QUALITY, subsampling=0)
         return replace(read_stream(buffer.getvalue(), self.name), metadata=self._stream.metadata).with_transform(1)
 
     def _half_luma(self) -> npt.NDArray[np.uint8]:
