@@ -29,7 +29,7 @@ from torch import Tensor
 
 from colorize import cluster
 from colorize.imaging.colorspace import compose
-from colorize.imaging.picture import write_whole
+from colorize.imaging.files import write_whole
 from colorize.imaging.sheet import contact_sheet
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from colorize import cluster
-from colorize.imaging.picture import write_whole
+from colorize.imaging.files import write_whole
 from colorize.train.run import hardware
 
 NAMES = ("lab", "train")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from colorize.imaging.picture import write_whole
+from colorize.imaging.files import write_whole
 from jobs.pages import cards, commands, pictures
 
 DOCS = Path(__file__).parent.parent / "docs"

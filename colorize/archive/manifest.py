@@ -15,7 +15,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from colorize.imaging.picture import write_whole
+from colorize.imaging.files import write_whole
 
 FOLDER = Path("_colorize")
 """Where a run keeps its own files, below the target."""

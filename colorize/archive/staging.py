@@ -21,7 +21,7 @@ from pathlib import Path
 
 from colorize.archive.manifest import FOLDER, Row
 from colorize.errors import ArchiveError, PictureError
-from colorize.imaging.picture import write_whole
+from colorize.imaging.files import write_whole
 
 
 class Staging:

@@ -38,7 +38,7 @@ def evaluate(
     from colorize.data.sources import parse_source
     from colorize.evaluation import evaluate as score
     from colorize.evaluation import examples, sheet_png
-    from colorize.imaging.picture import write_whole
+    from colorize.imaging.files import write_whole
     from colorize.model.colormodel import load_model
     from colorize.model.palette import DecodeSettings
 

@@ -23,8 +23,8 @@ def restore(
     from colorize.errors import PictureError
     from colorize.imaging.files import write_whole
     from colorize.imaging.formats import open_scan
-    from colorize.imaging.jpeg import JpegScan
-    from colorize.imaging.jpeg_luma import restore_jpeg
+    from colorize.imaging.formats.jpeg import JpegScan
+    from colorize.imaging.formats.jpeg_luma import restore_jpeg
 
     if os.path.lexists(output):
         raise PictureError(f"{output}: is there already, and nothing is overwritten: give another name")

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from colorize.demo.chart import Baseline, line_chart
 from colorize.demo.embed import jpeg_uris, png_uri
-from colorize.imaging.picture import write_whole
+from colorize.imaging.files import write_whole
 
 PAGE_BYTES = 8_000_000
 """The archive's pictures are scaled down until the page is no larger."""

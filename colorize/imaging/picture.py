@@ -1,4 +1,6 @@
-"""Picture files: JPEG and PNG of 8 bits in, the same format out with its metadata, and files written whole or not at all.
+"""Pixels of JPEG and PNG files of 8 bits, for whoever looks at colours as they are: training data and reports.
+
+What is to be coloured is a `Scan`, of any format; see `colorize.imaging.formats`.
 
 Knows nothing of colour beyond the lightness it asks of `colorspace`. A file is recognised by its content, never by its name, and
 its header is judged before a pixel is decoded. Pillow's two plugins are called directly: `Image.open` would answer a large scan
@@ -20,20 +22,15 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from colorize.errors import PictureError
-from colorize.imaging.colorspace import STRIP_PIXELS, lightness_of_grey, rgb_to_lab
-from colorize.imaging.files import reason_of, write_whole
-from colorize.imaging.guard import MAX_PIXELS, check_size, damage, one_line
-from colorize.imaging.png import SIGNATURE as PNG_SIGNATURE
-from colorize.imaging.png import png_chunks
-
-JPEG_QUALITY = 95
-__all__ = ["JPEG_QUALITY", "MAX_PIXELS", "Picture", "encode_picture", "read_picture", "write_whole"]
+from colorize.imaging.files import reason_of
+from colorize.imaging.formats.png import SIGNATURE as PNG_SIGNATURE
+from colorize.imaging.formats.png import png_chunks
+from colorize.imaging.guard import check_size, damage, one_line
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _OTHER_FORMATS = (
@@ -65,7 +62,6 @@ class Picture:
     name: str
     """What messages call it: the path, or the name that came with the bytes."""
     format: Literal["JPEG", "PNG"]
-    """The file's format, in which `encode_picture` writes."""
     pixels: npt.NDArray[np.uint8]
     """Grey (h, w) or RGB (h, w, 3); palettes and 1, 2 or 4 bits are expanded."""
     alpha: npt.NDArray[np.uint8] | None
@@ -91,17 +87,6 @@ class Picture:
     def width(self) -> int:
         return int(self.pixels.shape[1])
 
-    def lightness_hw(self) -> npt.NDArray[np.float32]:
-        """The lightness L (h, w), 0…100: a look-up for grey, LAB for colour and sepia, in strips that keep memory to the result."""
-        if self.pixels.ndim == 2:
-            return lightness_of_grey(self.pixels)
-        L_hw = np.empty((self.height, self.width), dtype=np.float32)
-        rows = max(1, STRIP_PIXELS // self.width)
-        for top in range(0, self.height, rows):
-            rgb_3hw = np.array(self.pixels[top : top + rows].transpose(2, 0, 1), order="C")  # a copy: pixels may be read-only
-            L_hw[top : top + rows] = rgb_to_lab(torch.from_numpy(rgb_3hw)[None])[0, 0].numpy()
-        return L_hw
-
 
 def read_picture(source: Path | bytes, *, name: str | None = None) -> Picture:
     """Read a JPEG or PNG of 8 bits from a file or from its bytes; `name` is what messages call it (a path names itself).
@@ -113,34 +98,6 @@ def read_picture(source: Path | bytes, *, name: str | None = None) -> Picture:
     data = _read_file(source, name) if isinstance(source, Path) else source
     kind = _format_of(data, name)
     return _read_jpeg(data, name) if kind == "JPEG" else _read_png(data, name)
-
-
-def encode_picture(picture: Picture, rgb_hwc: npt.NDArray[np.uint8]) -> bytes:
-    """The file of `picture`, with RGB (h, w, 3) for pixels; format, EXIF, resolution, RGB profile and alpha stay.
-
-    JPEG is written at quality 95 without chroma subsampling (4:4:4).
-    Raises PictureError when the format cannot hold the picture's metadata.
-    """
-    assert rgb_hwc.dtype == np.uint8, f"RGB must be uint8, not {rgb_hwc.dtype}"
-    assert rgb_hwc.shape == (picture.height, picture.width, 3), f"{rgb_hwc.shape} RGB for {picture.height}×{picture.width} pixels"
-    options: dict[str, object] = {}
-    if picture.format == "JPEG":
-        options |= {"quality": JPEG_QUALITY, "subsampling": 0}
-    if picture.exif is not None:
-        options["exif"] = picture.exif
-    if picture.icc_profile is not None and picture.icc_profile[16:20] == b"RGB ":
-        options["icc_profile"] = picture.icc_profile
-    if picture.dpi is not None:
-        options["dpi"] = picture.dpi
-    if picture.alpha is not None:
-        rgb_hwc = np.dstack([rgb_hwc, picture.alpha])
-
-    buffer = BytesIO()
-    try:
-        Image.fromarray(rgb_hwc).save(buffer, picture.format, **options)
-    except (OSError, ValueError, struct.error) as error:
-        raise PictureError(f"{picture.name}: cannot be written as {picture.format}: {one_line(str(error))}") from error
-    return buffer.getvalue()
 
 
 class _JpegFile(JpegImageFile):
@@ -267,4 +224,3 @@ def _read_file(path: Path, name: str) -> bytes:
         if isinstance(error, PictureError):
             raise
         raise PictureError(f"{name}: cannot be read: {reason_of(error)}") from error
-

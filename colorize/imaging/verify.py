@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from colorize.errors import PictureError
-from colorize.imaging.jpeg import JpegScan
-from colorize.imaging.jpeg_luma import luma_identical
+from colorize.imaging.formats.jpeg import JpegScan
+from colorize.imaging.formats.jpeg_luma import luma_identical
 from colorize.imaging.scan import Scan
 
 LARGEST_ERROR = {8: 1 / 255, 16: 2 / 65535}

@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+import torch.nn.functional as F
 from PIL import Image
 
-from colorize.imaging.graft import stretch
 from colorize.imaging.mark import marked
 from colorize.imaging.scan import Note, Scan
 from colorize.model.card import ModelCard
@@ -67,7 +67,8 @@ def note_of(card: ModelCard, settings: DecodeSettings) -> Note:
 
 def confidence_png(prediction: Prediction, height: int, width: int) -> bytes:
     """The confidence map of an upright page as a grey PNG of height×width pixels: white is certain."""
-    map_hw = np.round(stretch(prediction.confidence_hw * 255, height, width)).astype(np.uint8)
+    map_11hw = F.interpolate(255 * prediction.confidence_hw[None, None].float(), size=(height, width), mode="bilinear")
+    map_hw = map_11hw[0, 0].round().byte().numpy()
     buffer = BytesIO()
     Image.fromarray(map_hw).save(buffer, "PNG")
     return buffer.getvalue()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from colorize.errors import ModelError
-from colorize.imaging.picture import write_whole
+from colorize.imaging.files import write_whole
 from colorize.model.card import ModelCard, read_card, resolve
 from colorize.model.palette import Palette, VividnessDial
 from colorize.model.unet import UNet, UNetConfig

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from colorize.errors import PictureError
-from colorize.imaging.picture import MAX_PIXELS
+from colorize.imaging.guard import MAX_PIXELS
 from colorize.model.card import DEFAULT_VIVIDNESS, ModelCard
 from colorize.model.coloring import note_of
 from colorize.model.palette import DecodeSettings

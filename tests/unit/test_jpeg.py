@@ -19,9 +19,9 @@ from PIL import Image, ImageCms
 
 from colorize.errors import PictureError
 from colorize.imaging.colorspace import lightness_of_grey, rgb_to_lab
-from colorize.imaging.jpeg import JpegScan
-from colorize.imaging.jpeg_luma import luma_identical, restore_jpeg
-from colorize.imaging.jpeg_stream import MAX_SCANS, read_stream
+from colorize.imaging.formats.jpeg import JpegScan
+from colorize.imaging.formats.jpeg_luma import luma_identical, restore_jpeg
+from colorize.imaging.formats.jpeg_stream import MAX_SCANS, read_stream
 from tests.pictures import encoded, grey_scene, jpeg_claiming, rgb_scene
 
 DATA = Path(os.environ.get("COLORIZE_TEST_DATA", "../shared/data"))
@@ -361,13 +361,13 @@ def test_cmyk_is_refused() -> None:
 def test_a_luma_smaller_than_its_chroma_is_refused() -> None:
     stream = read_stream(COLOR, "x")
     planes = (stream.components[0], replace(stream.components[1], across=2), stream.components[2])
-    with pytest.raises(PictureError, match="stored smaller than its chroma|damaged"):
+    with pytest.raises(PictureError, match=r"stored smaller than its chroma|damaged"):
         colored(replace(stream, components=planes).encoded())
 
 
 def test_a_progressive_file_without_its_last_scans_is_refused() -> None:
     stream = read_stream(source(48, 64, "grey", progressive=True), "x")
-    with pytest.raises(PictureError, match="its last scans are missing$"):
+    with pytest.raises(PictureError, match=r"its last scans are missing$"):
         JpegScan(replace(stream, scans=stream.scans[:-1]).encoded(), "x")
 
 
@@ -378,9 +378,9 @@ def test_endless_scans_are_refused() -> None:
 
 
 def test_what_cannot_be_restored() -> None:
-    with pytest.raises(PictureError, match="^x: is grey already$"):
+    with pytest.raises(PictureError, match=r"^x: is grey already$"):
         restore_jpeg(GREY, "x")
-    with pytest.raises(PictureError, match="^x: is a truncated or damaged JPEG"):
+    with pytest.raises(PictureError, match=r"^x: is a truncated or damaged JPEG"):
         restore_jpeg(b"", "x")
 
 

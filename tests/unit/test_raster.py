@@ -21,9 +21,9 @@ from PIL import Image
 
 from colorize.errors import PictureError
 from colorize.imaging.colorspace import lightness_of_grey
+from colorize.imaging.formats.raster import RasterFile, RasterScan
 from colorize.imaging.metadata import read_note
 from colorize.imaging.profile import make_profile, parametric_curve
-from colorize.imaging.raster import RasterFile, RasterScan
 from colorize.imaging.scan import Note
 from colorize.imaging.space import SRGB_PROFILE, RgbSpace
 from colorize.imaging.xmp import note_of
@@ -484,7 +484,7 @@ def test_heif_keeps_what_it_holds() -> None:
 
 
 def test_heif_without_its_extra_names_it() -> None:
-    code = "import sys; sys.modules['pillow_heif'] = None\nfrom colorize.imaging.raster import RasterScan\n"
+    code = "import sys; sys.modules['pillow_heif'] = None\nfrom colorize.imaging.formats.raster import RasterScan\n"
     code += "try: RasterScan(sys.stdin.buffer.read(), 'x.heic')\nexcept ValueError as error: print(error)"
     done = subprocess.run(
         [sys.executable, "-c", code], input=LOSSY["HEIF"], capture_output=True, check=True, env=dict(os.environ, PYTHONPATH=str(Path.cwd()))

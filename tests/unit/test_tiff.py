@@ -21,11 +21,11 @@ from PIL import Image, ImageCms, TiffImagePlugin
 from skimage.color import rgb2lab
 
 from colorize.errors import PictureError
+from colorize.imaging.formats.tiff import TiffScan
+from colorize.imaging.formats.tiff_codec import CodecError, decode, inflate
+from colorize.imaging.formats.tiff_directory import MAX_PAGES, Source, read_structure
 from colorize.imaging.scan import Note
 from colorize.imaging.space import RgbSpace
-from colorize.imaging.tiff import TiffScan
-from colorize.imaging.tiff_codec import CodecError, decode, inflate
-from colorize.imaging.tiff_directory import MAX_PAGES, Source, read_structure
 from tests.pictures import grey_scene, rgb_scene
 
 HEIGHT, WIDTH = 75, 101
@@ -513,7 +513,7 @@ class _Sparse:
 
 
 def test_a_result_above_four_gigabytes_becomes_bigtiff() -> None:
-    from colorize.imaging.tiff_target import NewDirectory, NewTag, Target
+    from colorize.imaging.formats.tiff_target import NewDirectory, NewTag, Target
 
     source = Source(BytesIO(tiff(GREY)), "x")
     for size, expected in ((4 << 30, b"II+\0"), (1 << 20, b"II*\0")):
@@ -747,7 +747,7 @@ import resource, sys, tempfile
 from pathlib import Path
 import numpy as np, torch, ray.data
 torch.set_num_threads(1)
-from colorize.imaging.tiff import TiffScan
+from colorize.imaging.formats.tiff import TiffScan
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 scan = TiffScan(Path(sys.argv[1]), "x")
 scan.lightness(0, 384, 512)

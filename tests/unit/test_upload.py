@@ -8,7 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from colorize.imaging.picture import MAX_PIXELS, read_picture
+from colorize.imaging.guard import MAX_PIXELS
+from colorize.imaging.picture import read_picture
 from colorize.serve.config import ServeConfig
 from colorize.serve.upload import PixelBudget, Refusal, claimed_pixels, is_supported, read_body
 from tests.pictures import encoded, grey_scene, jpeg_claiming, png_header, rgb_scene

@@ -37,9 +37,9 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from colorize.errors import PictureError
-from colorize.imaging.jpeg_chroma import chroma_table, encode_plane
-from colorize.imaging.jpeg_luma import luma_of
-from colorize.imaging.jpeg_stream import SOF_PROGRESSIVE, JpegStream, read_stream
+from colorize.imaging.formats.jpeg_chroma import chroma_table, encode_plane
+from colorize.imaging.formats.jpeg_luma import luma_of
+from colorize.imaging.formats.jpeg_stream import SOF_PROGRESSIVE, JpegStream, read_stream
 from colorize.imaging.metadata import stamp_jpeg
 from colorize.imaging.scan import Note, Page, Scan
 from colorize.imaging.space import RgbSpace

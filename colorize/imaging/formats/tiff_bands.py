@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from colorize.imaging.tiff_codec import CodecError, Pixels, decode, decompress, encode, in_order, inflate, unpack
-from colorize.imaging.tiff_directory import Order, Source
-from colorize.imaging.tiff_raster import CCITT, DEFLATE, JPEG, NONE, OLD_DEFLATE, RGB, WHITE_IS_ZERO, Raster
-from colorize.imaging.tiff_target import NewTag, Target
+from colorize.imaging.formats.tiff_codec import CodecError, Pixels, decode, decompress, encode, in_order, inflate, unpack
+from colorize.imaging.formats.tiff_directory import Order, Source
+from colorize.imaging.formats.tiff_raster import CCITT, DEFLATE, JPEG, NONE, OLD_DEFLATE, RGB, WHITE_IS_ZERO, Raster
+from colorize.imaging.formats.tiff_target import NewTag, Target
 
 BAND_PIXELS = 1 << 20
 LARGE_STRIP = 8 << 20

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from colorize.errors import PictureError
-from colorize.imaging.picture import MAX_PIXELS
-from colorize.imaging.tiff_directory import Directory, Source
+from colorize.imaging.formats.tiff_directory import Directory, Source
+from colorize.imaging.guard import MAX_PIXELS
 
 MAX_SIDE = 1_000_000
 MAX_SEGMENTS = 4_000_000

@@ -19,17 +19,17 @@ import numpy.typing as npt
 from PIL import Image
 
 from colorize.errors import PictureError
-from colorize.imaging.bmp import BmpFile
+from colorize.imaging.formats.bmp import BmpFile
+from colorize.imaging.formats.heif import HeifFile
+from colorize.imaging.formats.jpeg2000 import Jpeg2000File
+from colorize.imaging.formats.netpbm import NetpbmFile
+from colorize.imaging.formats.png import PngFile
+from colorize.imaging.formats.webp import WebpFile
 from colorize.imaging.guard import damage, one_line
-from colorize.imaging.heif import HeifFile
-from colorize.imaging.jpeg2000 import Jpeg2000File
 from colorize.imaging.metadata import Metadata
-from colorize.imaging.netpbm import NetpbmFile
-from colorize.imaging.png import PngFile
 from colorize.imaging.scan import Note, Page, Scan
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.upsample import ChromaUpsampler
-from colorize.imaging.webp import WebpFile
 
 STRIP_PIXELS = 1 << 18
 
@@ -134,6 +134,8 @@ class RasterScan(Scan):
                 if file.width <= 0 or file.height <= 0:
                     raise PictureError(f"{self.name}: is a damaged picture: by its header it has {file.width}×{file.height} pixels")
                 return file
+        if all(byte >= 32 or byte in b"\t\n\r\f" for byte in data[:512]):
+            raise PictureError(f"{self.name}: is text, not a picture")
         raise PictureError(f"{self.name}: is no picture of a known format")
 
     def _planes(self, page: int, height: int, width: int) -> npt.NDArray[np.float32]:
@@ -159,9 +161,7 @@ def _colored(pixels: Pixels, ab_2hw: npt.NDArray[np.float32], space: RgbSpace, b
     return rgb_hwc
 
 
-def _shrunk(
-    pixels: Pixels, measure: Callable[[Pixels], npt.NDArray[np.float32]], height: int, width: int
-) -> npt.NDArray[np.float32]:
+def _shrunk(pixels: Pixels, measure: Callable[[Pixels], npt.NDArray[np.float32]], height: int, width: int) -> npt.NDArray[np.float32]:
     """What `measure` makes of the pixels, L (h, w) or LAB (3, h, w), as (1 or 3, height, width), antialiased."""
     full_height, full_width = pixels.shape[:2]
     down, across = max(1, full_height // (2 * height)), max(1, full_width // (2 * width))

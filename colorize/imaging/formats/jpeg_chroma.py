@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from colorize.imaging.jpeg_stream import Component, EntropyScan, read_stream
+from colorize.imaging.formats.jpeg_stream import Component, EntropyScan, read_stream
 from colorize.imaging.space import RgbSpace
 
 CHROMA_QUALITY = 90

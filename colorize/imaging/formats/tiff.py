@@ -29,13 +29,13 @@ import torch
 import torch.nn.functional as F
 
 from colorize.errors import PictureError
+from colorize.imaging.formats.tiff_bands import Band, BandWriter, read_bands
+from colorize.imaging.formats.tiff_codec import Pixels
+from colorize.imaging.formats.tiff_directory import MAX_PAGES, SUB_IMAGES, Directory, Source, Tag, check_claim, read_structure
+from colorize.imaging.formats.tiff_raster import MASK, RGB, Raster, read_raster
+from colorize.imaging.formats.tiff_target import NewDirectory, NewTag, Target, copied_tag
 from colorize.imaging.scan import Note, Page, Scan
 from colorize.imaging.space import RgbSpace
-from colorize.imaging.tiff_bands import Band, BandWriter, read_bands
-from colorize.imaging.tiff_codec import Pixels
-from colorize.imaging.tiff_directory import MAX_PAGES, SUB_IMAGES, Directory, Source, Tag, check_claim, read_structure
-from colorize.imaging.tiff_raster import MASK, RGB, Raster, read_raster
-from colorize.imaging.tiff_target import NewDirectory, NewTag, Target, copied_tag
 from colorize.imaging.upsample import ChromaUpsampler
 from colorize.imaging.xmp import provenance_xmp
 

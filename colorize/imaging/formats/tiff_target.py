@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from colorize.imaging.tiff_directory import NUMBER_TYPES, TYPE_SIZES, Directory, Source, Tag
+from colorize.imaging.formats.tiff_directory import NUMBER_TYPES, TYPE_SIZES, Directory, Source, Tag
 
 _COPIED_AT_ONCE = 1 << 20
 

@@ -1,6 +1,6 @@
 """The luma of a JPEG: taken out of a file without a change to a coefficient, compared, and given back as a grey JPEG.
 
-Knows nothing of chroma. A luma that has scans of its own (grey files, and what `colorize.imaging.jpeg` writes) is copied as entropy-coded
+Knows nothing of chroma. A luma that has scans of its own (grey files, and what `jpeg` writes) is copied as entropy-coded
 bytes, which nothing parses. A luma interleaved with chroma is decoded to coefficients and encoded anew by libjpeg-turbo, through
 jpeglib: 8 ns a pixel to read, 12 to write with optimised Huffman tables, always sequential.
 
@@ -26,7 +26,7 @@ import numpy.typing as npt
 from jpeglib._bind import CJpegLib  # type: ignore[import-untyped]
 
 from colorize.errors import PictureError
-from colorize.imaging.jpeg_stream import JpegStream, is_icc, read_stream
+from colorize.imaging.formats.jpeg_stream import JpegStream, is_icc, read_stream
 
 _LIBRARY = "turbo210"  # twice as fast as jpeglib's default, 6b
 _OPTIMIZE_CODING = 1 << 6

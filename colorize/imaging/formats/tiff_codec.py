@@ -26,8 +26,8 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from colorize.imaging.tiff_directory import Order
-from colorize.imaging.tiff_raster import (
+from colorize.imaging.formats.tiff_directory import Order
+from colorize.imaging.formats.tiff_raster import (
     BLACK_IS_ZERO,
     CCITT,
     CCITT_3,

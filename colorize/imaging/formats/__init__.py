@@ -9,10 +9,10 @@ from typing import BinaryIO
 
 from colorize.errors import PictureError
 from colorize.imaging.files import reason_of
-from colorize.imaging.jpeg import JpegScan
-from colorize.imaging.raster import RasterScan
+from colorize.imaging.formats.jpeg import JpegScan
+from colorize.imaging.formats.raster import RasterScan
+from colorize.imaging.formats.tiff import TiffScan
 from colorize.imaging.scan import Scan
-from colorize.imaging.tiff import TiffScan
 
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG_SIGNATURE = b"\xff\xd8\xff"

@@ -17,7 +17,7 @@ import struct
 from dataclasses import dataclass, replace
 
 from colorize.errors import PictureError
-from colorize.imaging.picture import MAX_PIXELS
+from colorize.imaging.guard import MAX_PIXELS
 
 MAX_SCANS = 128
 """Of a file: usual progressive ones have 6 to 14; each makes a decoder pass over the whole picture."""

@@ -1,0 +1,69 @@
+"""Files written whole or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from colorize.errors import PictureError
+from colorize.imaging.files import write_whole, writing_whole
+
+
+def test_write_whole_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "out.jpg"
+    write_whole(path, b"first")
+    write_whole(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [path]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_write_whole_takes_the_longest_names(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 251 + ".jpg")
+    write_whole(path, b"data")
+    assert path.read_bytes() == b"data"
+
+
+def test_write_whole_names_what_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"kept")
+    cases = {
+        tmp_path / "folder": "is a directory",
+        tmp_path / "nowhere" / "x.jpg": "no such file or directory",
+        tmp_path / "file" / "x.jpg": "not a directory",
+    }
+    for path, reason in cases.items():
+        with pytest.raises(PictureError) as caught:
+            write_whole(path, b"data")
+        assert str(caught.value) == f"{path}: cannot be written: {reason}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert (tmp_path / "file").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("error", [PictureError("scan.tif: is damaged"), KeyboardInterrupt(), ZeroDivisionError()])
+def test_a_block_that_fails_leaves_what_was_there_and_its_error(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "out.tif"
+    path.write_bytes(b"kept")
+
+    def fail() -> None:
+        with writing_whole(path) as file:
+            file.write(b"half of")
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        fail()
+    assert caught.value is error
+    assert path.read_bytes() == b"kept"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_can_be_read_back_while_it_is_written(tmp_path: Path) -> None:
+    with writing_whole(tmp_path / "out.tif") as file:
+        file.write(b"0123456789")
+        file.seek(2)
+        assert file.read(3) == b"234"
+        file.seek(0)
+        file.write(b"ab")
+    assert (tmp_path / "out.tif").read_bytes() == b"ab23456789"
