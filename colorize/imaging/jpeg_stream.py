@@ -237,8 +237,9 @@ class _Reader:
 
     def _segment(self, kind: int, content: bytes) -> None:
         if APP0 <= kind <= APP0 + 15 or kind == COM:
-            if kind == APP0 and content.startswith(b"JFIF\0") and len(content) < 14:
-                raise self._damage("its JFIF segment is too short")
+            for owner, name, size in ((APP0, b"JFIF", 14), (APP14, b"Adobe", 12)):
+                if kind == owner and content.startswith(name) and len(content) < size:
+                    raise self._damage(f"its {name.decode()} segment is too short")  # Pillow opens no such file
             self._metadata.append((kind, content))
         elif kind == _DQT:
             while content:

@@ -358,6 +358,12 @@ def test_a_marker_that_cannot_be_is_refused(marker: int) -> None:
         JpegScan(GREY[:place] + bytes([0xFF, marker]) + b"\0\x04ab" + GREY[place:], "x")
 
 
+@pytest.mark.parametrize("segment", [(0xE0, b"JFIF"), (0xE0, b"JFIF\0\1\1"), (0xEE, b"Adobe\0\x64")])
+def test_a_short_segment_that_decoders_stumble_over_is_refused(segment: tuple[int, bytes]) -> None:
+    with pytest.raises(PictureError, match="damaged JPEG: its (JFIF|Adobe) segment is too short"):
+        JpegScan(with_segments(GREY, segment), "x")
+
+
 def test_cmyk_is_refused() -> None:
     buffer = BytesIO()
     Image.new("CMYK", (9, 9)).save(buffer, "JPEG")
