@@ -360,7 +360,7 @@ def test_a_marker_that_cannot_be_is_refused(marker: int) -> None:
 
 @pytest.mark.parametrize("segment", [(0xE0, b"JFIF"), (0xE0, b"JFIF\0\1\1"), (0xEE, b"Adobe\0\x64")])
 def test_a_short_segment_that_decoders_stumble_over_is_refused(segment: tuple[int, bytes]) -> None:
-    with pytest.raises(PictureError, match="damaged JPEG: its (JFIF|Adobe) segment is too short"):
+    with pytest.raises(PictureError, match=r"damaged JPEG: its (JFIF|Adobe) segment is too short"):
         JpegScan(with_segments(GREY, segment), "x")
 
 
