@@ -79,6 +79,11 @@ class RgbSpace:
             self.output_profile = make_profile(SRGB.xyz_from_rgb, profile.trc, "Grey curve, primaries of sRGB")
         self.encoding = _encoding(self.output_profile)
 
+    @property
+    def is_converted(self) -> bool:
+        """Whether the profile is one of look-up tables, so that pixels are taken to sRGB and stay there."""
+        return self._converted is not None
+
     def lightness(self, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
         """L (h, w), 0…100, of grey (h, w) or RGB (h, w, 3) pixels of 8 or 16 bits."""
         if self._converted is not None:

@@ -351,6 +351,19 @@ def test_what_is_refused_by_its_header(data: bytes, words: str) -> None:
     assert str(caught.value).startswith(f"x.jpg: {words}")
 
 
+@pytest.mark.parametrize("marker", [0x01, 0x5A, 0xD8, 0xF0])
+def test_a_marker_that_cannot_be_is_refused(marker: int) -> None:
+    place = GREY.index(b"\xff\xda") + 100
+    with pytest.raises(PictureError, match=f"damaged JPEG: it has a marker {marker:02X}|inside a segment"):
+        JpegScan(GREY[:place] + bytes([0xFF, marker]) + b"\0\x04ab" + GREY[place:], "x")
+
+
+@pytest.mark.parametrize("segment", [(0xE0, b"JFIF"), (0xE0, b"JFIF\0\1\1"), (0xEE, b"Adobe\0\x64")])
+def test_a_short_segment_that_decoders_stumble_over_is_refused(segment: tuple[int, bytes]) -> None:
+    with pytest.raises(PictureError, match=r"damaged JPEG: its (JFIF|Adobe) segment is too short"):
+        JpegScan(with_segments(GREY, segment), "x")
+
+
 def test_cmyk_is_refused() -> None:
     buffer = BytesIO()
     Image.new("CMYK", (9, 9)).save(buffer, "JPEG")
@@ -361,8 +374,8 @@ def test_cmyk_is_refused() -> None:
 def test_a_luma_smaller_than_its_chroma_is_refused() -> None:
     stream = read_stream(COLOR, "x")
     planes = (stream.components[0], replace(stream.components[1], across=2), stream.components[2])
-    with pytest.raises(PictureError, match=r"stored smaller than its chroma|damaged"):
-        colored(replace(stream, components=planes).encoded())
+    with pytest.raises(PictureError, match=r"^x: is a JPEG whose luma is stored smaller"):
+        JpegScan(replace(stream, components=planes).encoded(), "x")
 
 
 def test_a_progressive_file_without_its_last_scans_is_refused() -> None:

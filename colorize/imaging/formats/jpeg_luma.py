@@ -35,16 +35,22 @@ _LARGEST_AC = 1023
 _LARGEST_DC_STEP = 2047
 
 
+def check_luma(stream: JpegStream, name: str) -> None:
+    """PictureError unless the luma is stored at the picture's full resolution."""
+    luma = stream.components[0]
+    if any(luma.across < other.across or luma.down < other.down for other in stream.components):
+        raise PictureError(f"{name}: is a JPEG whose luma is stored smaller than its chroma; save it anew with a picture editor")
+
+
 def luma_of(stream: JpegStream, name: str) -> JpegStream:
     """A grey JPEG of the luma of a grey or YCbCr one, with its coefficients and its quantization table, without metadata.
 
     Raises PictureError where the coefficients cannot be read.
     """
     assert not stream.is_rgb, "a JPEG of red, green and blue has no luma"
+    check_luma(stream, name)
     stream = stream.bare()
     luma = stream.components[0]
-    if any(luma.across < other.across or luma.down < other.down for other in stream.components):
-        raise PictureError(f"{name}: is a JPEG whose luma is stored smaller than its chroma; save it anew with a picture editor")
     scans = [scan for scan in stream.scans if any(number == luma.id for number, _ in scan.components)]
     if all(len(scan.components) == 1 for scan in scans):
         return replace(stream, components=(replace(luma, across=1, down=1),), scans=tuple(scans))

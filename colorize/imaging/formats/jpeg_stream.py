@@ -6,7 +6,7 @@ force at each. So scans can be taken out of one file and put into another one, a
 that do not stand already. Bytes after the end of the picture (other pictures, mostly) are left out, as are tables that no scan uses.
 
 Read as libjpeg reads: bytes between segments are skipped, a missing end marker is remembered (`has_end`) so that a decoder of the
-rewritten file still sees a cut file as cut. Reading 8 MB takes 3 ms.
+rewritten file still sees a cut file as cut. Reading 7 MB takes 4 ms, writing them 2.
 Source: ITU-T T.81, annex B.
 """
 
@@ -207,7 +207,9 @@ class _Reader:
             if kind == _EOI:
                 has_end = True
                 break
-            if kind == 0x01 or 0xD0 <= kind <= _SOI:  # markers without content, which mean nothing here
+            if kind < 0xC0 or kind == _SOI:  # inside a scan: a decoder may go on behind it, and lose the place
+                raise self._damage(f"it has a marker {kind:02X}")
+            if 0xD0 <= kind < _SOI:  # restart markers without a scan, which mean nothing
                 continue
             if kind in _REFUSED:
                 raise PictureError(f"{self._name}: is {_REFUSED[kind]}, which cannot be read; convert it to a usual JPEG first")
@@ -235,8 +237,9 @@ class _Reader:
 
     def _segment(self, kind: int, content: bytes) -> None:
         if APP0 <= kind <= APP0 + 15 or kind == COM:
-            if kind == APP0 and content.startswith(b"JFIF\0") and len(content) < 14:
-                raise self._damage("its JFIF segment is too short")
+            for owner, name, size in ((APP0, b"JFIF", 14), (APP14, b"Adobe", 12)):
+                if kind == owner and content.startswith(name) and len(content) < size:
+                    raise self._damage(f"its {name.decode()} segment is too short")  # Pillow opens no such file
             self._metadata.append((kind, content))
         elif kind == _DQT:
             while content:
