@@ -42,7 +42,7 @@ from colorize.errors import PictureError
 from colorize.imaging.formats.jpeg_chroma import chroma_table, encode_plane
 from colorize.imaging.formats.jpeg_luma import check_luma, luma_of
 from colorize.imaging.formats.jpeg_stream import SOF_PROGRESSIVE, JpegStream, read_stream
-from colorize.imaging.metadata import stamp_jpeg
+from colorize.imaging.metadata import orientation_of, stamp_jpeg
 from colorize.imaging.scan import Note, Page, Scan
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.upsample import ChromaUpsampler
@@ -54,7 +54,6 @@ OVERSIZE = 2
 """Lightness and chroma are decoded at this many times the size that is asked, at least, and shrunk in lightness, not in luma."""
 
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error)
-_ORIENTATION, _SHORT = 0x0112, 3
 
 
 class JpegScan(Scan):
@@ -71,7 +70,7 @@ class JpegScan(Scan):
         self._space = RgbSpace(self._stream.icc_profile, name)
         self._profile = _profile(self._stream.icc_profile, self._space, name)
         stream = self._stream
-        self.pages = (Page(width=stream.width, height=stream.height, bits=8, orientation=_orientation(stream.exif)),)
+        self.pages = (Page(width=stream.width, height=stream.height, bits=8, orientation=orientation_of(stream.exif)),)
 
     @property
     def is_lossless(self) -> bool:
@@ -173,18 +172,15 @@ class JpegScan(Scan):
         return np.array(image.resize((width, height), Image.Resampling.BILINEAR, box=inside))
 
 
-def _orientation(exif: bytes | None) -> int:
-    """The orientation, 1…8, of an EXIF block without its `Exif\\0\\0`; 1 where it has none or makes no sense."""
-    if exif is None or exif[:4] not in (b"II*\0", b"MM\0*"):
-        return 1
-    order = "<" if exif[:2] == b"II" else ">"
-    try:
-        (start,) = struct.unpack_from(order + "I", exif, 4)
-        (count,) = struct.unpack_from(order + "H", exif, start)
-        for place in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, values, value = struct.unpack_from(order + "HHIH", exif, place)
-            if (tag, kind, values) == (_ORIENTATION, _SHORT, 1):
-                return value if 1 <= value <= 8 else 1
-    except struct.error:  # a damaged block is kept, not trusted
-        return 1
-    return 1
+def _profile(icc_profile: bytes | None, space: RgbSpace, name: str) -> bytes | None:
+    """The ICC profile of the coloured file: one in which its luma, which stays, has the lightness that it had.
+
+    A profile of look-up tables for RGB stays; the chroma, computed in sRGB, is then only near what was meant.
+    """
+    if icc_profile is None or not space.is_converted:
+        return space.output_profile
+    if icc_profile[16:20] == b"GRAY":
+        raise PictureError(
+            f"{name}: has a grey ICC profile of look-up tables, in which no colour file can keep its luma; remove the profile"
+        )
+    return icc_profile
