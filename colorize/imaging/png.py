@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from colorize.errors import PictureError
 from colorize.imaging.colorspace import SRGB
-from colorize.imaging.guard import check_size, damage
+from colorize.imaging.guard import check_size, damage, hushed
 from colorize.imaging.metadata import Metadata
 from colorize.imaging.profile import MAX_PROFILE_BYTES, make_profile
 from colorize.imaging.scan import Note
@@ -63,7 +63,7 @@ class PngFile:
 
     def decode(self) -> tuple[npt.NDArray[np.uint8] | npt.NDArray[np.uint16], npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | None]:
         """Pixels, grey (h, w) or RGB (h, w, 3), and alpha (h, w) or None, uint8 or uint16. Raises PictureError where damaged."""
-        with damage(self._name, "PNG"):
+        with damage(self._name, "PNG"), hushed("imagecodecs"):
             pixels = imagecodecs.png_decode(self._data)
             if pixels.shape[:2] != (self.height, self.width) or pixels.dtype.itemsize * 8 != self.bits:
                 raise ValueError(f"{pixels.shape} pixels of {pixels.dtype} for {self.height}×{self.width}")
