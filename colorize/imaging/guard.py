@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +46,21 @@ def damage(name: str, kind: str) -> Iterator[None]:
         raise PictureError(f"{name}: is a truncated or damaged {kind}: {one_line(str(error))}") from error
     except MemoryError as error:
         raise PictureError(f"{name}: does not fit into memory") from error
+
+
+@contextmanager
+def hushed(logger_name: str) -> Iterator[None]:
+    """A library's log is left out meanwhile, as far as this thread causes it: libpng warns of every interlaced file."""
+    logger, thread = logging.getLogger(logger_name), threading.get_ident()
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_of_others)
 
 
 def one_line(text: str) -> str:

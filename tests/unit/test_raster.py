@@ -556,6 +556,15 @@ def test_what_is_refused_and_in_which_words(data: bytes, words: str) -> None:
     assert refusal(data).startswith(f"x: {words}")
 
 
+def test_libpng_s_warnings_are_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    decoded, _ = file_of(LOSSLESS["PNG interlaced"][0]).decode()
+    assert np.array_equal(decoded, RGB)
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in GREY))
+    wrong = png_header(64, 48, color_type=0) + png_chunk(b"IDAT", rows[:-4] + b"oops") + png_chunk(b"IEND", b"")
+    assert refusal(wrong) == "x: is a truncated or damaged PNG: IDAT: incorrect data check"
+    assert caplog.records == []
+
+
 def test_a_heif_of_several_pictures_is_refused() -> None:
     several = pillow_heif.HeifFile()
     for pixels in (RGB, RGB[::-1]):

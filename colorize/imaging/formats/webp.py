@@ -1,8 +1,9 @@
 """WebP: lossless files stay lossless, lossy ones are written at quality 95; animations are refused.
 
 The container (RIFF: a chunk of pixels, and with VP8X chunks of profile, EXIF and XMP) is read here, the pixels by libwebp. Lossy WebP
-keeps chroma at half resolution in both directions and limited range, so its lightness is kept as well as that quality allows, 2 of L
-around strong edges of colour. Measured: 81 MP/s reading, 35 MP/s writing lossless, 26 MP/s lossy.
+keeps chroma at half resolution in both directions and limited range, so its lightness is kept as well as that quality allows, 3 of L
+at the worst pixels of a photograph. Measured on one thread: reading 81 MP/s, writing lossy 26 MP/s, lossless 20 MP/s by libwebp's
+fastest method, whose files are 29 % larger than those of the next one (7.5 MP/s).
 """
 
 from __future__ import annotations
