@@ -92,6 +92,6 @@ class Scan(ABC):
     def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
         """Writes the file in colour: one chroma (2, h', w') a page, as stored, at any resolution, covering the whole page.
 
-        `target` is seekable, empty, and open for reading and writing. Raises PictureError where the file is damaged or cannot be
-        written; then what `target` holds is worth nothing.
+        `target` is seekable, empty, and open for reading and writing. Raises PictureError where the file is damaged or its format cannot
+        hold the result, and OSError where `target` cannot be written; then what it holds is worth nothing.
         """

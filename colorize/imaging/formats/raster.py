@@ -119,6 +119,8 @@ class RasterScan(Scan):
         except PictureError:
             raise
         except (OSError, ValueError, LookupError, RuntimeError, struct.error) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the target's own, such as a full disk
             raise PictureError(f"{self.name}: cannot be written as {self.format}: {one_line(str(error))}") from error
 
     def _opened(self, data: bytes) -> RasterFile:
