@@ -99,11 +99,8 @@ class TiffScan(Scan):
         assert len(ab_2hw) == len(self.pages), f"{len(ab_2hw)} chromas for {len(self.pages)} pages"
         parts = iter(zip(range(len(self.pages)), ab_2hw, strict=True))
         with self._source.opened():
-            try:
-                new = Target(target, self._source, self._structure.big)
-                new.finish(tuple([self._colored(directory, parts, new, note) for directory in self._structure.chain]))
-            except OSError as error:
-                raise PictureError(f"{self.name}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+            new = Target(target, self._source, self._structure.big)
+            new.finish(tuple([self._colored(directory, parts, new, note) for directory in self._structure.chain]))
 
     def _read_pictures(self) -> list[_Picture]:
         directories = [*_images(self._structure.chain, self._source, profile=None, is_main=True)]
