@@ -13,7 +13,12 @@ Which tags: all, byte for byte, EXIF and GPS directories included, except those 
 response curves, minima and maxima; the transfer function where it is of other pixels than RGB) and Photoshop's layers, which
 Photoshop would show in place of the picture. A maker note that refers to places in its own file cannot be moved by anybody.
 
-Measured on 100 MP on one thread: see tests/unit/test_tiff.py, which checks the memory; the figures are in docs/.
+Measured on 100 MP on one thread, in MP/s of reading small and of writing, and in MB above the imports (the colours are random, so much
+of them has to be brought into the gamut; of the writing, deflate takes most):
+
+    8-bit grey: plain strips 940, 31, 107; deflated strips 250, 10, 111; one deflated strip 220, 15, 198; RGB: tiles of LZW 63, 16, 120,
+    of JPEG 140, 16, 151. 16-bit grey: strips of LZW 100, 11, 107; deflated tiles 190, 10, 155; RGB: one plain strip 82, 23, 133; deflated
+    tiles 63, 10, 208; one deflated strip 38, 8, 254; one strip of LZW, which must be decoded whole, 24, 7, 1,260.
 """
 
 from __future__ import annotations
