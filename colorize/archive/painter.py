@@ -227,9 +227,9 @@ class Painter:
         decode, predict, encode, write = (after - before for before, after in pairwise(times))
         row = replace(
             base, status="coloured", page=0, pages=1, format=opened.picture.format, width=opened.picture.width,
-            height=opened.picture.height, target_bytes=target_bytes, target_sha256=target_sha256, mean_confidence=float(prediction.confidence_hw.mean()),
-            colorfulness=thumbnail.colorfulness, seconds_decode=decode, seconds_predict=predict, seconds_encode=encode, seconds_write=write,
-            **self._made_with,
+            height=opened.picture.height, target_bytes=target_bytes, target_sha256=target_sha256,
+            mean_confidence=float(prediction.confidence_hw.mean()), colorfulness=thumbnail.colorfulness, seconds_decode=decode,
+            seconds_predict=predict, seconds_encode=encode, seconds_write=write, **self._made_with,
         )  # fmt: skip
         return Output(rows=[row], staged=staged, replaces=task.replaces), [thumbnail]
 

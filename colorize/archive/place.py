@@ -339,7 +339,7 @@ def open_place(spec: str | Path) -> Place:
     filesystem: Any
     try:
         if scheme in ARROW_SCHEMES:
-            filesystem, root = fs.FileSystem.from_uri(text.replace(" ", "%20"))
+            filesystem, root = fs.FileSystem.from_uri(_with_options(scheme, text.replace(" ", "%20")))
             if isinstance(filesystem, fs.S3FileSystem):
                 root = _s3_root(text)
         else:
@@ -388,6 +388,13 @@ def _found(relative: str, entry: os.DirEntry[str]) -> Found:
     except OSError:
         status = None
     return Found(path=relative, size=status.st_size if status else None, modified=status.st_mtime_ns if status else None)
+
+
+def _with_options(scheme: str, uri: str) -> str:
+    """For S3: a small file is one request and not the four of an upload in parts."""
+    if scheme != "s3" or "allow_delayed_open" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"
 
 
 def _s3_root(text: str) -> str:

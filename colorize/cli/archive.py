@@ -181,9 +181,9 @@ def _print_status(target: str) -> None:
     from colorize.cli.display import console, duration
 
     def table(*columns: str, numbers: tuple[int, ...] = ()) -> Table:
-        made = Table(*columns, box=None, padding=(0, 3, 0, 0), header_style="bold")
-        for index in numbers:
-            made.columns[index].justify = "right"
+        made = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+        for index, column in enumerate(columns):
+            made.add_column(column, justify="right" if index in numbers else "left", overflow="fold")
         return made
 
     def cell(text: str) -> Text:
