@@ -169,7 +169,9 @@ def _color(plan: Plan, workers: int, journal: Journal, tally: Tally, on_progress
     except ray.exceptions.RayError as error:
         if isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.UserCodeException):
             raise  # an error of this program
-        raise ArchiveError(f"{plan.target.shown}: the run broke off ({type(error).__name__}: {' '.join(str(error).split(chr(10))[0].split())}); {_so_far(tally)}") from error
+        raise ArchiveError(
+            f"{plan.target.shown}: the run broke off ({type(error).__name__}: {' '.join(str(error).split(chr(10))[0].split())}); {_so_far(tally)}"
+        ) from error
 
 
 def _so_far(tally: Tally) -> str:

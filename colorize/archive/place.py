@@ -186,7 +186,10 @@ class LocalPlace(Place):
 
     def put(self, staged: Path, path: str, *, replace: bool) -> None:
         target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:  # which here would mean that the picture itself is there
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from error
         if replace:
             staged.replace(target)
             return
@@ -339,19 +342,19 @@ def open_place(spec: str | Path) -> Place:
     filesystem: Any
     try:
         if scheme in ARROW_SCHEMES:
-            filesystem, root = fs.FileSystem.from_uri(_with_options(scheme, text.replace(" ", "%20")))
-            if isinstance(filesystem, fs.S3FileSystem):
-                root = _s3_root(text)
+            filesystem, root = fs.FileSystem.from_uri(_uri(scheme, text))
         else:
             import fsspec  # type: ignore[import-untyped]
 
             opened, root = fsspec.url_to_fs(text)
             filesystem = fs.PyFileSystem(fs.FSSpecHandler(opened))
     except (OSError, ValueError, ImportError, pa.ArrowException) as error:
-        told = " ".join(str(error).split()).replace(text, shown).replace(text.replace(" ", "%20"), shown)
+        told = " ".join(str(error).split()).replace(_uri(scheme, text), shown).replace(text, shown)
         for secret in _secrets(text):
             told = told.replace(secret, "…")
         raise ArchiveError(f"{shown}: cannot be opened: {told}") from error
+    if not root.strip("/"):
+        raise ArchiveError(f"{shown}: cannot be opened: it names no folder")
     return RemotePlace(filesystem, root, shown, whole_uploads=scheme in OBJECT_STORES)
 
 
@@ -390,17 +393,12 @@ def _found(relative: str, entry: os.DirEntry[str]) -> Found:
     return Found(path=relative, size=status.st_size if status else None, modified=status.st_mtime_ns if status else None)
 
 
-def _with_options(scheme: str, uri: str) -> str:
-    """For S3: a small file is one request and not the four of an upload in parts."""
+def _uri(scheme: str, text: str) -> str:
+    """A URL as pyarrow parses it: ASCII, without spaces; for S3 with small files as one request, not the four of an upload in parts."""
+    uri = "".join(character if character.isascii() and character > " " else quote(character) for character in text)
     if scheme != "s3" or "allow_delayed_open" in uri:
         return uri
     return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"
-
-
-def _s3_root(text: str) -> str:
-    """Bucket and key of an S3 URL, percent signs decoded."""
-    parts = urlsplit(text.replace(" ", "%20"))
-    return f"{parts.netloc.rpartition('@')[2]}{unquote(parts.path)}"
 
 
 def _secrets(text: str) -> Iterator[str]:
