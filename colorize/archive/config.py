@@ -14,11 +14,11 @@ from colorize.model.palette import DecodeSettings
 class ArchiveConfig:
     """Which pictures are coloured, where they go, and how."""
 
-    source: Path
-    """The folder that holds the pictures, at any depth."""
+    source: str | Path
+    """The folder that holds the pictures, at any depth: a path, or a URL such as `s3://bucket/scans`."""
 
-    target: Path
-    """The folder that gets the same tree in colour; made when it is not there. Every node of the cluster must see both folders."""
+    target: str | Path
+    """The folder that gets the same tree in colour; made when it is not there. Every node of the cluster must see both places."""
 
     model: str = DEFAULT_MODEL
     """A shipped model's name, a model file, or the directory of a training run."""
@@ -29,7 +29,24 @@ class ArchiveConfig:
     workers: int | None = None
     """Worker processes, of one CPU each; None: as many as the cluster has room for."""
 
+    force: bool = False
+    """Colour everything again that this program has coloured before."""
+
+    retry_failed: bool = False
+    """Only the pictures that failed the last time: nothing new, nothing that has changed."""
+
+    recolor: bool = False
+    """Colour pictures anew that are in colour already; otherwise they are skipped."""
+
+    mark: bool = False
+    """Show in a corner of every picture that its colours are made."""
+
+    confidence: bool = False
+    """Also write the confidence maps, below `_colorize/confidence` in the target."""
+
     def __post_init__(self) -> None:
         DecodeSettings(vividness=self.vividness)
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers {self.workers}: must be 1 or more")
+        if self.force and self.retry_failed:
+            raise ConfigError("force and retry_failed: one is everything again, the other only what failed: choose one")

@@ -1,49 +1,48 @@
 """A bulk run as a whole: what is checked before it starts, the Ray Data job, and the manifest it leaves.
 
-    paths ──from_arrow──▶ map_batches(Painter, actor pool) ──iter_batches──▶ rows ──▶ TARGET/_colorize/manifest/RUN_ID.parquet
+    tasks ──from_arrow──▶ map_batches(Painter, actor pool) ──iter_batches──▶ rows ──▶ TARGET/_colorize/manifest/current.parquet
 
-`prepare` needs no Ray, so a wrong command says so at once. `carry_out` streams: the paths of a block go to a worker, its rows come back
-one at a time. Neither pixels nor file contents pass through the driver or the object store, so their memory grows with the
-archive by 700 bytes a file only, for the manifest's rows.
-Measured on 100 historical scans of 102 MP in all: 5.2 pictures/s and 14 s before the first one on two cores that training was using;
-the workers' own time for the same pictures allows 5.9.
-When the run ends in whatever way, its staging folder is closed: no worker can put anything into the target any more, and
-the rows of the last pictures are picked up from there. An interrupt leaves whole files and a manifest that knows them.
+`prepare` needs no Ray and writes nothing, so a wrong command says so at once, and `--dry-run` is `prepare` alone. `carry_out` streams: the
+paths of a block go to a worker, its rows come back. Neither pixels nor file contents pass through the driver or the object store, so their
+memory grows with the archive by a kilobyte a file only: its listing and the manifest's rows.
+However the run ends, its journal is closed first: no worker can put anything into the target any more. What the driver has not heard of is
+read from there, and the manifest is swapped. A driver that was killed leaves its journal to the next run, which does the same.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy
 
 from colorize import cluster
-from colorize.archive import manifest
+from colorize.archive import manifest, report
 from colorize.archive.config import ArchiveConfig
-from colorize.archive.listing import Entry, Listing, check_places, list_archive
-from colorize.archive.manifest import Row, to_rows
-from colorize.archive.painter import Order, Painter
-from colorize.archive.staging import Staging
+from colorize.archive.journal import Journal, unfinished
+from colorize.archive.listing import Listing, check_places, list_archive
+from colorize.archive.manifest import Row, to_rows, to_table
+from colorize.archive.painter import Order, Painter, to_block
+from colorize.archive.place import LocalPlace, Place, cause, open_place
+from colorize.archive.plan import Task, Work, plan_work
 from colorize.archive.summary import ArchiveSummary, Progress, Tally
-from colorize.errors import ArchiveError, PictureError
-from colorize.model.card import resolve
+from colorize.errors import ArchiveError
+from colorize.model.card import ModelCard, read_card, resolve
 from colorize.model.colormodel import load_model
 
-BLOCK_PICTURES = 16
+BLOCK_PICTURES = 64
 BLOCK_BYTES = 16_000_000
-"""A block of work ends at whichever comes first: large enough to batch, small enough to share out evenly."""
+"""A block of work ends at whichever comes first: large enough for Ray's 10 ms a block not to count, small enough to share out evenly."""
 
-BLOCKS_A_WORKER = 4
+BLOCKS_A_WORKER = 8
 """Small archives are cut finer, so that every worker gets this many blocks."""
 
 GPU_SHARE = 0.25
@@ -55,22 +54,31 @@ class Plan:
     """A run that can start."""
 
     config: ArchiveConfig
-    source: Path
-    target: Path
-    """Both absolute, without symbolic links."""
+    source: Place
+    target: Place
+    """Local ones absolute, without symbolic links."""
+    source_identity: str | None
     model: Path
     """The model's file."""
+    card: ModelCard
     run_id: str
     listing: Listing
+    manifest_version: str
+    """`manifest.version` when the plan was made."""
+    current: pa.Table = field(default_factory=manifest.SCHEMA.empty_table)
+    """The manifest as it is, with what killed runs have left of theirs."""
+    superseded: pa.Table = field(default_factory=manifest.SCHEMA.empty_table)
+    """The rows that those runs have superseded."""
+    work: Work = field(default_factory=Work)
     began: float
     """`time.monotonic()` at the beginning of `prepare`."""
 
 
 def colorize_archive(config: ArchiveConfig, *, on_progress: Callable[[Progress], None] | None = None) -> ArchiveSummary:
-    """Colours all pictures of a folder that its target lacks, on the Ray that is connected.
+    """Colours all pictures of a source that its target lacks, or has of an older source, on the Ray that is connected.
 
-    A picture that fails is a row of the manifest, and in the summary; it raises nothing. What is in the target already stays.
-    `on_progress` is called on this thread after every picture.
+    A picture that fails is a row of the manifest, and in the summary; it raises nothing. What this program did not write stays.
+    `on_progress` is called on this thread after every block of pictures.
 
     Raises ArchiveError (source, target), ModelError, ConfigError (vividness, workers) and ClusterError (too few resources) before
     any picture is read; ArchiveError also when the run breaks off. However it ends, the manifest says what was done.
@@ -79,76 +87,115 @@ def colorize_archive(config: ArchiveConfig, *, on_progress: Callable[[Progress],
 
 
 def prepare(config: ArchiveConfig) -> Plan:
-    """Checks and lists everything that a run needs, without Ray. Raises ArchiveError, ModelError."""
+    """Checks, lists and plans all that a run needs, without Ray. Nothing is written. Raises ArchiveError, ModelError."""
     began = time.monotonic()
-    source, target = check_places(config.source, config.target)
+    source, target = check_places(open_place(config.source), open_place(config.target))
     model = resolve(config.model)
     load_model(model)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
-    listing = list_archive(source, target, run_id)
-    _check_writable(target, config.target)
-    return Plan(config=config, source=source, target=target, model=model, run_id=run_id, listing=listing, began=began)
+    identity = source.identity()
+    listing = list_archive(source, run_id)
+    plan = Plan(
+        config=config, source=source, target=target, source_identity=identity, model=model, card=read_card(model), run_id=run_id,
+        listing=listing, manifest_version=manifest.version(target), began=began,
+    )  # fmt: skip
+    return _planned(plan)
 
 
 def carry_out(plan: Plan, *, on_progress: Callable[[Progress], None] | None = None) -> ArchiveSummary:
     """Runs what `prepare` planned; see `colorize_archive`. Ray is not used when there is nothing to colour."""
-    pictures = plan.listing.pictures
-    path = manifest.path_of(plan.target, plan.run_id)
-    tally = Tally(total=len(pictures), rows={row.path: row for row in plan.listing.rows}, began=plan.began)
-    workers = _workers(plan.config) if pictures else 0
+    workers = _workers(plan.config) if plan.work.tasks else 0
+    journal = Journal(plan.target, plan.run_id)
+    journal.open()
+    tally = Tally(total=len(plan.work.tasks), began=plan.began)
+    older: list[Journal] = []
     try:
-        if pictures:
-            _color(plan, workers, tally, on_progress)
-    finally:
-        _write_manifest(path, tally)
-    return tally.summary(run_id=plan.run_id, source=plan.source, target=plan.target, manifest=path)
+        plan, older = _take_over(plan)
+        tally.total = len(plan.work.tasks)
+        if plan.work.tasks:
+            _color(plan, workers or _workers(plan.config), journal, tally, on_progress)
+    except BaseException as error:
+        journal.close()
+        try:
+            _settle(plan, journal, tally, older, is_whole=False)
+        except ArchiveError as again:
+            if not isinstance(error, ArchiveError):
+                raise
+            raise ArchiveError(f"{error}; {again}") from error
+        raise
+    journal.close()
+    table = _settle(plan, journal, tally, older, is_whole=True)
+    return _summary(plan, tally, table)
 
 
-def _color(plan: Plan, workers: int, tally: Tally, on_progress: Callable[[Progress], None] | None) -> None:
-    """Runs the job; every picture has its row in `tally` afterwards, or, when the run breaks off, every one that is done."""
-    staging = Staging(plan.target, plan.run_id)
-    staging.open()
+def _take_over(plan: Plan) -> tuple[Plan, list[Journal]]:
+    """The plan, made anew where a killed run has left something or another run has ended since; and the journals of killed runs, closed."""
+    older = unfinished(plan.target, but=plan.run_id)
+    for journal in older:
+        journal.close()
+    if older or manifest.version(plan.target) != plan.manifest_version:
+        plan = _planned(replace(plan, manifest_version=manifest.version(plan.target)))
+    return plan, older
+
+
+def _planned(plan: Plan) -> Plan:
+    """The plan with the manifest as it is now, with what killed runs have left of theirs, and the work that follows from it."""
     try:
-        with closing(_paint(plan, workers)) as rows:
-            for row in rows:
-                tally.add(row)
-                staging.take(row)
+        left = [rows for journal in unfinished(plan.target, but=plan.run_id) if (rows := journal.rows())]
+        current, superseded = manifest.read_manifest(plan.target), manifest.SCHEMA.empty_table()
+        for rows in left:
+            current, gone = manifest.merge(current, [to_table([row for its in rows.values() for row in its])])
+            superseded = pa.concat_tables([superseded, gone])
+        work = plan_work(
+            plan.listing, current, plan.target.sizes(), model_sha256=plan.card.weights_sha256, vividness=plan.config.vividness,
+            run_id=plan.run_id, force=plan.config.force, retry_failed=plan.config.retry_failed,
+        )  # fmt: skip
+    except OSError as error:
+        raise ArchiveError(f"{plan.target.shown}: cannot be looked up ({cause(error)})") from error
+    return replace(plan, current=current, superseded=superseded, work=work)
+
+
+def _color(plan: Plan, workers: int, journal: Journal, tally: Tally, on_progress: Callable[[Progress], None] | None) -> None:
+    """Runs the job; `tally` has every row that came back."""
+    try:
+        with closing(_paint(plan, workers)) as tables:
+            for table in tables:
+                if "stopped" in table["status"].to_pylist():
+                    raise ArchiveError(f"{table['reason'][0]}; {_so_far(tally)}")
+                tally.add(table)
+                journal.heartbeat()
                 if on_progress:
                     on_progress(tally.progress())
     except ray.exceptions.RayError as error:
         if isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.UserCodeException):
             raise  # an error of this program
-        cause = " ".join(str(error).split("\n")[0].split())
         raise ArchiveError(
-            f"{plan.config.target}: the run broke off after {tally.progress().done:,} of {tally.total:,} pictures "
-            f"({type(error).__name__}: {cause}); the same command again does the rest"
+            f"{plan.target.shown}: the run broke off ({type(error).__name__}: {' '.join(str(error).split(chr(10))[0].split())}); {_so_far(tally)}"
         ) from error
-    finally:
-        for row in staging.close():
-            tally.add(row)
-    for entry in plan.listing.pictures:
-        tally.add(Row(path=entry.path, status="failed", reason="no result came back for it", run_id=plan.run_id))
 
 
-def _paint(plan: Plan, workers: int) -> Generator[Row, None, None]:
-    """The rows of all pictures, as they are done."""
-    order = Order(source=str(plan.source), target=str(plan.target), run_id=plan.run_id, vividness=plan.config.vividness)
+def _so_far(tally: Tally) -> str:
+    return f"{tally.progress().done:,} of {tally.total:,} pictures are done; the same command again does the rest"
+
+
+def _paint(plan: Plan, workers: int) -> Generator[pa.Table, None, None]:
+    """The rows of all pictures, a block at a time, as they are done."""
+    order = Order(
+        source=plan.source, target=plan.target, source_identity=plan.source_identity, run_id=plan.run_id,
+        vividness=plan.config.vividness, recolor=plan.config.recolor, mark=plan.config.mark, confidence=plan.config.confidence,
+    )  # fmt: skip
     model = ray.put(plan.model.read_bytes())
-    context = DataContext.get_current().copy()
-    tables = [pa.table({"path": names}) for names in _blocks(plan.listing.pictures, workers)]
-    context.target_max_block_size = 1  # every row is a block of its own, sent when it is done and not when its whole block is
-    with DataContext.current(context):
-        dataset = ray.data.from_arrow(tables).map_batches(
-            Painter,
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=min(workers, len(tables)), max_tasks_in_flight_per_actor=2),
-            fn_constructor_kwargs={"order": order, "model": model},
-            num_cpus=1,
-            num_gpus=GPU_SHARE if cluster.current().gpus else None,
-        )
-    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from to_rows(table)
+    blocks = [to_block(f"{number:06}", tasks) for number, tasks in enumerate(_blocks(plan.work.tasks, workers))]
+    dataset = ray.data.from_arrow(blocks).map_batches(
+        Painter,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=min(workers, len(blocks)), max_tasks_in_flight_per_actor=2),
+        fn_constructor_kwargs={"order": order, "model": model},
+        num_cpus=1,
+        num_gpus=GPU_SHARE if cluster.current().gpus else None,
+    )
+    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
 def _workers(config: ArchiveConfig) -> int:
@@ -163,33 +210,79 @@ def _workers(config: ArchiveConfig) -> int:
     return workers
 
 
-def _blocks(entries: list[Entry], workers: int) -> list[list[str]]:
-    """The paths, cut into blocks of work."""
-    most = max(1, min(BLOCK_PICTURES, len(entries) // (workers * BLOCKS_A_WORKER)))
-    blocks: list[list[str]] = [[]]
+def _blocks(tasks: list[Task], workers: int) -> list[list[Task]]:
+    """The tasks, cut into blocks of work."""
+    most = max(1, min(BLOCK_PICTURES, len(tasks) // (workers * BLOCKS_A_WORKER)))
+    blocks: list[list[Task]] = [[]]
     size = 0
-    for entry in entries:
-        if blocks[-1] and (len(blocks[-1]) >= most or size + entry.size > BLOCK_BYTES):
+    for task in tasks:
+        if blocks[-1] and (len(blocks[-1]) >= most or size + task.size > BLOCK_BYTES):
             blocks.append([])
             size = 0
-        blocks[-1].append(entry.path)
-        size += entry.size
+        blocks[-1].append(task)
+        size += task.size
     return blocks
 
 
-def _check_writable(target: Path, shown: Path) -> None:
-    folder = manifest.path_of(target, "").parent
+def _settle(plan: Plan, journal: Journal, tally: Tally, older: list[Journal], *, is_whole: bool) -> pa.Table:
+    """Swaps the manifest and writes the report; removes the journals when that is done, and leaves them to the next run when it cannot be.
+
+    Raises ArchiveError when the manifest cannot be written.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0")
-            os.fsync(file.fileno())
+        if len(tally.seen) < len(plan.work.tasks):
+            left = journal.rows()
+            tally.add(to_table([row for path, rows in left.items() if path not in tally.seen for row in rows]))
+        if is_whole:
+            lost = [task.path for task in plan.work.tasks if task.path not in tally.seen]
+            tally.add(to_table([Row(path=path, status="failed", reason="no result came back for it", run_id=plan.run_id) for path in lost]))
+        table, superseded = manifest.merge(plan.current, [*_new_rows(plan, tally), to_table(plan.work.rows)], plan.work.dropped)
+        superseded = pa.concat_tables([plan.superseded, superseded])
+        manifest.write_manifest(plan.target, table, superseded, plan.run_id)
+        report.write_report(plan.target, table, plan.source, plan.run_id)
     except OSError as error:
-        raise ArchiveError(f"{shown}: cannot be written ({error.strerror}): give another target") from error
+        journal.release()
+        raise ArchiveError(
+            f"{plan.target.shown}: the manifest cannot be written ({cause(error)}); the same command again makes it good"
+        ) from error
+    for one in [*older, journal]:
+        one.remove()
+    return table
 
 
-def _write_manifest(path: Path, tally: Tally) -> None:
-    try:
-        manifest.write_manifest(path, list(tally.rows.values()))
-    except PictureError as error:
-        raise ArchiveError(f"the manifest cannot be written: {error}") from error
+def _new_rows(plan: Plan, tally: Tally) -> list[pa.Table]:
+    """The rows that came back; those of pictures that were only touched are the old ones with their new size and time."""
+    tables = []
+    touched: dict[str, Row] = {}
+    for table in tally.tables:
+        is_touched = pc.equal(table["status"], "unchanged")
+        tables.append(table.filter(pc.invert(is_touched)))
+        touched |= {row.path: row for row in to_rows(table.filter(is_touched))}
+    if touched:
+        before = to_rows(plan.current.filter(pc.is_in(plan.current["path"], value_set=pa.array(list(touched), pa.string()))))
+        tables.append(to_table([replace(row, source_modified=touched[row.path].source_modified, reason=None) for row in before]))
+    return tables
+
+
+def _summary(plan: Plan, tally: Tally, table: pa.Table) -> ArchiveSummary:
+    now = tally.progress()
+    first = table.filter(pc.equal(table["page"], 0))
+    mine = first.filter(pc.is_in(first["path"], value_set=pa.array([*tally.seen, *(row.path for row in plan.work.rows)], pa.string())))
+    failed = mine.filter(pc.equal(mine["status"], "failed"))
+    skipped = mine.filter(pc.equal(mine["status"], "skipped"))["reason"].value_counts().to_pylist()
+    return ArchiveSummary(
+        run_id=plan.run_id, source=_path(plan.source), target=_path(plan.target), manifest=_join(plan.target, manifest.CURRENT),
+        report=_join(plan.target, report.PAGE), inputs=first.num_rows, colored=now.colored, kept=plan.work.kept,
+        skipped={one["values"]: one["counts"] for one in sorted(skipped, key=lambda one: -one["counts"])},
+        failures=list(zip(failed["path"].to_pylist(), failed["reason"].to_pylist(), strict=True)),
+        program_errors=pc.sum(failed["program_error"]).as_py() or 0, megapixels=now.megapixels, seconds=time.monotonic() - plan.began,
+        pictures_per_second=now.pictures_per_second,
+    )  # fmt: skip
+
+
+def _path(place: Place) -> Path:
+    return place.root if isinstance(place, LocalPlace) else Path(place.shown)
+
+
+def _join(place: Place, path: str) -> str:
+    return str(place.root / path) if isinstance(place, LocalPlace) else f"{place.shown.rstrip('/')}/{path}"

@@ -1,42 +1,47 @@
-"""The listing of an archive: which files are to be coloured, and for every other file the reason why not.
+"""The listing of an archive: which files are pictures to look at, and for every other file the reason why not.
 
 Knows nothing of Ray and opens no file: names and sizes decide here, content decides in the worker. 20,000 files in 200 folders are
 listed in 0.5 s on a busy core. Links to files are followed, links to folders are not (a loop would never end); both have their row.
+Names are taken as they are: Unicode of either normal form, spaces, line breaks, names that differ only in case. What a target cannot
+hold under the same name is a failed row: bytes that are no UTF-8, and parts of a bucket's keys that lead elsewhere (`..`, `//`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from colorize.archive.manifest import Row, Status
+from colorize.archive.manifest import FOLDER, Row, Status
+from colorize.archive.place import Found, LocalPlace, Place, RemotePlace, cause
 from colorize.errors import ArchiveError
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png"})
-UNSUPPORTED_SUFFIXES = frozenset(
+PICTURE_SUFFIXES = frozenset(
     {
-        ".tif", ".tiff", ".webp", ".bmp", ".gif", ".jp2", ".j2k", ".jpx", ".jxl", ".avif", ".heic", ".heif", ".pnm", ".pgm", ".ppm", ".pbm",
-        ".psd", ".dng", ".cr2", ".nef", ".arw",
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".jp2", ".j2k", ".j2c", ".jpx", ".jpf", ".bmp", ".dib", ".pbm",
+        ".pgm", ".ppm", ".pnm", ".heic", ".heif",
     }
 )  # fmt: skip
+UNSUPPORTED_SUFFIXES = frozenset({".gif", ".jxl", ".avif", ".psd", ".psb", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf"})
 """Picture formats that are named in the skipped rows, so that nobody takes their files for coloured."""
 
 NOT_A_PICTURE = "not a picture by its name"
 UNSUPPORTED = "format not supported yet"
 HIDDEN = "hidden file"
-PRESENT = "already in the target"
+RESERVED = f"in {FOLDER}, a name that is kept for this program's own files: rename the folder"
+LINKED_FOLDER = "a link to a folder: links are not followed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A file that is to be coloured."""
+    """A file that is a picture by its name."""
 
     path: str
     """Relative to the source, with `/`; valid UTF-8."""
     size: int
     """Bytes."""
+    modified: int | None = None
+    """Nanoseconds since 1970."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,118 +49,114 @@ class Listing:
     """Everything below a source."""
 
     pictures: list[Entry]
-    """To be coloured, in the order of their paths."""
+    """In the order of their paths."""
     rows: list[Row]
     """One for every other file."""
+    unlisted: list[str] = field(default_factory=list)
+    """Folders that could not be listed: nothing is known of what is in them."""
 
 
-def check_places(source: Path, target: Path) -> tuple[Path, Path]:
-    """Both folders, absolute and without symbolic links.
+def check_places(source: Place, target: Place) -> tuple[Place, Place]:
+    """Both places, local ones absolute and without symbolic links.
 
     Raises ArchiveError when the source is missing or a file, the target is a file, or one of them lies inside the other.
     """
-    try:
-        if not source.exists():
-            raise ArchiveError(f"{source}: there is no such folder")
-        if not source.is_dir():
-            raise ArchiveError(f"{source}: is a file; give the folder that holds the pictures")
-        if target.exists() and not target.is_dir():
-            raise ArchiveError(f"{target}: is a file; give a folder for the coloured pictures")
-        real_source, real_target = source.resolve(strict=True), target.resolve()
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links, before Python 3.13
-        raise ArchiveError(f"{source} and {target}: cannot be looked up ({_cause(error)})") from error
-    if _is_same(real_source, real_target):
-        raise ArchiveError(f"{target}: is the source itself; give another folder, nothing in the source is overwritten")
-    if any(_is_same(real_source, folder) for folder in real_target.parents):
-        raise ArchiveError(f"{target}: lies inside the source {source}; give a folder outside it")
-    if any(_is_same(real_target, folder) for folder in real_source.parents):
-        raise ArchiveError(f"{source}: lies inside the target {target}; give a target outside it")
-    return real_source, real_target
+    for place, is_source in ((source, True), (target, False)):
+        try:
+            found = place.look("") if isinstance(place, RemotePlace) else _look_through(place)
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links, before Python 3.13
+            raise ArchiveError(f"{place.shown}: cannot be looked up ({cause(error)})") from error
+        if found is None and is_source:
+            raise ArchiveError(f"{place.shown}: there is no such folder")
+        if found is not None and not found.is_folder:
+            what = "the folder that holds the pictures" if is_source else "a folder for the coloured pictures"
+            raise ArchiveError(f"{place.shown}: is a file; give {what}")
+    if isinstance(source, LocalPlace) and isinstance(target, LocalPlace):
+        try:
+            source = LocalPlace(source.root.resolve(strict=True), source.shown)
+            target = LocalPlace(target.root.resolve(), target.shown)
+        except (OSError, RuntimeError) as error:
+            raise ArchiveError(f"{source.shown} and {target.shown}: cannot be looked up ({cause(error)})") from error
+        same = _is_same(source.root, target.root)
+        target_inside = any(_is_same(source.root, folder) for folder in target.root.parents)
+        source_inside = any(_is_same(target.root, folder) for folder in source.root.parents)
+    elif isinstance(source, RemotePlace) and isinstance(target, RemotePlace) and source.filesystem.equals(target.filesystem):
+        same = source.root == target.root
+        target_inside = target.root.startswith(f"{source.root}/") or not source.root
+        source_inside = source.root.startswith(f"{target.root}/") or not target.root
+    else:
+        source, target = _absolute(source), _absolute(target)
+        same = target_inside = source_inside = False
+    if same:
+        raise ArchiveError(f"{target.shown}: is the source itself; give another folder, nothing in the source is overwritten")
+    if target_inside:
+        raise ArchiveError(f"{target.shown}: lies inside the source {source.shown}; give a folder outside it")
+    if source_inside:
+        raise ArchiveError(f"{source.shown}: lies inside the target {target.shown}; give a target outside it")
+    return source, target
 
 
-def list_archive(source: Path, target: Path, run_id: str) -> Listing:
-    """What is below `source`, and what of it `target` lacks.
-
-    Raises ArchiveError when the source cannot be listed, is empty, or holds no pictures of a supported format.
-    """
+def list_archive(source: Place, run_id: str) -> Listing:
+    """What is below `source`. Raises ArchiveError when it cannot be listed, is empty, or holds no pictures of a supported format."""
     pictures: list[Entry] = []
     rows: list[Row] = []
-    recognised = unsupported = 0
+    unlisted: list[str] = []
+    unsupported = 0
 
-    def note(path: str, size: int | None, status: Status, reason: str) -> None:
-        rows.append(Row(path=path, status=status, reason=reason, source_bytes=size, run_id=run_id))
+    def note(path: str, found: Found, status: Status, reason: str) -> None:
+        rows.append(Row(path=path, status=status, reason=reason, source_bytes=found.size, source_modified=found.modified, run_id=run_id))
 
-    for relative, entry in _walk(source, ""):
-        path = os.fsencode(relative).decode("utf-8", "replace")
-        if isinstance(entry, OSError):
-            if not relative:
-                raise ArchiveError(f"{source}: cannot be listed ({_cause(entry)})") from entry
-            note(path, None, "failed", f"the folder cannot be listed: {_cause(entry)}")
+    for found in source.walk():
+        path = os.fsencode(found.path).decode("utf-8", "backslashreplace")
+        if found.problem is not None:
+            if not found.path:
+                raise ArchiveError(f"{source.shown}: cannot be listed ({found.problem})")
+            unlisted.append(path)
+            note(path, found, "failed", f"the folder cannot be listed: {found.problem}")
             continue
-        if entry.is_dir():
-            note(path, None, "skipped", "a link to a folder: links are not followed")
-            continue
-        size = _size(entry)
         suffix = PurePosixPath(path).suffix.lower()
-        if any(part.startswith(".") for part in path.split("/")):
-            note(path, size, "skipped", HIDDEN)
+        parts = path.split("/")
+        if parts[0].casefold() == FOLDER:
+            note(path, found, "skipped", RESERVED)
+        elif found.is_folder:
+            note(path, found, "skipped", LINKED_FOLDER)
+        elif any(part.startswith(".") and part != ".." for part in parts):
+            note(path, found, "skipped", HIDDEN)
         elif suffix in UNSUPPORTED_SUFFIXES:
             unsupported += 1
-            note(path, size, "skipped", UNSUPPORTED)
+            note(path, found, "skipped", UNSUPPORTED)
         elif suffix not in PICTURE_SUFFIXES:
-            note(path, size, "skipped", NOT_A_PICTURE)
+            note(path, found, "skipped", NOT_A_PICTURE)
+        elif path != found.path:
+            note(path, found, "failed", "its name is not valid UTF-8: rename it")
+        elif "" in parts or ".." in parts or "\0" in path:
+            note(path, found, "failed", "its name has a part that is empty or leads elsewhere: rename it")
+        elif found.size is None:
+            note(path, found, "failed", "is not a regular file, or a link to nothing")
         else:
-            recognised += 1
-            if path != relative:
-                note(path, size, "failed", "its name is not valid UTF-8: rename it")
-            elif size is None:
-                note(path, size, "failed", "is not a regular file, or a link to nothing")
-            elif os.path.lexists(target / relative):
-                note(path, size, "skipped", PRESENT)
-            else:
-                pictures.append(Entry(path=path, size=size))
-    if not recognised and not any(row.status == "failed" for row in rows):
+            pictures.append(Entry(path=path, size=found.size, modified=found.modified))
+    if not pictures and not any(row.status == "failed" for row in rows):
         if not rows:
-            raise ArchiveError(f"{source}: the folder is empty")
+            raise ArchiveError(f"{source.shown}: the folder is empty")
         other = len(rows) - unsupported
         others = f"{other:,} other {'file' if other == 1 else 'files'}"
         unread = f"{unsupported:,} of formats not supported yet, " if unsupported else ""
-        raise ArchiveError(f"{source}: no pictures in it (.jpg, .jpeg, .png): {unread}{others}")
-    return Listing(pictures=sorted(pictures, key=lambda entry: entry.path), rows=rows)
+        raise ArchiveError(f"{source.shown}: no pictures in it (.jpg, .jpeg, .png): {unread}{others}")
+    return Listing(pictures=sorted(pictures, key=lambda entry: entry.path), rows=rows, unlisted=unlisted)
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str] | OSError]]:
-    """All that is not a folder below `folder`, with its relative path; a folder that cannot be listed comes as its error."""
-    waiting = [prefix]
-    while waiting:
-        prefix = waiting.pop()
-        try:
-            with os.scandir(folder / prefix) as entries:
-                found = list(entries)
-        except OSError as error:
-            yield prefix, error
-            continue
-        for entry in found:
-            relative = f"{prefix}/{entry.name}" if prefix else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(relative)
-            else:
-                yield relative, entry
-
-
-def _size(entry: os.DirEntry[str]) -> int | None:
-    """Bytes of a regular file, or of the one that a link leads to; None for anything else (opening a pipe would wait for ever)."""
-    try:
-        return entry.stat().st_size if entry.is_file() else None
-    except OSError:
+def _look_through(place: Place) -> Found | None:
+    assert isinstance(place, LocalPlace)
+    if not place.root.exists():
         return None
+    return Found(path="", is_folder=place.root.is_dir())
+
+
+def _absolute(place: Place) -> Place:
+    return LocalPlace(place.root.resolve(), place.shown) if isinstance(place, LocalPlace) else place
 
 
 def _is_same(one: Path, other: Path) -> bool:
     if one == other:
         return True
     return other.exists() and one.exists() and one.samefile(other)
-
-
-def _cause(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -7,23 +7,25 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from colorize.archive.manifest import Row
+import pyarrow as pa
+import pyarrow.compute as pc
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run is, after each picture."""
+    """Where a run is, after each block of pictures."""
 
     total: int
-    """Pictures that this run is to colour."""
+    """Pictures that this run is to look at."""
     colored: int
     failed: int
     skipped: int
-    """Of the total: pictures whose target appeared while the run was under way."""
+    """Of the total: pictures whose target appeared or was altered, and pictures that were touched and have not changed."""
     megapixels: float
     """Coloured so far."""
     pictures_per_second: float
-    """Since the first picture was done, so without the start of the workers; 0 until there are two."""
+    megapixels_per_second: float
+    """Since the first pictures were done, so without the start of the workers; 0 until there are more."""
 
     @property
     def done(self) -> int:
@@ -42,11 +44,17 @@ class ArchiveSummary:
     run_id: str
     source: Path
     target: Path
-    manifest: Path
-    """The Parquet file with one row an input."""
+    """Of places that are no local folders: their URLs without secrets, as a Path holds them."""
+    manifest: str
+    """The Parquet file with one row an input and page."""
+    report: str
+    """The page with all pictures before and after."""
     inputs: int
-    """All files below the source."""
+    """Files below the source, and pictures that were there once and have their output."""
     colored: int
+    """By this run."""
+    kept: int
+    """Coloured by an earlier run, and unchanged."""
     skipped: dict[str, int]
     """Files by reason, the most frequent first."""
     failures: list[tuple[str, str]]
@@ -54,11 +62,11 @@ class ArchiveSummary:
     program_errors: int
     """How many of the failures are errors of this program and none of the files'."""
     megapixels: float
-    """Coloured."""
+    """Coloured by this run."""
     seconds: float
     """Wall-clock time with the start of the workers."""
     pictures_per_second: float
-    """Without the start of the workers; 0 for fewer than two pictures."""
+    """Without the start of the workers; 0 for a single block."""
 
     @property
     def failed(self) -> int:
@@ -67,47 +75,48 @@ class ArchiveSummary:
 
 @dataclass(kw_only=True)
 class Tally:
-    """The rows of a run as they come in: one a path, whatever a restarted worker sends twice."""
+    """The rows of a run as they come in: a block at a time, kept as Arrow tables of some 450 bytes a row."""
 
     total: int
-    """Pictures that are to be coloured."""
-    rows: dict[str, Row]
-    """By path; to begin with, the files that are not to be coloured."""
+    """Pictures that are to be looked at."""
+    tables: list[pa.Table] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
     began: float = field(default_factory=time.monotonic)
     _counts: Counter[str] = field(default_factory=Counter)
     _megapixels: float = 0.0
     _first: float = 0.0
     _last: float = 0.0
+    _before: tuple[int, float] = (0, 0.0)
+    """Pictures and megapixels of the first block: its time has the start of the workers in it."""
 
-    def add(self, row: Row) -> None:
-        """Takes the row of a picture that is done."""
-        if row.path in self.rows:
-            return
-        self.rows[row.path] = row
-        self._counts[row.status] += 1
+    def add(self, table: pa.Table) -> None:
+        """Takes the rows of pictures that are done; a path that was here already is left out, whatever a restarted worker sends twice."""
+        paths = table["path"].to_pylist()
+        new = [path not in self.seen for path in paths]
+        if not all(new):
+            table = table.filter(pa.array(new))
+        self.seen.update(paths)
+        self.tables.append(table)
+        for page, status in zip(table["page"].to_pylist(), table["status"].to_pylist(), strict=True):
+            self._counts[status] += page == 0
+        colored = table.filter(pc.equal(table["status"], "coloured"))
+        pixels = pc.sum(pc.multiply(pc.cast(colored["width"], pa.int64()), colored["height"])).as_py()
+        self._megapixels += (pixels or 0) / 1e6
         self._last = time.monotonic()
-        self._first = self._first or self._last
-        if row.status == "coloured":
-            self._megapixels += row.megapixels
+        if not self._first:
+            self._first, self._before = self._last, (self._counts.total(), self._megapixels)
 
     def progress(self) -> Progress:
         """The state now."""
+        rate, megapixel_rate = self._rates()
         return Progress(
-            total=self.total, colored=self._counts["coloured"], failed=self._counts["failed"], skipped=self._counts["skipped"],
-            megapixels=self._megapixels, pictures_per_second=self._rate(),
+            total=self.total, colored=self._counts["coloured"], failed=self._counts["failed"],
+            skipped=self._counts["skipped"] + self._counts["unchanged"], megapixels=self._megapixels, pictures_per_second=rate,
+            megapixels_per_second=megapixel_rate,
         )  # fmt: skip
 
-    def summary(self, *, run_id: str, source: Path, target: Path, manifest: Path) -> ArchiveSummary:
-        """The state at the end."""
-        failures = sorted((row.path, row.reason or "") for row in self.rows.values() if row.status == "failed")
-        skipped = Counter(row.reason or "" for row in self.rows.values() if row.status == "skipped")
-        return ArchiveSummary(
-            run_id=run_id, source=source, target=target, manifest=manifest, inputs=len(self.rows), colored=self._counts["coloured"],
-            skipped=dict(skipped.most_common()), failures=failures,
-            program_errors=sum(row.program_error for row in self.rows.values()), megapixels=self._megapixels,
-            seconds=time.monotonic() - self.began, pictures_per_second=self._rate(),
-        )  # fmt: skip
-
-    def _rate(self) -> float:
+    def _rates(self) -> tuple[float, float]:
         elapsed = self._last - self._first
-        return (self._counts.total() - 1) / elapsed if elapsed > 0 else 0.0
+        if elapsed <= 0:
+            return 0.0, 0.0
+        return (self._counts.total() - self._before[0]) / elapsed, (self._megapixels - self._before[1]) / elapsed

@@ -1,13 +1,13 @@
-"""`colorize archive`: a whole folder in colour, watched."""
+"""`colorize archive`: a whole folder in colour, watched; and `colorize archive status`: what a target holds."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,10 +15,11 @@ import typer
 
 from colorize.cli.picture import printable
 from colorize.cli.train import ADDRESS
+from colorize.errors import ConfigError
 from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
 
 if TYPE_CHECKING:
-    from colorize.archive.listing import Listing
+    from colorize.archive.job import Plan
     from colorize.archive.summary import ArchiveSummary, Progress
 
 LINE_SECONDS = 10.0
@@ -26,28 +27,69 @@ LINE_SECONDS = 10.0
 
 LISTED_FAILURES = 20
 
+LISTED_REASONS = 20
+
+STATUS = "status"
+
 
 def archive(
-    source: Annotated[Path, typer.Argument(help="The folder that holds the pictures, at any depth.", show_default=False)],
-    target: Annotated[Path, typer.Argument(help="The folder for the same tree in colour; it may exist.", show_default=False)],
+    source: Annotated[
+        str,
+        typer.Argument(help="The folder of the pictures, at any depth, or a URL such as s3://bucket/scans.", show_default=False),
+    ],
+    target: Annotated[str, typer.Argument(help="The folder or URL for the same tree in colour; it may exist.", show_default=False)],
     model: Annotated[str, typer.Option(help="A shipped model, a model file, or a training run's directory.")] = DEFAULT_MODEL,
     vividness: Annotated[float, typer.Option(help="0 is the most accurate colour, 1 as colourful as real pictures.")] = DEFAULT_VIVIDNESS,
     workers: Annotated[int | None, typer.Option(help="Worker processes, one CPU each.", show_default="all there are")] = None,
+    recolor: Annotated[bool, typer.Option("--recolor", help="Colour pictures anew that are in colour already.")] = False,
+    mark: Annotated[bool, typer.Option("--mark", help="Show in a corner that the colours are made: three stripes.")] = False,
+    confidence: Annotated[bool, typer.Option("--confidence", help="Also write confidence maps: white is certain.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Only the pictures that failed the last time.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Colour everything anew that this program has coloured.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much there is to do; write nothing.")] = False,
     address: Annotated[str | None, ADDRESS] = None,
 ) -> None:
-    """Colour every JPEG and PNG below a folder, as a Ray Data job.
+    """Colour every picture below a folder or bucket, as a Ray Data job. `colorize archive status TARGET` sums up what a target holds.
 
-    What TARGET holds already is left as it is, so the same command again does only what is missing. One bad file never stops the
-    others: it is listed, and the exit code is 1. TARGET/_colorize/manifest says of every file what became of it.
+    The same command again does what is new, has changed or failed. What this program did not write is never overwritten. One bad file
+    never stops the others: it is listed, and the exit code is 1. TARGET/_colorize has the manifest and report.html, with every picture
+    before and after. (A folder that is called `status` is given as ./status.)
     """
     from colorize import cluster
     from colorize.archive.config import ArchiveConfig
     from colorize.archive.job import carry_out, prepare
     from colorize.cli.display import console
 
-    plan = prepare(ArchiveConfig(source=source, target=target, model=model, vividness=vividness, workers=workers))
-    console.print(_describe(plan.listing, source), markup=False)
-    pictures = len(plan.listing.pictures)
+    if source == STATUS:
+        if (
+            force
+            or retry_failed
+            or dry_run
+            or recolor
+            or mark
+            or confidence
+            or workers
+            or address
+            or (model, vividness) != (DEFAULT_MODEL, DEFAULT_VIVIDNESS)
+        ):
+            raise ConfigError("archive status takes a TARGET and no options; a folder that is called status is given as ./status")
+        _print_status(target)
+        return
+    config = ArchiveConfig(
+        source=source, target=target, model=model, vividness=vividness, workers=workers, force=force, retry_failed=retry_failed,
+        recolor=recolor, mark=mark, confidence=confidence,
+    )  # fmt: skip
+    plan = prepare(config)
+    console.print(_describe(plan), markup=False)
+    if plan.work.other_settings:
+        console.print(
+            f"{_count(plan.work.other_settings, 'picture')} in the target {'has' if plan.work.other_settings == 1 else 'have'} the colours "
+            f"of another model or vividness and stay; --force colours everything anew"
+        )
+    if dry_run:
+        _print_estimate(plan)
+        return
+    pictures = len(plan.work.tasks)
     with cluster.connect(address) if pictures else nullcontext() as ray:
         if ray:
             console.print(ray.describe())
@@ -86,11 +128,11 @@ class ArchiveDisplay:
             self._console.print(f"{self._done:,} of {self._total:,} pictures done; the same command again does the rest")
 
     def show(self, now: Progress) -> None:
-        """Takes the state after one more picture."""
+        """Takes the state after some more pictures."""
         from colorize.cli.display import duration
 
         self._done = now.done
-        speed = f"{now.pictures_per_second:.1f} pictures/s" if now.pictures_per_second else "…"
+        speed = f"{now.pictures_per_second:.1f} pictures/s, {now.megapixels_per_second:.1f} MP/s" if now.pictures_per_second else "…"
         left = "" if now.seconds_left is None else f", {duration(now.seconds_left)} left"
         state = f"{speed}, {now.failed:,} failed{left}"
         self._bar.update(self._task, completed=now.done, description=state)
@@ -99,10 +141,28 @@ class ArchiveDisplay:
             self._console.print(f"{now.done:,} of {now.total:,} pictures, {now.megapixels:,.0f} MP, {state}")
 
 
-def _describe(listing: Listing, source: Path) -> str:
-    reasons = Counter(row.reason or "" for row in listing.rows if row.status == "skipped")
-    skipped = f"; {reasons.total():,} skipped{_reasons(reasons)}" if reasons else ""
-    return f"{printable(source)}: {_count(len(listing.pictures), 'picture')} to colour{skipped}"
+def _describe(plan: Plan) -> str:
+    """What is to be done: `scans: 12 pictures to colour (10 new, 2 changed), 300 coloured already; 3 skipped (3 hidden file)`."""
+    work = plan.work
+    reasons = Counter(row.reason or "" for row in work.rows if row.status == "skipped")
+    why = "" if not work.counts or set(work.counts) == {"new"} else _reasons(dict(work.counts.most_common()))
+    kept = f", {work.kept:,} coloured already" if work.kept else ""
+    skipped = f"; {reasons.total():,} skipped{_reasons(dict(reasons.most_common()))}" if reasons else ""
+    return f"{plan.source.shown}: {_count(len(work.tasks), 'picture')} to colour{why}{kept}{skipped}"
+
+
+def _print_estimate(plan: Plan) -> None:
+    from colorize.archive.estimate import estimate
+    from colorize.cli.display import console, duration
+
+    workers = plan.config.workers or os.cpu_count() or 1
+    found = estimate(plan.source, [task.path for task in plan.work.tasks], plan.current, workers)
+    about = "about " if found.is_sampled else ""
+    unreadable = f", {found.unreadable:,} without a readable header" if found.unreadable else ""
+    console.print(
+        f"{about}{found.megapixels:,.1f} MP{unreadable}; about {duration(found.seconds)} on {_count(workers, 'worker')}; "
+        "nothing was written"
+    )
 
 
 def _print_summary(summary: ArchiveSummary) -> None:
@@ -111,17 +171,72 @@ def _print_summary(summary: ArchiveSummary) -> None:
     for path, reason in summary.failures[:LISTED_FAILURES]:
         print(f"colorize: {printable(path)}: {printable(reason)}", file=sys.stderr)
     if summary.failed > LISTED_FAILURES:
-        print(f"colorize: and {summary.failed - LISTED_FAILURES:,} more: status `failed` in {summary.manifest}", file=sys.stderr)
+        rest = f"and {summary.failed - LISTED_FAILURES:,} more: status `failed` in {printable(summary.manifest)}"
+        print(f"colorize: {rest}", file=sys.stderr)
     if summary.program_errors:
         were = "1 failure is an error" if summary.program_errors == 1 else f"{summary.program_errors:,} failures are errors"
         print(f"colorize: {were} of this program, not of the files: please report it", file=sys.stderr)
     skipped = sum(summary.skipped.values())
+    kept = f", {summary.kept:,} coloured already" if summary.kept else ""
     console.print(
-        f"{_count(summary.colored, 'picture')} coloured, {summary.failed:,} failed, {skipped:,} skipped{_reasons(summary.skipped)}: "
+        f"{_count(summary.colored, 'picture')} coloured{kept}, {summary.failed:,} failed, {skipped:,} skipped{_reasons(summary.skipped)}: "
         f"{summary.megapixels:,.1f} MP in {duration(summary.seconds)}, {summary.pictures_per_second:.1f} pictures/s",
         markup=False,
     )
     console.print(f"manifest  {printable(summary.manifest)}", markup=False)
+    console.print(f"report    {printable(summary.report)}", markup=False)
+
+
+def _print_status(target: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from colorize.archive.status import read_status
+    from colorize.cli.display import console, duration
+
+    def table(*columns: str, numbers: tuple[int, ...] = ()) -> Table:
+        made = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+        for index, column in enumerate(columns):
+            made.add_column(column, justify="right" if index in numbers else "left", overflow="fold")
+        return made
+
+    def cell(text: str) -> Text:
+        return Text(printable(text))
+
+    now = read_status(target)
+    for run in now.unfinished:
+        console.print(f"run {run} is under way or was killed; the next run settles what it left\n", markup=False)
+    statuses = ", ".join(f"{count:,} {status}" for status, count in now.statuses.items())
+    console.print(f"{printable(now.target)}: {_count(now.files, 'file')}: {statuses}", markup=False)
+    formats = ", ".join(f"{count:,} {name}" for name, count in now.formats.items())
+    if now.megapixels:
+        console.print(
+            f"{now.megapixels:,.1f} MP in colour ({formats}), {now.source_bytes / 1e6:,.1f} MB in, {now.target_bytes / 1e6:,.1f} MB out"
+        )
+        stages = ", ".join(f"{name.removeprefix('seconds_')} {duration(seconds)}" for name, seconds in now.stages.items())
+        console.print(f"workers' time: {stages}")
+    if now.models:
+        models = table("model", "vividness", "pictures", "weights", numbers=(1, 2))
+        for name, sha256, vividness, count in now.models:
+            models.add_row(cell(name), f"{vividness:g}", f"{count:,}", sha256[:12])
+        console.print("", models)
+    if now.reasons:
+        reasons = table("files", "status", "reason", numbers=(0,))
+        for status, reason, count in now.reasons[:LISTED_REASONS]:
+            reasons.add_row(f"{count:,}", status, cell(reason))
+        console.print("", reasons)
+    if now.failures:
+        failures = table("failed", "reason")
+        for path, reason in now.failures:
+            failures.add_row(cell(path), cell(reason))
+        console.print("", failures)
+        if now.statuses["failed"] > len(now.failures):
+            console.print(f"and {now.statuses['failed'] - len(now.failures):,} more: status `failed` in the manifest", markup=False)
+    if now.doubtful:
+        doubtful = table("least confident", "confidence", numbers=(1,))
+        for path, confidence in now.doubtful:
+            doubtful.add_row(cell(path), f"{confidence:.2f}")
+        console.print("", doubtful)
 
 
 def _reasons(counts: Mapping[str, int]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import stat
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 from colorize.errors import PictureError
 from colorize.imaging.files import reason_of
@@ -26,7 +25,7 @@ def open_scan(source: Path | bytes, *, name: str | None = None) -> Scan:
     damaged as far as the header says; for more pixels than `MAX_PIXELS` by the header.
     """
     if isinstance(source, bytes):
-        return _open(BytesIO(source), name or "the picture")
+        return _open(source, name or "the picture")
     name = name or str(source)
     try:
         mode = source.stat().st_mode
@@ -34,18 +33,18 @@ def open_scan(source: Path | bytes, *, name: str | None = None) -> Scan:
             raise PictureError(f"{name}: is a folder, not a picture")
         if not stat.S_ISREG(mode):  # reading a pipe or a device could wait for ever
             raise PictureError(f"{name}: is not a regular file")
-        return _open(source.open("rb"), name)
+        with source.open("rb") as file:
+            head = file.read(len(_JPEG_SIGNATURE) + 1)
+            if head in _TIFF_SIGNATURES:
+                return TiffScan(source, name)
+            return _open(head + file.read(), name)
     except FileNotFoundError as error:
         raise PictureError(f"{name}: there is no such file") from error
     except (OSError, MemoryError) as error:
         raise PictureError(f"{name}: cannot be read: {reason_of(error)}") from error
 
 
-def _open(file: BinaryIO, name: str) -> Scan:
-    head = file.read(4)
-    file.seek(0)
-    if head in _TIFF_SIGNATURES:
-        return TiffScan(file, name)
-    with file:
-        data = file.read()
-    return JpegScan(data, name) if head.startswith(_JPEG_SIGNATURE) else RasterScan(data, name)
+def _open(data: bytes, name: str) -> Scan:
+    if data.startswith(_TIFF_SIGNATURES):
+        return TiffScan(BytesIO(data), name)
+    return JpegScan(data, name) if data.startswith(_JPEG_SIGNATURE) else RasterScan(data, name)

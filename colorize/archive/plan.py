@@ -1,0 +1,156 @@
+"""What a run has to do: the source's listing held against the manifest and the target. Knows nothing of Ray and writes nothing.
+
+For every picture the first of these that applies:
+
+    never seen, the target has a file of its name       skipped: not this program's, left as it is
+    never seen                                           new
+    failed the last time                                 again
+    output gone from the target                          again
+    output of another size than this program wrote       skipped: altered, left as it is
+    source of another size or time                       a worker compares its digest: changed, or only touched
+    otherwise                                            nothing to do
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from colorize.archive.journal import ALTERED
+from colorize.archive.listing import Entry, Listing
+from colorize.archive.manifest import Row, to_rows
+
+PRESENT = "already in the target"
+VANISHED = "its source has vanished; its output stays"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One picture that a worker is to look at."""
+
+    path: str
+    size: int
+    modified: int | None
+    known: str | None = None
+    """The source's digest as it was coloured: where it is still the same, there is nothing to do."""
+    replaces: str | None = None
+    """The digest of the output of an earlier run, which may be replaced."""
+
+
+@dataclass(kw_only=True)
+class Work:
+    """What a run does, and what it says without doing anything."""
+
+    tasks: list[Task] = field(default_factory=list)
+    """In the order of their paths."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Why: `new`, `failed before`, `changed`, `output gone`, `again`."""
+    kept: int = 0
+    """Pictures that are coloured already."""
+    rows: list[Row] = field(default_factory=list)
+    """Rows that the listing alone decides: skipped and failed files, and coloured ones whose source has vanished or is back."""
+    dropped: list[str] = field(default_factory=list)
+    """Paths whose rows go: inputs that are no longer there and have no output."""
+    other_settings: int = 0
+    """Of those kept: coloured by another model or vividness than this run's."""
+
+
+class _Known(NamedTuple):
+    status: str
+    reason: str | None
+    size: int | None
+    modified: int | None
+    source_sha256: str | None
+    target_bytes: int | None
+    target_sha256: str | None
+    model_sha256: str | None
+    vividness: float | None
+
+
+def plan_work(
+    listing: Listing,
+    manifest: pa.Table,
+    target_size: Callable[[str], int | None],
+    *,
+    model_sha256: str,
+    vividness: float,
+    run_id: str,
+    force: bool = False,
+    retry_failed: bool = False,
+) -> Work:
+    """Decides for every file. `target_size`: the bytes of a file in the target, None where there is none."""
+    work = Work(rows=list(listing.rows))
+    known = _known(manifest)
+    touched: list[str] = []  # coloured rows that only get another reason
+    for entry in listing.pictures:
+        before = known.pop(entry.path, None)
+        if retry_failed and (before is None or before.status != "failed"):
+            work.kept += before is not None and before.status == "coloured"
+            continue
+        size = target_size(entry.path)
+        foreign = before is None or before.target_sha256 is None
+        if foreign and size is not None:
+            _skip(work, entry, PRESENT if before is None or before.reason != ALTERED else ALTERED, run_id)
+        elif before is None or before.status == "skipped":
+            _do(work, entry, "new")
+        elif before.status == "failed":
+            _do(work, entry, "failed before", replaces=before.target_sha256)
+        elif size is None:
+            _do(work, entry, "output gone")
+        elif size != before.target_bytes:
+            _skip(work, entry, ALTERED, run_id)
+        elif force:
+            _do(work, entry, "again", replaces=before.target_sha256)
+        elif (entry.size, entry.modified) != (before.size, before.modified):
+            _do(work, entry, "changed", known=before.source_sha256, replaces=before.target_sha256)
+        else:
+            work.kept += 1
+            work.other_settings += (before.model_sha256, before.vividness) != (model_sha256, vividness)
+            if before.reason is not None:
+                touched.append(entry.path)
+    listed = {row.path for row in listing.rows}
+    folders = tuple(f"{folder}/" for folder in listing.unlisted)
+    for path, before in known.items():
+        if path in listed or (folders and path.startswith(folders)):
+            continue
+        if before.target_sha256 is None:
+            work.dropped.append(path)
+        elif before.status == "coloured" and before.reason != VANISHED:
+            touched.append(path)
+    work.rows += _with_reason(manifest, touched, {entry.path for entry in listing.pictures})
+    return work
+
+
+def _do(work: Work, entry: Entry, why: str, *, known: str | None = None, replaces: str | None = None) -> None:
+    work.counts[why] += 1
+    work.tasks.append(Task(path=entry.path, size=entry.size, modified=entry.modified, known=known, replaces=replaces))
+
+
+def _skip(work: Work, entry: Entry, reason: str, run_id: str) -> None:
+    work.rows.append(
+        Row(path=entry.path, status="skipped", reason=reason, source_bytes=entry.size, source_modified=entry.modified, run_id=run_id)
+    )
+
+
+def _known(manifest: pa.Table) -> dict[str, _Known]:
+    """The first page's row of every path."""
+    names = (
+        "status", "reason", "source_bytes", "source_modified", "source_sha256", "target_bytes", "target_sha256", "model_sha256",
+        "vividness",
+    )  # fmt: skip
+    columns = [manifest[name].to_pylist() for name in names]
+    rows = zip(manifest["path"].to_pylist(), manifest["page"].to_pylist(), *columns, strict=True)
+    return {path: _Known(*rest) for path, page, *rest in rows if page == 0}
+
+
+def _with_reason(manifest: pa.Table, paths: list[str], present: set[str]) -> list[Row]:
+    """The rows of coloured pictures whose source has vanished, or is there again."""
+    if not paths:
+        return []
+    wanted = pc.is_in(manifest["path"], value_set=pa.array(paths, pa.string()))
+    return [replace(row, reason=None if row.path in present else VANISHED) for row in to_rows(manifest.filter(wanted))]

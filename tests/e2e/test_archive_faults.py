@@ -1,0 +1,267 @@
+"""`colorize archive` under fire: whatever is killed, full, read-only or gone, the same command again makes the archive whole.
+
+Whole: every input has exactly one row in the manifest and exactly one output, byte for byte that of a run that nothing disturbed.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from ray.cluster_utils import Cluster
+
+from colorize.archive.journal import Journal
+from colorize.archive.painter import Order, Painter, to_block
+from colorize.archive.place import LocalPlace
+from colorize.archive.plan import Task
+from colorize.model.card import resolve
+from tests.pictures import encoded, grey_scene
+from tests.processes import PROGRAM, environment, marked
+
+pytestmark = pytest.mark.e2e
+
+PICTURES = 120
+PATIENCE = 240
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source: pictures of several sizes and formats in two folders."""
+    source = tmp_path_factory.mktemp("scans")
+    for number in range(PICTURES):
+        kind = "PNG" if number % 5 == 0 else "JPEG"
+        path = source / f"box {number % 2}" / f"{number:03}.{kind.lower()}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(grey_scene(300 + 7 * (number % 11), 420 + 13 * (number % 7)), kind))
+    return source
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """path → SHA-256 of what the same code makes of each picture in one process, all of them in one block."""
+    target = LocalPlace(tmp_path_factory.mktemp("undisturbed"), "undisturbed")
+    journal = Journal(target, "run")
+    journal.open()
+    source = LocalPlace(scans, "scans")
+    order = Order(source=source, target=target, source_identity=source.identity(), run_id="run", vividness=0.5)
+    names = sorted(path.relative_to(scans).as_posix() for path in scans.rglob("*.*"))
+    Painter(order, resolve("cifar10").read_bytes())(to_block("0", [Task(path=name, size=1, modified=None) for name in names]))
+    journal.release()
+    return outputs(target.root)
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """The mark that every process of the run carries; afterwards none of them may be left."""
+    value = uuid.uuid4().hex
+    yield value
+    left = remaining(value)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert left == {}
+
+
+def remaining(mark: str, seconds: float = 60) -> dict[int, str]:
+    """The run's processes that are left after a while: Ray's own end by themselves when their driver was killed."""
+    deadline = time.monotonic() + seconds
+    while (left := marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    commands = {}
+    for pid in left:
+        with contextlib.suppress(OSError):
+            commands[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:120]
+    return commands
+
+
+def outputs(target: Path) -> dict[str, str]:
+    files = [path for path in target.rglob("*") if path.is_file() and "_colorize" not in path.parts]
+    return {path.relative_to(target).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def start(source: Path, target: Path, mark: str, *options: str, **popen: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [PROGRAM, "archive", str(source), str(target), *options],
+        env=environment(mark), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **popen,
+    )  # type: ignore[call-overload,no-any-return]  # fmt: skip
+
+
+def wait_for(process: subprocess.Popen[str], target: Path, count: int) -> None:
+    """Until the target holds so many pictures."""
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < deadline:
+        if sum(1 for path in target.rglob("*.*") if "_colorize" not in path.parts) >= count:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"the run ended or hung: {process.poll()}")
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    printed, errors = process.communicate(timeout=PATIENCE)
+    return process.returncode, printed, errors
+
+
+def check_whole(target: Path, undisturbed: dict[str, str]) -> None:
+    """One row and one whole output an input, as if nothing had happened; and nothing of a run is left behind."""
+    assert outputs(target) == undisturbed
+    table = pq.read_table(target / "_colorize" / "manifest")
+    rows = dict(zip(table["path"].to_pylist(), table["target_sha256"].to_pylist(), strict=True))
+    assert table.num_rows == len(rows)
+    assert rows == undisturbed
+    assert set(table["status"].to_pylist()) == {"coloured"}
+    assert sorted(path.name for path in (target / "_colorize").iterdir() if path.name != "history") == [
+        "lock", "manifest", "report", "report.html",
+    ]  # fmt: skip
+    assert not list(target.rglob("*.partial"))
+
+
+def worker_of(mark: str) -> int:
+    """A worker process of the run that colours pictures."""
+    for pid in marked(mark):
+        with contextlib.suppress(OSError):
+            if b"MapWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+    pytest.fail("there is no worker")
+
+
+@pytest.mark.parametrize("moment", [1, pytest.param(40, marks=pytest.mark.slow), pytest.param(80, marks=pytest.mark.slow)])
+def test_a_killed_driver(scans: Path, undisturbed: dict[str, str], tmp_path: Path, mark: str, moment: int) -> None:
+    target = tmp_path / "out"
+    process = start(scans, target, mark)
+    wait_for(process, target, moment)
+    process.kill()
+    end(process)
+    assert remaining(mark) == {}
+    left = outputs(target)
+    assert 0 < len(left) < PICTURES
+    assert left.items() <= undisturbed.items()
+    code, printed, errors = end(start(scans, target, mark))
+    assert (code, errors) == (0, "")
+    assert "coloured already" in printed
+    check_whole(target, undisturbed)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(scans: Path, undisturbed: dict[str, str], tmp_path: Path, mark: str) -> None:
+    target = tmp_path / "out"
+    for moment in (10, 30, 55, 90):
+        process = start(scans, target, mark)
+        wait_for(process, target, moment)
+        os.killpg(process.pid, signal.SIGKILL)
+        end(process)
+        for pid in marked(mark):  # at once, and not as Ray would end them
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert remaining(mark) == {}
+    assert end(start(scans, target, mark))[0] == 0
+    check_whole(target, undisturbed)
+
+
+@pytest.mark.slow
+def test_killed_workers(scans: Path, undisturbed: dict[str, str], tmp_path: Path, mark: str) -> None:
+    target = tmp_path / "out"
+    process = start(scans, target, mark)
+    for moment in (5, 60):
+        wait_for(process, target, moment)
+        os.kill(worker_of(mark), signal.SIGKILL)
+    assert end(process)[0] == 0
+    check_whole(target, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_killed_node(scans: Path, undisturbed: dict[str, str], tmp_path: Path, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment(mark).items():
+        monkeypatch.setenv(name, value)
+    target = tmp_path / "out"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        process = start(scans, target, mark, "--address", cluster.address)
+        wait_for(process, target, 20)
+        cluster.remove_node(node, allow_graceful=False)
+        code, printed, errors = end(process)
+    finally:
+        cluster.shutdown()
+    assert (code, errors) == (0, ""), printed
+    check_whole(target, undisturbed)
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, size: str) -> Iterator[None]:
+    """A small file system in memory; the test is skipped where that is not allowed."""
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"cannot mount a file system here: {made.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def remount(folder: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", folder], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk(scans: Path, undisturbed: dict[str, str], tmp_path: Path, mark: str) -> None:
+    target = tmp_path / "out"
+    with mounted(target, "3m"):
+        code, _, errors = end(start(scans, target, mark))
+        assert code == 1
+        assert "No space left on device" in errors
+        assert errors.count("\n") == 1
+        assert "the same command again" in errors
+        left = outputs(target)
+        assert 0 < len(left) < PICTURES
+        assert left.items() <= undisturbed.items()
+        remount(target, "size=100m")
+        assert end(start(scans, target, mark))[0] == 0
+        check_whole(target, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_target_that_turns_read_only(scans: Path, undisturbed: dict[str, str], tmp_path: Path, mark: str) -> None:
+    target = tmp_path / "out"
+    with mounted(target, "100m"):
+        process = start(scans, target, mark)
+        wait_for(process, target, 10)
+        deadline = time.monotonic() + 30
+        while subprocess.run(["mount", "-o", "remount,ro", target], capture_output=True, check=False).returncode:
+            assert time.monotonic() < deadline, "files are open for writing all the time"
+        code, _, errors = end(process)
+        assert code == 1
+        assert "Read-only file system" in errors
+        assert errors.count("\n") == 1
+        remount(target, "rw")
+        assert end(start(scans, target, mark))[0] == 0
+        check_whole(target, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vanish", [lambda source: source.rename(source.with_name("elsewhere")), lambda source: shutil.rmtree(source)])
+def test_a_source_that_vanishes(
+    scans: Path, undisturbed: dict[str, str], tmp_path: Path, mark: str, vanish: Callable[[Path], object]
+) -> None:
+    source, target = shutil.copytree(scans, tmp_path / "in"), tmp_path / "out"
+    process = start(source, target, mark)
+    wait_for(process, target, 10)
+    vanish(source)
+    code, _, errors = end(process)
+    assert code == 1
+    assert errors.startswith(f"colorize: {source}: the source has vanished; ")
+    assert errors.count("\n") == 1
+    code, _, errors = end(start(source, target, mark))
+    assert (code, errors) == (1, f"colorize: {source}: there is no such folder\n")
+    shutil.copytree(scans, source)
+    assert end(start(source, target, mark))[0] == 0
+    check_whole(target, undisturbed)

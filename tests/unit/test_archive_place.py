@@ -1,0 +1,179 @@
+"""Places: a folder, one in a bucket (moto's S3 server on loopback), and one behind fsspec hold files in the same way."""
+
+import contextlib
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from colorize.archive.listing import check_places
+from colorize.archive.place import LocalPlace, Place, RemotePlace, cause, open_place, redacted
+from colorize.errors import ArchiveError
+
+NAMES = ["a.jpg", "A.jpg", "deep/ü ñ/b c.png", "deep/e\u0301.jpg", "deep/\u00e9.jpg", "100%25 #?&+.jpg", "x" * 250]
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Callable[[str], str]]:
+    """A function from a folder to its URL on a server of this test's own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL, env=dict(os.environ)
+    )
+    query = f"scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1"
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            assert time.monotonic() < deadline, "the S3 server does not come up"
+            assert server.poll() is None, "the S3 server has ended"
+            time.sleep(0.1)
+        store, _ = fs.FileSystem.from_uri(f"s3://user:word@pictures?{query}&allow_bucket_creation=true")
+        store.create_dir("pictures")
+        yield lambda folder: f"s3://user:word@pictures/{folder}?{query}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(params=["disk", "bucket", "fsspec"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "bucket":
+        return open_place(request.getfixturevalue("bucket")(f"my scans/{tmp_path.name}"))
+    return open_place(tmp_path / "place" if request.param == "disk" else f"local://{tmp_path}/place")
+
+
+def staged(place: Place, data: bytes) -> Path:
+    if isinstance(place, LocalPlace):
+        (place.root / "scratch").mkdir(parents=True, exist_ok=True)
+    path = place.scratch("scratch") / "staged"
+    path.write_bytes(data)
+    return path
+
+
+def test_what_was_written_is_found_and_read(place: Place) -> None:
+    for name in NAMES:
+        place.write(name, name.encode())
+    found = {one.path: one for one in place.walk()}
+    assert sorted(found) == sorted(NAMES)
+    for name in NAMES:
+        assert place.read(name) == name.encode()
+        assert found[name].size == len(name.encode())
+        assert (found[name].modified or 0) > 1e18
+        assert place.look(name) == found[name]
+    assert place.names("deep") == sorted(["ü ñ", "e\u0301.jpg", "\u00e9.jpg"])
+    assert place.names("nowhere") == []
+    assert place.look("nowhere") is None
+    sizes = place.sizes()
+    assert [sizes("a.jpg"), sizes("nowhere"), sizes("no/where")] == [5, None, None]
+
+
+def test_a_missing_file_is_an_os_error(place: Place) -> None:
+    place.write("a", b"x")
+    with pytest.raises(FileNotFoundError):
+        place.read("b.jpg")
+
+
+def test_put_never_overwrites_unless_it_is_told_to(place: Place) -> None:
+    file = staged(place, b"first")
+    place.put(file, "deep/a.jpg", replace=False)
+    assert not file.exists()
+    again = staged(place, b"second")
+    with pytest.raises(FileExistsError):
+        place.put(again, "deep/a.jpg", replace=False)
+    assert place.read("deep/a.jpg") == b"first"
+    place.put(again, "deep/a.jpg", replace=True)
+    assert place.read("deep/a.jpg") == b"second"
+
+
+def test_what_is_removed_is_gone(place: Place) -> None:
+    for name in ("deep/a", "deep/er/b", "c"):
+        place.write(name, b"x")
+    place.remove("deep")
+    place.remove("nowhere")
+    assert [found.path for found in place.walk()] == ["c"]
+    place.remove("c")
+    assert list(place.walk()) == [] or place.look("") is None
+
+
+def test_a_place_travels_to_a_worker(place: Place) -> None:
+    place.write("a", b"x")
+    assert pickle.loads(pickle.dumps(place)).read("a") == b"x"
+
+
+def test_a_large_file_goes_up_whole(place: Place) -> None:
+    data = os.urandom(20_000_000)
+    place.put(staged(place, data), "large.tif", replace=False)
+    assert place.read("large.tif") == data
+
+
+def test_a_folder_is_told_from_one_that_came_in_its_place(tmp_path: Path) -> None:
+    place = LocalPlace(tmp_path / "in", "in")
+    assert place.identity() is None
+    (tmp_path / "in").mkdir()
+    before = place.identity()
+    (tmp_path / "in").rename(tmp_path / "away")
+    (tmp_path / "in").mkdir()
+    assert before is not None
+    assert place.identity() not in (before, None)
+
+
+def test_a_disk_without_hard_links_overwrites_nothing_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)  # as FAT and some network file systems do
+    place = LocalPlace(tmp_path, "out")
+    place.put(staged(place, b"first"), "a.jpg", replace=False)
+    with pytest.raises(FileExistsError):
+        place.put(staged(place, b"second"), "a.jpg", replace=False)
+    assert place.read("a.jpg") == b"first"
+
+
+def test_missing_buckets_are_told_in_one_line(bucket: Callable[[str], str]) -> None:
+    url = bucket("x").replace("pictures", "no-such-bucket")
+    with pytest.raises(ArchiveError, match=r"^s3://no-such-bucket/x: there is no such folder$"):
+        check_places(open_place(url), LocalPlace(Path("out"), "out"))
+
+
+@pytest.mark.parametrize("url", ["xyz://user:topsecret@h/y?token=abcdef", "s3://user:topsecret@b/y?wrong=abcdef", "s3://"])
+def test_a_url_that_makes_no_sense_is_refused_without_its_secrets(url: str) -> None:
+    with pytest.raises(ArchiveError) as caught:
+        open_place(url)
+    told = str(caught.value)
+    assert ": cannot be opened: " in told
+    assert "\n" not in told
+    assert "topsecret" not in told
+    assert "abcdef" not in told
+
+
+def test_what_is_shown_of_a_url() -> None:
+    assert redacted("s3://key:word@bucket/my scans?region=x&secret=y") == "s3://bucket/my scans"
+    assert redacted("in/a@b?c\n") == "in/a@b?c?"
+    shown = open_place("s3://key:word@bucket/my scans/é?region=us-east-1&endpoint_override=127.0.0.1:1&scheme=http")
+    assert isinstance(shown, RemotePlace)
+    assert (shown.shown, shown.root) == ("s3://bucket/my scans/é", "bucket/my scans/é")
+
+
+def test_a_file_url_and_a_name_with_a_colon_are_local(tmp_path: Path) -> None:
+    place = open_place(f"file://{tmp_path}/my%20scans")
+    assert isinstance(place, LocalPlace)
+    assert place.root == tmp_path / "my scans"
+    assert isinstance(open_place("box: 1"), LocalPlace)
+
+
+def test_a_cause_is_one_short_line() -> None:
+    assert cause(OSError(28, "No space left on device")) == "No space left on device"
+    assert cause(ValueError("a\n  b\x1b[31m")) == "a b?[31m"
+    assert cause(KeyError()) == "KeyError"
+    assert len(cause(ValueError("x" * 999))) == 300

@@ -1,0 +1,150 @@
+"""What a run has to do: every file against the manifest and the target, and the manifest that it leaves."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from colorize.archive.journal import ALTERED
+from colorize.archive.listing import Entry, Listing
+from colorize.archive.manifest import SCHEMA, Row, merge, read_manifest, to_rows, to_table, write_manifest
+from colorize.archive.place import LocalPlace
+from colorize.archive.plan import PRESENT, VANISHED, Task, Work, plan_work
+from colorize.errors import ArchiveError
+
+COLOURED: dict[str, Any] = {
+    "status": "coloured", "source_bytes": 10, "source_modified": 1, "source_sha256": "s", "target_bytes": 20, "target_sha256": "t",
+    "model_sha256": "m", "vividness": 0.5, "run_id": "old",
+}  # fmt: skip
+
+
+def coloured(path: str = "a.jpg", **changes: Any) -> Row:
+    return Row(**({"path": path} | COLOURED | changes))
+
+
+def planned(*rows: Row, size: int = 10, modified: int = 1, there: int | None = 20, present: bool = True, **options: Any) -> Work:
+    """The work where `a.jpg` is in the source (`present`), and `there` are the bytes of its output."""
+    listing = Listing(pictures=[Entry(path="a.jpg", size=size, modified=modified)] if present else [], rows=[])
+    settings = {"model_sha256": "m", "vividness": 0.5, "run_id": "new"} | options
+    return plan_work(listing, to_table(rows), {"a.jpg": there}.get, **settings)
+
+
+def why(work: Work) -> list[str]:
+    return list(work.counts)
+
+
+def reasons(work: Work) -> list[tuple[str, str | None]]:
+    return [(row.status, row.reason) for row in work.rows]
+
+
+def test_a_new_picture_is_coloured_unless_the_target_has_something_there() -> None:
+    work = planned(there=None)
+    assert work.tasks == [Task(path="a.jpg", size=10, modified=1)]
+    assert why(work) == ["new"]
+    work = planned(there=3)
+    assert (work.tasks, reasons(work)) == ([], [("skipped", PRESENT)])
+    assert planned(Row(path="a.jpg", status="skipped", reason=PRESENT, run_id="old"), there=None).counts == {"new": 1}
+
+
+def test_what_is_done_is_kept() -> None:
+    work = planned(coloured())
+    assert (work.tasks, work.rows, work.kept, work.other_settings, work.dropped) == ([], [], 1, 0, [])
+
+
+@pytest.mark.parametrize(("setting", "value"), [("model_sha256", "other"), ("vividness", 0.6)])
+def test_other_settings_are_counted_and_redo_nothing(setting: str, value: Any) -> None:
+    work = planned(coloured(), **{setting: value})
+    assert (work.tasks, work.kept, work.other_settings) == ([], 1, 1)
+
+
+@pytest.mark.parametrize("change", [{"size": 11}, {"modified": 2}])
+def test_a_source_that_looks_changed_is_compared(change: dict[str, int]) -> None:
+    work = planned(coloured(), **change)
+    assert [(task.known, task.replaces) for task in work.tasks] == [("s", "t")]
+    assert why(work) == ["changed"]
+
+
+def test_an_output_that_is_gone_is_made_again_and_one_that_was_altered_stays() -> None:
+    assert [(task.known, task.replaces) for task in planned(coloured(), there=None).tasks] == [(None, None)]
+    work = planned(coloured(), there=21, modified=2)
+    assert (work.tasks, reasons(work)) == ([], [("skipped", ALTERED)])
+    again = planned(Row(path="a.jpg", status="skipped", reason=ALTERED, run_id="old"), there=21)
+    assert (again.tasks, reasons(again)) == ([], [("skipped", ALTERED)])
+
+
+def test_what_failed_is_tried_again_and_its_older_output_may_be_replaced() -> None:
+    work = planned(Row(path="a.jpg", status="failed", target_sha256="t", run_id="old"))
+    assert [(task.known, task.replaces) for task in work.tasks] == [(None, "t")]
+    assert why(work) == ["failed before"]
+    work = planned(Row(path="a.jpg", status="failed", run_id="old"), there=5)  # the user put one there
+    assert (work.tasks, reasons(work)) == ([], [("skipped", PRESENT)])
+
+
+def test_force_does_all_of_this_programs_again_and_nothing_else() -> None:
+    assert [(task.known, task.replaces) for task in planned(coloured(), force=True).tasks] == [(None, "t")]
+    assert planned(there=20, force=True).tasks == []
+    assert planned(coloured(), there=21, force=True).tasks == []
+
+
+def test_only_what_failed() -> None:
+    assert planned(there=None, retry_failed=True).tasks == []
+    assert planned(coloured(), modified=2, retry_failed=True).tasks == []
+    assert len(planned(Row(path="a.jpg", status="failed", run_id="old"), there=None, retry_failed=True).tasks) == 1
+
+
+def test_a_source_that_vanished_keeps_its_output_and_its_row() -> None:
+    work = planned(coloured(), present=False)
+    (row,) = work.rows
+    assert row == coloured(reason=VANISHED)
+    assert planned(row, present=False).rows == []
+    (back,) = planned(row).rows
+    assert back == coloured()
+    work = planned(Row(path="a.jpg", status="failed", run_id="old"), present=False)
+    assert (work.dropped, work.rows) == (["a.jpg"], [])
+
+
+def test_nothing_vanishes_from_a_folder_that_cannot_be_listed() -> None:
+    rows = [coloured("deep/a.jpg"), coloured("deeper/a.jpg")]
+    listing = Listing(pictures=[], rows=[], unlisted=["deep"])
+    work = plan_work(listing, to_table(rows), {}.get, model_sha256="m", vividness=0.5, run_id="new")
+    assert [row.path for row in work.rows] == ["deeper/a.jpg"]
+
+
+# The manifest
+
+
+def test_rows_survive_their_table_with_what_they_lack() -> None:
+    rows = [Row(path="a\n", status="failed", reason="r", run_id="1"), coloured("b", width=3, height=2, mean_confidence=0.5)]
+    assert to_rows(to_table(rows)) == rows
+
+
+def test_a_run_replaces_whole_files_and_the_history_keeps_what_went() -> None:
+    pages = [coloured("a.tif", page=page, pages=3) for page in range(3)]
+    current = to_table([*pages, coloured("b"), coloured("c"), Row(path="d", status="failed", run_id="old")])
+    new = [coloured("a.tif", page=0, pages=1, target_sha256="new"), coloured("c", reason=VANISHED), coloured("0")]
+    table, superseded = merge(current, [to_table(new[:1]), to_table(new[1:])], ["d"])
+    assert to_rows(table) == [new[2], new[0], coloured("b"), new[1]]
+    assert to_rows(superseded) == [*pages, Row(path="d", status="failed", run_id="old")]
+    assert merge(SCHEMA.empty_table(), [], [])[0].num_rows == 0
+
+
+def test_the_manifest_is_read_as_it_was_written(tmp_path: Any) -> None:
+    place = LocalPlace(tmp_path, "out")
+    assert read_manifest(place).num_rows == 0
+    write_manifest(place, to_table([coloured()]), SCHEMA.empty_table(), "1")
+    write_manifest(place, to_table([coloured("b")]), to_table([coloured()]), "2")
+    assert to_rows(read_manifest(place)) == [coloured("b")]
+    assert [path.name for path in (tmp_path / "_colorize" / "history").iterdir()] == ["2.parquet"]
+
+
+def test_a_manifest_that_cannot_be_read_stops_everything(tmp_path: Any) -> None:
+    place = LocalPlace(tmp_path, "out")
+    place.write("_colorize/manifest/current.parquet", b"nonsense")
+    with pytest.raises(ArchiveError, match=r"^out/_colorize/manifest/current\.parquet: cannot be read "):
+        read_manifest(place)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"path": ["a"]}), sink)
+    place.write("_colorize/manifest/current.parquet", bytes(sink.getvalue()))
+    with pytest.raises(ArchiveError, match="written by another version"):
+        read_manifest(place)
