@@ -2,6 +2,7 @@
 
 python -m jobs.benchmark lab --json lab.json
 python -m jobs.benchmark train --json train.json
+python -m jobs.benchmark archive --json archive.json
 
 Every figure is the median of alternating runs; the JSON holds each run's number too.
 """
@@ -19,7 +20,7 @@ from colorize import cluster
 from colorize.imaging.files import write_whole
 from colorize.train.run import hardware
 
-NAMES = ("lab", "train")
+NAMES = ("lab", "train", "archive")
 
 
 def main() -> None:
