@@ -31,8 +31,9 @@ from colorize.archive.journal import Journal, unfinished
 from colorize.archive.listing import Listing, check_places, list_archive
 from colorize.archive.manifest import Row, to_rows, to_table
 from colorize.archive.painter import Order, Painter, to_block
-from colorize.archive.place import LocalPlace, Place, cause, open_place
+from colorize.archive.place import LocalPlace, Place, cause
 from colorize.archive.plan import Task, Work, plan_work
+from colorize.archive.remote import open_place
 from colorize.archive.summary import ArchiveSummary, Progress, Tally
 from colorize.errors import ArchiveError
 from colorize.model.card import ModelCard, read_card, resolve
@@ -169,9 +170,8 @@ def _color(plan: Plan, workers: int, journal: Journal, tally: Tally, on_progress
     except ray.exceptions.RayError as error:
         if isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.UserCodeException):
             raise  # an error of this program
-        raise ArchiveError(
-            f"{plan.target.shown}: the run broke off ({type(error).__name__}: {' '.join(str(error).split(chr(10))[0].split())}); {_so_far(tally)}"
-        ) from error
+        first = cause(ValueError(str(error).partition("\n")[0]))
+        raise ArchiveError(f"{plan.target.shown}: the run broke off ({type(error).__name__}: {first}); {_so_far(tally)}") from error
 
 
 def _so_far(tally: Tally) -> str:

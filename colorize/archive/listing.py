@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from colorize.archive.manifest import FOLDER, Row, Status
-from colorize.archive.place import Found, LocalPlace, Place, RemotePlace, cause
+from colorize.archive.place import Found, LocalPlace, Place, cause
+from colorize.archive.remote import RemotePlace
 from colorize.errors import ArchiveError
 
 PICTURE_SUFFIXES = frozenset(

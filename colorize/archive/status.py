@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from colorize.archive.journal import unfinished
 from colorize.archive.manifest import CURRENT, STAGES, merge, read_manifest, to_table
-from colorize.archive.place import cause, open_place
+from colorize.archive.place import cause
+from colorize.archive.remote import open_place
 from colorize.errors import ArchiveError
 
 LISTED = 20

@@ -8,7 +8,8 @@ import pytest
 
 from colorize.archive.journal import ALTERED, APPEARED, Journal, Output, StopRunError, unfinished
 from colorize.archive.manifest import Row
-from colorize.archive.place import LocalPlace, Place, open_place
+from colorize.archive.place import LocalPlace, Place
+from colorize.archive.remote import open_place
 from colorize.errors import ArchiveError
 
 

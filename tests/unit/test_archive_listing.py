@@ -9,7 +9,8 @@ import pytest
 from colorize.archive.config import ArchiveConfig
 from colorize.archive.job import prepare
 from colorize.archive.listing import HIDDEN, LINKED_FOLDER, NOT_A_PICTURE, RESERVED, UNSUPPORTED, Listing, check_places, list_archive
-from colorize.archive.place import Found, LocalPlace, open_place
+from colorize.archive.place import Found, LocalPlace
+from colorize.archive.remote import open_place
 from colorize.errors import ArchiveError, ConfigError, ModelError
 
 
@@ -93,7 +94,7 @@ def test_siblings_of_one_name_are_no_nesting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("source", "target"), [("a", "a"), ("a", "a/b"), ("a/b", "a")])
 def test_nesting_is_seen_behind_urls_too(tmp_path: Path, source: str, target: str) -> None:
     put(tmp_path / "a" / "b" / "a.jpg")
-    with pytest.raises(ArchiveError, match="lies inside|is the source itself"):
+    with pytest.raises(ArchiveError, match=r"lies inside|is the source itself"):
         check_places(open_place(f"local://{tmp_path}/{source}"), open_place(f"local://{tmp_path}/{target}"))
 
 
@@ -113,7 +114,7 @@ def test_settings_out_of_range_are_refused(tmp_path: Path, setting: str, value: 
 
 
 def test_all_again_and_only_the_failed_ones_contradict(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="^force and retry_failed: "):
+    with pytest.raises(ConfigError, match=r"^force and retry_failed: "):
         ArchiveConfig(source=tmp_path, target=tmp_path / "out", force=True, retry_failed=True)
 
 
@@ -129,7 +130,8 @@ def test_a_missing_model_is_refused(tmp_path: Path) -> None:
 
 def test_every_file_is_either_a_picture_or_has_a_row(tmp_path: Path) -> None:
     pictures = [
-        "Z.JPG", "a.jpg", "A.jpg", "a.png", "b.Jpeg", "deep/er/c.png", "deep/ü ñ.jfif", "line\nbreak.jpg", "trailing .png", "deep/_colorize/a.jpg",
+        "Z.JPG", "a.jpg", "A.jpg", "a.png", "b.Jpeg", "deep/er/c.png", "deep/ü ñ.jfif", "line\nbreak.jpg", "trailing .png",
+        "deep/_colorize/a.jpg",
         unicodedata.normalize("NFC", "é.jpg"), unicodedata.normalize("NFD", "é.jpg"), "x" * 251 + ".jpg", "%41?#&.jpg",
     ]  # fmt: skip
     others = {

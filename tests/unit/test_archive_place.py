@@ -14,7 +14,8 @@ import pytest
 from pyarrow import fs
 
 from colorize.archive.listing import check_places
-from colorize.archive.place import LocalPlace, Place, RemotePlace, cause, open_place, redacted
+from colorize.archive.place import LocalPlace, Place, cause
+from colorize.archive.remote import RemotePlace, open_place, redacted
 from colorize.errors import ArchiveError
 
 NAMES = ["a.jpg", "A.jpg", "deep/ü ñ/b c.png", "deep/e\u0301.jpg", "deep/\u00e9.jpg", "100%25 #?&+.jpg", "x" * 250]
