@@ -185,7 +185,7 @@ def _paint(plan: Plan, workers: int) -> Generator[pa.Table, None, None]:
         vividness=plan.config.vividness, recolor=plan.config.recolor, mark=plan.config.mark, confidence=plan.config.confidence,
     )  # fmt: skip
     model = ray.put(plan.model.read_bytes())
-    blocks = [to_block(f"{number:06}", tasks) for number, tasks in enumerate(_blocks(plan.work.tasks, workers))]
+    blocks = [to_block(f"{number:06}", tasks) for number, tasks in enumerate(cut_into_blocks(plan.work.tasks, workers))]
     dataset = ray.data.from_arrow(blocks).map_batches(
         Painter,
         batch_size=None,
@@ -210,7 +210,7 @@ def _workers(config: ArchiveConfig) -> int:
     return workers
 
 
-def _blocks(tasks: list[Task], workers: int) -> list[list[Task]]:
+def cut_into_blocks(tasks: list[Task], workers: int) -> list[list[Task]]:
     """The tasks, cut into blocks of work."""
     most = max(1, min(BLOCK_PICTURES, len(tasks) // (workers * BLOCKS_A_WORKER)))
     blocks: list[list[Task]] = [[]]

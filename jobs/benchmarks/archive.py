@@ -114,7 +114,7 @@ def _plain_pool(source: Path, target: Path) -> float:
 
 
 def _start(order: Order, model: bytes) -> None:
-    global _painter  # noqa: PLW0603 – a pool's processes have no other place
+    global _painter
     _painter = Painter(order, model)
 
 
