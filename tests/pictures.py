@@ -24,6 +24,12 @@ def grey_scene(height: int = 48, width: int = 64) -> npt.NDArray[np.uint8]:
     return np.array(Image.fromarray(rgb_scene(height, width)).convert("L"))
 
 
+def sepia_scene(height: int = 48, width: int = 64) -> npt.NDArray[np.uint8]:
+    """A toned RGB picture (h, w, 3) of the same scene: grey, in brown."""
+    toned = grey_scene(height, width)[..., None] * np.array([1.0, 0.85, 0.65]) + np.array([20, 12, 0])
+    return np.clip(toned, 0, 255).astype(np.uint8)
+
+
 def encoded(pixels: npt.NDArray[np.uint8], kind: str, **options: object) -> bytes:
     """The bytes of a file with these pixels; `kind` is Pillow's name of the format."""
     buffer = BytesIO()

@@ -30,7 +30,7 @@ from colorize.cluster import ClusterInfo
 from colorize.errors import ClusterError
 from colorize.model.card import read_card, resolve
 from colorize.model.colorizer import Colorizer, Prediction
-from tests.pictures import encoded, grey_scene, jpeg_claiming, png_header, rgb_scene
+from tests.pictures import encoded, grey_scene, jpeg_claiming, png_header, sepia_scene
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -75,7 +75,7 @@ def test_the_tree_comes_out_in_color_with_a_row_for_every_file(tmp_path: Path) -
         "deep/ü ñ.PNG": GREY_PNG,
         "line\nbreak.jpg": GREY_JPEG,
         "n" * 251 + ".jpg": GREY_JPEG,
-        "sepia.jpeg": encoded(rgb_scene(), "JPEG"),
+        "sepia.jpeg": encoded(sepia_scene(), "JPEG"),
         "one.png": encoded(np.full((1, 1), 90, np.uint8), "PNG"),
         "strip.jpg": encoded(np.full((3, 20_000), 90, np.uint8), "JPEG"),
         "a png.jpg": GREY_PNG,
