@@ -212,12 +212,16 @@ def mounted(folder: Path, size: str) -> Iterator[None]:
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[None]:
     """A folder that turns read-only under whoever has files open in it, as a disk with errors does: another mount of it lies above."""
-    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    above = folder.with_name("above")
+    above.mkdir()
+    subprocess.run(["mount", "--bind", folder, above], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", above], check=True)  # elsewhere first: here it would be busy
+    subprocess.run(["mount", "--bind", above, folder], check=True)
     try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
         yield
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
+        subprocess.run(["umount", "--lazy", above], check=True)
 
 
 @pytest.mark.slow

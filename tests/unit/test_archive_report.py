@@ -68,8 +68,6 @@ def test_what_only_earlier_pages_showed_is_removed(tmp_path: Path) -> None:
     assert len(rows_of(tmp_path)) == 1
     left = [path.relative_to(tmp_path / report.THUMBNAILS).as_posix() for path in (tmp_path / report.THUMBNAILS).rglob("*.jpg")]
     assert left == ["2/1.jpg"]
-        "2/1.jpg"
-    ]
 
 
 def test_thumbnails_fit_and_are_never_enlarged() -> None:
