@@ -1,9 +1,9 @@
 """The report of an archive, `TARGET/_colorize/report.html`: every picture before and after, failures first, in pages of 60.
 
 The page works from a disk, where a script may not fetch files, and from a web server. It loads the list of all pictures as scripts
-(`report/index-RUN_ID-000.js`, 5,000 rows each; 110 bytes a row), and of the thumbnail sheets that the workers have written only those of
+(`report/index-RUN_ID-000.js`, 5,000 rows each; 160 bytes a row), and of the thumbnail sheets that the workers have written only those of
 the pictures that it shows. Nothing is loaded from anywhere else. Every name and reason reaches the page as text, never as markup.
-Measured for 50,000 pictures: 0.9 s to write, 5.6 MB of list; the page shows its first pictures after 0.6 s.
+Measured for 50,000 pictures: 0.2 s to write, 7.9 MB of list; the page shows its first pictures after 0.4 s, and sorts them in 0.1 s.
 """
 
 from __future__ import annotations

@@ -41,12 +41,18 @@ def colored(target: Path) -> list[Path]:
 
 
 def statuses(target: Path) -> dict[str, str]:
-    (manifest,) = (target / "_colorize" / "manifest").iterdir()
-    table = pq.read_table(manifest, columns=["path", "status"])
+    table = pq.read_table(target / "_colorize" / "manifest", columns=["path", "status"])
     return dict(zip(table["path"].to_pylist(), table["status"].to_pylist(), strict=True))
 
 
-@pytest.mark.parametrize("arguments", [["picture.jpg", "out"], ["gone", "out"], ["in", "in/out"], ["in", "out", "--vividness", "2"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["picture.jpg", "out"], ["gone", "out"], ["in", "in/out"], ["in", "out", "--vividness", "2"],
+        ["in", "out", "--force", "--retry-failed"],
+        ["xyz://bucket/in", "out"], ["status", "out"], ["status", "in", "--force"],
+    ],
+)  # fmt: skip
 def test_a_wrong_command_is_one_line_without_ray(tmp_path: Path, arguments: list[str], mark: str) -> None:
     put(tmp_path, {"in/a.jpg": encoded(grey_scene(), "JPEG"), "picture.jpg": b"x"})
     done = subprocess.run(
@@ -61,8 +67,12 @@ def test_a_wrong_command_is_one_line_without_ray(tmp_path: Path, arguments: list
 def test_what_failed_is_listed_and_the_exit_code_says_so(tmp_path: Path, mark: str) -> None:
     bad = {f"bad{number:02}.jpg": b"hello\n" for number in range(22)}
     put(tmp_path / "in", {"deep/a.jpg": encoded(grey_scene(), "JPEG"), "notes.txt": b"x"} | bad)
-    command = [PROGRAM, "archive", "in", "out"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(mark), capture_output=True, text=True, check=False)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [PROGRAM, "archive", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment(mark), capture_output=True, text=True, check=False)
+
+    done = run("in", "out")
     assert done.returncode == 1
     assert [path.relative_to(tmp_path / "out").as_posix() for path in colored(tmp_path / "out")] == ["deep/a.jpg"]
     errors = done.stderr.splitlines()
@@ -72,11 +82,23 @@ def test_what_failed_is_listed_and_the_exit_code_says_so(tmp_path: Path, mark: s
     assert errors[20].startswith("colorize: and 2 more: status `failed` in ")
     assert "1 picture coloured, 22 failed, 1 skipped (1 not a picture by its name): 0.0 MP in" in done.stdout
 
+    table = run("status", "out")
+    assert table.returncode == 0
+    assert table.stdout.startswith("out: 24 files: 22 failed, 1 coloured, 1 skipped\n")
+    for told in ("is text, not a picture", "bad19.jpg", "and 2 more", "deep/a.jpg", "not a picture by its name"):
+        assert told in table.stdout
+    assert "bad20.jpg" not in table.stdout
+    dry = run("in", "out", "--dry-run", "--force")
+    assert (dry.returncode, dry.stderr) == (0, "")
+    assert "23 pictures to colour (22 failed before, 1 again)" in dry.stdout
+    assert "22 without a readable header; about " in dry.stdout
+
     for name in bad:
         (tmp_path / "in" / name).unlink()
-    again = subprocess.run(command, cwd=tmp_path, env=environment(mark), capture_output=True, text=True, check=False)
+    again = run("in", "out", "--vividness", "0.7")
     assert (again.returncode, again.stderr) == (0, "")
     assert "Ray" not in again.stdout
+    assert "1 picture in the target has the colours of another model or vividness and stay" in again.stdout
 
 
 def test_ctrl_c_leaves_whole_pictures_a_manifest_and_no_process(tmp_path: Path, mark: str) -> None:
@@ -102,4 +124,4 @@ def test_ctrl_c_leaves_whole_pictures_a_manifest_and_no_process(tmp_path: Path, 
             picture.load()
             assert picture.size == (900, 700)
     assert statuses(target) == {file.name: "coloured" for file in files}
-    assert [path.name for path in (target / "_colorize").iterdir()] == ["manifest"]
+    assert sorted(path.name for path in (target / "_colorize").iterdir()) == ["lock", "manifest", "report", "report.html"]
