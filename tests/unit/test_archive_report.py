@@ -12,10 +12,11 @@ from colorize.archive import report
 from colorize.archive.manifest import Row, to_table
 from colorize.archive.place import LocalPlace
 from colorize.archive.remote import open_place
-from colorize.archive.thumbnails import SIDE, Thumbnail, fitting, in_color, sheet
-from colorize.imaging.colorspace import lightness_of_grey
+from colorize.archive.thumbnails import SIDE, Thumbnail, fitting, sheet
+from colorize.imaging.colorspace import rgb_to_lab
+from colorize.imaging.formats import open_scan
 from colorize.model.metrics import colorfulness
-from tests.pictures import grey_scene, rgb_scene
+from tests.pictures import encoded, grey_scene, rgb_scene, sepia_scene
 
 NAME = """</script><img src=x onerror="alert('1')">&amp;\u2028.jpg"""
 
@@ -76,25 +77,44 @@ def test_thumbnails_fit_and_are_never_enlarged() -> None:
     assert fitting(50, 40) == (50, 40)
 
 
+def lab_of(rgb_hwc: np.ndarray) -> np.ndarray:
+    return rgb_to_lab(torch.from_numpy(np.ascontiguousarray(rgb_hwc.transpose(2, 0, 1)))[None])[0].numpy()
+
+
 def test_a_thumbnail_keeps_its_lightness_and_takes_the_colour() -> None:
     grey_hw = grey_scene(60, 80)
-    rgb_hwc = np.repeat(grey_hw[..., None], 3, axis=2)
-    made = in_color(rgb_hwc, lightness_of_grey(grey_hw), torch.full((2, 5, 7), 20.0))
+    before = Thumbnail.of(open_scan(encoded(grey_hw, "PNG")), 0)
+    assert not before.is_colored
+    made = before.in_color(torch.full((2, 5, 7), 20.0))
     assert (made.height, made.width) == (60, 80)
-    assert np.array_equal(made.before_hwc, rgb_hwc)
+    assert np.array_equal(made.before_hwc, np.repeat(grey_hw[..., None], 3, axis=2))
+    assert made.after_hwc is not None
     assert made.after_hwc[..., 0].mean() > made.after_hwc[..., 1].mean() + 10
     assert made.colorfulness > 10
 
 
+def test_a_thumbnail_is_upright_and_knows_colours_when_it_sees_them() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    scan = open_scan(encoded(rgb_scene(60, 80), "PNG", exif=exif))
+    found = Thumbnail.of(scan, 0)
+    assert (found.height, found.width) == (80, 60)
+    assert np.array_equal(found.before_hwc, np.rot90(rgb_scene(60, 80), -1))
+    assert found.is_colored
+    assert not Thumbnail.of(open_scan(encoded(sepia_scene(60, 80), "PNG")), 0).is_colored
+
+
 def test_colourfulness_is_that_of_the_metrics() -> None:
     rgb_hwc = rgb_scene(60, 80)
-    one = Thumbnail(before_hwc=rgb_hwc, after_hwc=rgb_hwc)
+    one = Thumbnail(before_3hw=lab_of(rgb_hwc), after_hwc=rgb_hwc)
     expected = colorfulness(torch.from_numpy(rgb_hwc).permute(2, 0, 1)[None].float())
     assert abs(one.colorfulness - float(expected)) < 0.05
 
 
 def test_a_sheet_has_a_column_a_picture(tmp_path: Path) -> None:
-    thumbnails = [Thumbnail(before_hwc=rgb_scene(h, w), after_hwc=255 - rgb_scene(h, w)) for h, w in ((160, 100), (60, 160), (1, 1))]
+    thumbnails = [
+        Thumbnail(before_3hw=lab_of(rgb_scene(h, w)), after_hwc=255 - rgb_scene(h, w)) for h, w in ((160, 100), (60, 160), (1, 1))
+    ]
     (tmp_path / "sheet.jpg").write_bytes(sheet(thumbnails))
     pixels = np.array(Image.open(tmp_path / "sheet.jpg")).astype(int)
     assert pixels.shape == (2 * SIDE, 3 * SIDE, 3)
