@@ -227,7 +227,7 @@ def cut_into_blocks(tasks: list[Task], workers: int) -> list[list[Task]]:
 def _settle(plan: Plan, journal: Journal, tally: Tally, older: list[Journal], *, is_whole: bool) -> pa.Table:
     """Swaps the manifest and writes the report; removes the journals when that is done, and leaves them to the next run when it cannot be.
 
-    Raises ArchiveError when the manifest cannot be written.
+    Raises ArchiveError when manifest or report cannot be written.
     """
     try:
         if len(tally.seen) < len(plan.work.tasks):
@@ -243,7 +243,7 @@ def _settle(plan: Plan, journal: Journal, tally: Tally, older: list[Journal], *,
     except OSError as error:
         journal.release()
         raise ArchiveError(
-            f"{plan.target.shown}: the manifest cannot be written ({cause(error)}); the same command again makes it good"
+            f"{plan.target.shown}: manifest and report cannot be written ({cause(error)}); the same command again makes them good"
         ) from error
     for one in [*older, journal]:
         one.remove()

@@ -82,6 +82,8 @@ class RemotePlace(Place):
             raise FileExistsError(errno.EEXIST, "there is a file already", path)
         self._upload(staged, path)
         staged.unlink()
+        with suppress(OSError):  # others are staged still
+            staged.parent.rmdir()
 
     def remove(self, path: str) -> None:
         with suppress(FileNotFoundError), _as_os_errors():

@@ -1,5 +1,7 @@
 """What a run has to do: every file against the manifest and the target, and the manifest that it leaves."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -148,3 +150,11 @@ def test_a_manifest_that_cannot_be_read_stops_everything(tmp_path: Any) -> None:
     place.write("_colorize/manifest/current.parquet", bytes(sink.getvalue()))
     with pytest.raises(ArchiveError, match="written by another version"):
         read_manifest(place)
+
+
+def test_every_column_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "archive.md").read_text()
+    table = page.partition("| column | meaning |")[2].partition("\n\n")[0]
+    assert re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))) == sorted(
+        SCHEMA.names, key=re.findall(r"`(\w+)`", table).index
+    )
