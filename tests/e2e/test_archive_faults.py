@@ -70,7 +70,7 @@ def mark() -> Iterator[str]:
     assert left == {}
 
 
-def remaining(mark: str, seconds: float = 60) -> dict[int, str]:
+def remaining(mark: str, seconds: float = 120) -> dict[int, str]:
     """The run's processes that are left after a while: Ray's own end by themselves when their driver was killed."""
     deadline = time.monotonic() + seconds
     while (left := marked(mark)) and time.monotonic() < deadline:
