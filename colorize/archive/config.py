@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from colorize.errors import ConfigError
+from colorize.imaging.convert import Format, as_format
 from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
 from colorize.model.palette import DecodeSettings
 
@@ -35,6 +36,9 @@ class ArchiveConfig:
     retry_failed: bool = False
     """Only the pictures that failed the last time: nothing new, nothing that has changed."""
 
+    format: Format | None = None
+    """The outputs' format; None: each its own."""
+
     recolor: bool = False
     """Colour pictures anew that are in colour already; otherwise they are skipped."""
 
@@ -46,6 +50,7 @@ class ArchiveConfig:
 
     def __post_init__(self) -> None:
         DecodeSettings(vividness=self.vividness)
+        as_format(self.format)
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers {self.workers}: must be 1 or more")
         if self.force and self.retry_failed:

@@ -149,7 +149,7 @@ def _planned(plan: Plan) -> Plan:
             superseded = pa.concat_tables([superseded, gone])
         work = plan_work(
             plan.listing, current, plan.target.sizes(), model_sha256=plan.card.weights_sha256, vividness=plan.config.vividness,
-            run_id=plan.run_id, force=plan.config.force, retry_failed=plan.config.retry_failed,
+            run_id=plan.run_id, force=plan.config.force, retry_failed=plan.config.retry_failed, wanted=plan.config.format,
         )  # fmt: skip
     except OSError as error:
         raise ArchiveError(f"{plan.target.shown}: cannot be looked up ({cause(error)})") from error
@@ -182,7 +182,8 @@ def _paint(plan: Plan, workers: int) -> Generator[pa.Table, None, None]:
     """The rows of all pictures, a block at a time, as they are done."""
     order = Order(
         source=plan.source, target=plan.target, source_identity=plan.source_identity, run_id=plan.run_id,
-        vividness=plan.config.vividness, recolor=plan.config.recolor, mark=plan.config.mark, confidence=plan.config.confidence,
+        vividness=plan.config.vividness, format=plan.config.format, recolor=plan.config.recolor,
+        mark=plan.config.mark, confidence=plan.config.confidence,
     )  # fmt: skip
     model = ray.put(plan.model.read_bytes())
     blocks = [to_block(f"{number:06}", tasks) for number, tasks in enumerate(cut_into_blocks(plan.work.tasks, workers))]

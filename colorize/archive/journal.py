@@ -63,7 +63,9 @@ class Output:
 
     @property
     def path(self) -> str:
-        return self.rows[0].path
+        path = self.rows[0].target_path
+        assert path is not None, "an output has a place"
+        return path
 
 
 class Journal:

@@ -142,7 +142,7 @@ def list_archive(source: Place, run_id: str) -> Listing:
         other = len(rows) - unsupported
         others = f"{other:,} other {'file' if other == 1 else 'files'}"
         unread = f"{unsupported:,} of formats not supported yet, " if unsupported else ""
-        raise ArchiveError(f"{source.shown}: no pictures in it (.jpg, .jpeg, .png): {unread}{others}")
+        raise ArchiveError(f"{source.shown}: no pictures in it (JPEG, PNG, TIFF, WebP, JPEG 2000, BMP, PNM): {unread}{others}")
     return Listing(pictures=sorted(pictures, key=lambda entry: entry.path), rows=rows, unlisted=unlisted)
 
 

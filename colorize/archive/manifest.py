@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("source_bytes", pa.int64()),
         ("source_modified", pa.int64()),
+        ("target_path", pa.string()),
         ("target_bytes", pa.int64()),
         ("source_sha256", pa.string()),
         ("target_sha256", pa.string()),
@@ -85,6 +86,8 @@ class Row:
     source_bytes: int | None = None
     source_modified: int | None = None
     """Nanoseconds since 1970. Where size and time are the same as here, a source counts as unchanged; otherwise its digest decides."""
+    target_path: str | None = None
+    """Where its output stands below the target: as `path`, but for a suffix where another format was asked for."""
     target_bytes: int | None = None
     source_sha256: str | None = None
     target_sha256: str | None = None

@@ -40,6 +40,7 @@ from colorize.archive.plan import Task
 from colorize.archive.report import THUMBNAILS
 from colorize.archive.thumbnails import MOST_OF_A_SHEET, Thumbnail, fitting, sheet
 from colorize.errors import PictureError
+from colorize.imaging.convert import Format, converted_name
 from colorize.imaging.formats import open_scan
 from colorize.imaging.scan import Scan
 from colorize.model.coloring import confidence_png, note_of, paint, views
@@ -85,6 +86,7 @@ class Order:
     """`Place.identity` of the source when it was listed."""
     run_id: str
     vividness: float
+    format: Format | None = None
     recolor: bool = False
     mark: bool = False
     confidence: bool = False
@@ -189,7 +191,16 @@ class Painter:
             if colored and not self._order.recolor:
                 which = f" (pages {', '.join(str(index + 1) for index in colored)} of {len(pages)})" if len(colored) < len(pages) else ""
                 reason = IN_COLOR + which
-                group.members.append(replace(base, status="skipped", reason=reason, format=scan.format, target_sha256=task.replaces))
+                group.members.append(
+                    replace(
+                        base,
+                        status="skipped",
+                        reason=reason,
+                        format=scan.format,
+                        target_path=self._standing(task),
+                        target_sha256=task.replaces,
+                    )
+                )
                 return
             seen = views(scan, self._colorizer.model.card)
             base = replace(base, format=scan.format, pages=len(pages), seconds_decode=time.perf_counter() - began)
@@ -218,7 +229,7 @@ class Painter:
         staged = self._journal.stage()
         try:
             with staged.open("xb+") as file:
-                paint(scan, predictions, file, self._note, mark=self._order.mark)
+                paint(scan, predictions, file, self._note, mark=self._order.mark, wanted=self._order.format)
                 times.append(time.perf_counter())
                 file.flush()
                 os.fsync(file.fileno())
@@ -241,6 +252,7 @@ class Painter:
         rows = [
             replace(
                 base, status="coloured", page=index, width=page.width, height=page.height, target_bytes=target_bytes,
+                target_path=converted_name(task.path, self._order.format),
                 target_sha256=target_sha256, mean_confidence=prediction.mean_confidence, colorfulness=thumbnail.colorfulness,
                 **(self._made_with if index else self._made_with | {
                     "seconds_predict": predict, "seconds_encode": encode, "seconds_write": write,
@@ -279,8 +291,12 @@ class Painter:
     def _failed(self, task: Task, reason: str, *, program_error: bool = False) -> Row:
         return Row(
             path=task.path, status="failed", reason=reason, source_bytes=task.size, source_modified=task.modified,
-            target_sha256=task.replaces, program_error=program_error, run_id=self._order.run_id,
+            target_path=self._standing(task), target_sha256=task.replaces, program_error=program_error, run_id=self._order.run_id,
         )  # fmt: skip
+
+    def _standing(self, task: Task) -> str | None:
+        """Where the output of an earlier run stands, if there is one."""
+        return converted_name(task.path, self._order.format) if task.replaces else None
 
 
 def to_block(name: str, tasks: Sequence[Task]) -> pa.Table:

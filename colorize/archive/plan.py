@@ -24,6 +24,8 @@ import pyarrow.compute as pc
 from colorize.archive.journal import ALTERED
 from colorize.archive.listing import Entry, Listing
 from colorize.archive.manifest import Row, to_rows
+from colorize.errors import ArchiveError
+from colorize.imaging.convert import Format, converted_name
 
 PRESENT = "already in the target"
 VANISHED = "its source has vanished; its output stays"
@@ -66,6 +68,7 @@ class _Known(NamedTuple):
     size: int | None
     modified: int | None
     source_sha256: str | None
+    target_path: str | None
     target_bytes: int | None
     target_sha256: str | None
     model_sha256: str | None
@@ -82,8 +85,12 @@ def plan_work(
     run_id: str,
     force: bool = False,
     retry_failed: bool = False,
+    wanted: Format | None = None,
 ) -> Work:
-    """Decides for every file. `target_size`: the bytes of a file in the target, None where there is none."""
+    """Decides for every file. `target_size`: the bytes of a file in the target, None where there is none. `wanted`: the outputs' format.
+
+    Raises ArchiveError where the target holds outputs in another format than is wanted.
+    """
     work = Work(rows=list(listing.rows))
     known = _known(manifest)
     touched: list[str] = []  # coloured rows that only get another reason
@@ -92,7 +99,13 @@ def plan_work(
         if retry_failed and (before is None or before.status != "failed"):
             work.kept += before is not None and before.status == "coloured"
             continue
-        size = target_size(entry.path)
+        target_path = converted_name(entry.path, wanted)
+        if before is not None and before.target_path not in (None, target_path):
+            asked = f"--format {wanted}" if wanted else "each picture's own format"
+            raise ArchiveError(
+                f"{before.target_path}: stands in the target, which was made in another format than {asked}: give another target"
+            )
+        size = target_size(target_path)
         foreign = before is None or before.target_sha256 is None
         if foreign and size is not None:
             _skip(work, entry, PRESENT if before is None or before.reason != ALTERED else ALTERED, run_id)
@@ -140,8 +153,8 @@ def _skip(work: Work, entry: Entry, reason: str, run_id: str) -> None:
 def _known(manifest: pa.Table) -> dict[str, _Known]:
     """The first page's row of every path."""
     names = (
-        "status", "reason", "source_bytes", "source_modified", "source_sha256", "target_bytes", "target_sha256", "model_sha256",
-        "vividness",
+        "status", "reason", "source_bytes", "source_modified", "source_sha256", "target_path", "target_bytes", "target_sha256",
+        "model_sha256", "vividness",
     )  # fmt: skip
     columns = [manifest[name].to_pylist() for name in names]
     rows = zip(manifest["path"].to_pylist(), manifest["page"].to_pylist(), *columns, strict=True)

@@ -28,7 +28,9 @@ PARTS = f"{FOLDER}/report"
 THUMBNAILS = f"{PARTS}/thumbnails"
 PART_ROWS = 5_000
 
-_COLUMNS = ("path", "page", "pages", "status", "reason", "format", "width", "height", "mean_confidence", "colorfulness", "thumbnail")
+_COLUMNS = (
+    "path", "page", "pages", "status", "reason", "format", "width", "height", "mean_confidence", "colorfulness", "thumbnail", "target_path",
+)  # fmt: skip
 
 
 def write_report(target: Place, table: pa.Table, source: Place, run_id: str) -> None:

@@ -41,6 +41,9 @@ def archive(
     model: Annotated[str, typer.Option(help="A shipped model, a model file, or a training run's directory.")] = DEFAULT_MODEL,
     vividness: Annotated[float, typer.Option(help="0 is the most accurate colour, 1 as colourful as real pictures.")] = DEFAULT_VIVIDNESS,
     workers: Annotated[int | None, typer.Option(help="Worker processes, one CPU each.", show_default="all there are")] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Of all results: jpeg, png, tiff or webp.", show_default="each its own")
+    ] = None,
     recolor: Annotated[bool, typer.Option("--recolor", help="Colour pictures anew that are in colour already.")] = False,
     mark: Annotated[bool, typer.Option("--mark", help="Show in a corner that the colours are made: three stripes.")] = False,
     confidence: Annotated[bool, typer.Option("--confidence", help="Also write confidence maps: white is certain.")] = False,
@@ -59,6 +62,7 @@ def archive(
     from colorize.archive.config import ArchiveConfig
     from colorize.archive.job import carry_out, prepare
     from colorize.cli.display import console
+    from colorize.imaging.convert import as_format
 
     if source == STATUS:
         if (
@@ -77,7 +81,7 @@ def archive(
         return
     config = ArchiveConfig(
         source=source, target=target, model=model, vividness=vividness, workers=workers, force=force, retry_failed=retry_failed,
-        recolor=recolor, mark=mark, confidence=confidence,
+        format=as_format(format_), recolor=recolor, mark=mark, confidence=confidence,
     )  # fmt: skip
     plan = prepare(config)
     console.print(_describe(plan), markup=False)

@@ -15,6 +15,7 @@ from colorize.errors import ConfigError, PictureError
 from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
 
 if TYPE_CHECKING:
+    from colorize.imaging.convert import Format
     from colorize.model.colorizer import Colorizer
     from colorize.model.palette import DecodeSettings
 
@@ -27,6 +28,9 @@ def picture(
     model: Annotated[str, typer.Option(help="A shipped model, a model file, or a training run's directory.")] = DEFAULT_MODEL,
     vividness: Annotated[float, typer.Option(help="0 is the most accurate colour, 1 as colourful as real pictures.")] = DEFAULT_VIVIDNESS,
     candidates: Annotated[int, typer.Option(help="How many colourings of each: NAME, NAME-2, …")] = 1,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Of the results: jpeg, png, tiff or webp.", show_default="each its own")
+    ] = None,
     mark: Annotated[bool, typer.Option("--mark", help="Show in a corner that the colours are made: three stripes.")] = False,
     confidence: Annotated[bool, typer.Option("--confidence", help="Also write NAME-confidence.png: white is certain.")] = False,
 ) -> None:
@@ -35,12 +39,14 @@ def picture(
     Nothing is overwritten. A file that fails is one line, does not stop the others, and makes the exit code 1.
     """
     from colorize.cli.display import console, duration
+    from colorize.imaging.convert import as_format
     from colorize.model.colorizer import Colorizer
     from colorize.model.colormodel import load_model
     from colorize.model.palette import DecodeSettings
 
     settings = DecodeSettings(vividness=vividness, candidates=candidates)
-    _check_names(files, output, settings.candidates, confidence)
+    wanted = as_format(format_)
+    _check_names(files, output, settings.candidates, confidence, wanted)
     colorizer = Colorizer(load_model(model))
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -50,7 +56,7 @@ def picture(
     for file in files:
         began = time.monotonic()
         try:
-            for target, note in _color(file, output, colorizer, settings, confidence, mark):
+            for target, note in _color(file, output, colorizer, settings, confidence, mark, wanted):
                 console.print(f"{printable(target)}  {note}, {duration(time.monotonic() - began)}", markup=False)
         except PictureError as error:
             failed = True
@@ -65,14 +71,14 @@ def printable(text: str | Path) -> str:
 
 
 def _color(
-    file: Path, output: Path, colorizer: Colorizer, settings: DecodeSettings, confidence: bool, mark: bool
+    file: Path, output: Path, colorizer: Colorizer, settings: DecodeSettings, confidence: bool, mark: bool, wanted: Format | None
 ) -> Iterator[tuple[Path, str]]:
     """Colours one file; gives each file that it has written with a word on it."""
     from colorize.imaging.files import write_whole, writing_whole
     from colorize.imaging.formats import open_scan
     from colorize.model.coloring import confidence_png, note_of, paint, views
 
-    *targets, map_target = _targets(file, output, settings.candidates, confidence=True)
+    *targets, map_target = _targets(file, output, settings.candidates, True, wanted)
     for target in [*targets, map_target] if confidence else targets:
         if os.path.lexists(target):
             raise PictureError(f"{file}: {target} is there already, and nothing is overwritten: give another folder")
@@ -84,26 +90,29 @@ def _color(
     certain = sum(prediction.mean_confidence for prediction in predictions) / len(predictions)
     for index, target in enumerate(targets):
         with writing_whole(target) as partial:
-            paint(scan, predictions, partial, note_of(card, settings), candidate=index, mark=mark)
+            paint(scan, predictions, partial, note_of(card, settings), candidate=index, mark=mark, wanted=wanted)
         yield target, f"{first.width}×{first.height}{pages}, confidence {certain:.2f}"
     if confidence:
         write_whole(map_target, confidence_png(predictions[0], *first.upright_shape))
         yield map_target, f"{first.width}×{first.height}"
 
 
-def _check_names(files: list[Path], output: Path, candidates: int, confidence: bool) -> None:
+def _check_names(files: list[Path], output: Path, candidates: int, confidence: bool, wanted: Format | None) -> None:
     """Raises ConfigError where two files would become one, or one itself."""
     made_from: dict[Path, Path] = {}
     for file in files:
         if output.exists() and file.parent.exists() and output.samefile(file.parent):
             raise ConfigError(f"--output {output}: is the folder of {file}, which is not overwritten: give another folder")
-        for target in _targets(file, output, candidates, confidence):
+        for target in _targets(file, output, candidates, confidence, wanted):
             other = made_from.setdefault(target, file)
             if other is not file:
                 raise ConfigError(f"{other} and {file}: both would become {target}: colour them into different folders")
 
 
-def _targets(file: Path, output: Path, candidates: int, confidence: bool) -> list[Path]:
+def _targets(file: Path, output: Path, candidates: int, confidence: bool, wanted: Format | None) -> list[Path]:
     """The files that one file becomes: its candidates, then its confidence map."""
+    from colorize.imaging.convert import converted_name
+
     names = [file.name, *(f"{file.stem}-{number}{file.suffix}" for number in range(2, candidates + 1))]
-    return [output / name for name in [*names, *([f"{file.stem}-confidence.png"] if confidence else [])]]
+    maps = [f"{file.stem}-confidence.png"] if confidence else []
+    return [output / name for name in [*(converted_name(name, wanted) for name in names), *maps]]

@@ -10,10 +10,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from colorize.imaging.metadata import Metadata
+
+
+Pixels = npt.NDArray[Any]
+"""uint8 or uint16, full range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +94,15 @@ class Scan(ABC):
 
         Raises PictureError where the page is damaged.
         """
+
+    @property
+    @abstractmethod
+    def metadata(self) -> Metadata:
+        """What the file says besides its pixels; of a file of several pages, its first."""
+
+    @abstractmethod
+    def pixels(self, page: int) -> tuple[Pixels, Pixels | None]:
+        """A page whole, as stored, for `convert`: RGB (h, w, 3), and alpha (h, w) where it has one. Raises PictureError."""
 
     @abstractmethod
     def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:

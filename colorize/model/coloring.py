@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch.nn.functional as F
 from PIL import Image
 
+from colorize.imaging.convert import Format, convert
+from colorize.imaging.formats import open_scan
 from colorize.imaging.mark import marked
 from colorize.imaging.scan import Note, Scan
 from colorize.model.card import ModelCard
@@ -35,11 +37,19 @@ def views(scan: Scan, card: ModelCard) -> list[npt.NDArray[np.float32]]:
 
 
 def paint(
-    scan: Scan, predictions: Sequence[Prediction], target: BinaryIO, note: Note | None, *, candidate: int = 0, mark: bool = False
+    scan: Scan,
+    predictions: Sequence[Prediction],
+    target: BinaryIO,
+    note: Note | None,
+    *,
+    candidate: int = 0,
+    mark: bool = False,
+    wanted: Format | None = None,
 ) -> None:
     """Writes the scan in colour into `target` (see `Scan.write`), with one prediction a page, of which it takes that candidate.
 
-    mark: a small flag in a corner shows that the colours are made (see `colorize.imaging.mark`). Raises PictureError.
+    mark: a small flag in a corner shows that the colours are made (see `colorize.imaging.mark`). wanted: another format than the scan's.
+    Raises PictureError.
     """
     ab_2hw_of_pages = []
     for index, (page, prediction) in enumerate(zip(scan.pages, predictions, strict=True)):
@@ -48,7 +58,12 @@ def paint(
             height, width = ab_2hw.shape[-2:]
             ab_2hw = marked(ab_2hw, scan.lightness(index, height, width))
         ab_2hw_of_pages.append(ab_2hw)
-    scan.write(target, ab_2hw_of_pages, note)
+    if wanted is None or wanted.upper() == scan.format:
+        scan.write(target, ab_2hw_of_pages, note)
+        return
+    own = BytesIO()
+    scan.write(own, ab_2hw_of_pages, note)
+    convert(open_scan(own.getvalue(), name=scan.name), wanted, target)
 
 
 def colorize_scan(scan: Scan, colorizer: Colorizer, settings: DecodeSettings | None = None) -> bytes:

@@ -14,6 +14,7 @@ from colorize.archive.config import ArchiveConfig
 from colorize.archive.job import colorize_archive
 from colorize.archive.manifest import Row, to_rows
 from colorize.archive.summary import ArchiveSummary
+from colorize.errors import ArchiveError
 from colorize.imaging.formats import open_scan
 from colorize.imaging.metadata import read_note
 from colorize.imaging.verify import verify
@@ -140,3 +141,20 @@ def test_every_historical_scan_ends_in_color_with_all_that_it_was(tmp_path: Path
         verdict = verify(open_scan(path), open_scan(target / path.name))
         assert verdict.is_faithful
         assert verdict.luma_identical or after.format != "JPEG"
+
+
+def test_all_results_in_one_format(tmp_path: Path) -> None:
+    files = {"a.png": encoded(grey_scene(), "PNG"), "a.jpg": encoded(grey_scene(), "JPEG"), "b.tif": encoded(grey_scene(), "TIFF")}
+    source, target = put(tmp_path / "in", files), tmp_path / "out"
+    assert run(source, target, format="jpeg").colored == 3
+    names = {"a.png": "a.png.jpg", "a.jpg": "a.jpg", "b.tif": "b.tif.jpg"}
+    for (path, _), row in rows_of(target).items():
+        assert row.target_path == names[path]
+        assert open_scan(target / names[path]).format == "JPEG"
+    again = run(source, target, format="jpeg")
+    assert (again.colored, again.kept) == (0, 3)
+    (source / "b.tif").write_bytes(encoded(grey_scene(30, 30), "TIFF"))
+    assert run(source, target, format="jpeg").colored == 1
+    assert open_scan(target / "b.tif.jpg").pages[0].width == 30
+    with pytest.raises(ArchiveError, match=r"\.jpg: is in another format than each picture's own format: give another target$"):
+        run(source, target)

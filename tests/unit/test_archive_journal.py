@@ -32,7 +32,7 @@ def sha256(data: bytes) -> str:
 def output(journal: Journal, path: str, data: bytes, replaces: str | None = None) -> Output:
     staged = journal.stage()
     staged.write_bytes(data)
-    row = Row(path=path, status="coloured", target_bytes=len(data), target_sha256=sha256(data), model="m", run_id="run")
+    row = Row(path=path, status="coloured", target_path=path, target_bytes=len(data), target_sha256=sha256(data), model="m", run_id="run")
     return Output(rows=[row], staged=staged, replaces=replaces)
 
 

@@ -42,8 +42,8 @@ from colorize.errors import PictureError
 from colorize.imaging.formats.jpeg_chroma import chroma_table, encode_plane
 from colorize.imaging.formats.jpeg_luma import check_luma, luma_of
 from colorize.imaging.formats.jpeg_stream import SOF_PROGRESSIVE, JpegStream, read_stream
-from colorize.imaging.metadata import orientation_of, stamp_jpeg
-from colorize.imaging.scan import Note, Page, Scan
+from colorize.imaging.metadata import Metadata, jpeg_metadata, orientation_of, stamp_jpeg
+from colorize.imaging.scan import Note, Page, Pixels, Scan
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.upsample import ChromaUpsampler
 
@@ -91,6 +91,15 @@ class JpegScan(Scan):
             return None
         lab_3hw = self._space.lab(self._decoded("RGB", OVERSIZE * height, OVERSIZE * width))
         return np.stack([self._shrunk(plane_hw, height, width) for plane_hw in lab_3hw[1:]])
+
+    @property
+    def metadata(self) -> Metadata:
+        """See `Scan`."""
+        return jpeg_metadata(self.data, self.name)
+
+    def pixels(self, page: int) -> tuple[Pixels, Pixels | None]:
+        """See `Scan`."""
+        return self._decoded("RGB", self._stream.height, self._stream.width), None
 
     def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
         (ab_of_page,) = ab_2hw

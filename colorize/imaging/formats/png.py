@@ -32,7 +32,7 @@ from colorize.imaging.xmp import MAX_PACKET_BYTES, provenance_xmp
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # of each colour type
-_XMP = b"XML:com.adobe.xmp\0"
+XMP_KEYWORD = b"XML:com.adobe.xmp\0"
 _SRGB_GAMMA = 45_455  # of 100,000; what programs write for sRGB
 _SRGB_CHROMATICITIES = (31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)
 _REPLACED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"sBIT", b"hIST", b"bKGD", b"iCCP", b"cHRM")
@@ -87,27 +87,27 @@ class PngFile:
         channels_hwc = rgb_hwc if alpha_hw is None else np.dstack([rgb_hwc, alpha_hw])
         encoded = imagecodecs.png_encode(channels_hwc, level=1, strategy=imagecodecs.PNG.STRATEGY.RLE, filter=imagecodecs.PNG.FILTER.PAETH)
         made = png_chunks(bytes(encoded), self._name)
-        before: list[bytes] = [SIGNATURE, _chunk(*made[0])]
+        before: list[bytes] = [SIGNATURE, png_chunk(*made[0])]
         if self._embedded is not None:
-            before.append(_chunk(b"iCCP", self._embedded))
+            before.append(png_chunk(b"iCCP", self._embedded))
         after: list[bytes] = []
         part = before
         for kind, content in self._chunks:
             if kind == b"IDAT":
                 part = after
             elif kind == b"cHRM" and self._has_chromaticities_of_srgb(content):
-                part.append(_chunk(kind, content))
+                part.append(png_chunk(kind, content))
             elif kind == b"bKGD":
-                part.append(_chunk(kind, self._background(content)))
-            elif kind == b"iTXt" and bytes(content[: len(_XMP)]) == _XMP:
+                part.append(png_chunk(kind, self._background(content)))
+            elif kind == b"iTXt" and bytes(content[: len(XMP_KEYWORD)]) == XMP_KEYWORD:
                 continue
             elif kind not in _REPLACED and (kind in _KNOWN or kind[3:4].islower()):
-                part.append(_chunk(kind, content))
+                part.append(png_chunk(kind, content))
         if xmp is not None:
-            before.append(_chunk(b"iTXt", _XMP + bytes(4) + xmp))
+            before.append(png_chunk(b"iTXt", XMP_KEYWORD + bytes(4) + xmp))
         target.writelines(before)
-        target.writelines(_chunk(kind, content) for kind, content in made if kind == b"IDAT")
-        target.writelines([*after, _chunk(b"IEND", b"")])
+        target.writelines(png_chunk(kind, content) for kind, content in made if kind == b"IDAT")
+        target.writelines([*after, png_chunk(b"IEND", b"")])
 
     def _read_metadata(self) -> Metadata:
         exif = xmp = profile = None
@@ -115,8 +115,8 @@ class PngFile:
         for kind, content in self._chunks:
             if kind == b"eXIf":
                 exif = bytes(content)
-            elif kind == b"iTXt" and bytes(content[: len(_XMP)]) == _XMP:
-                xmp = _international_text(bytes(content[len(_XMP) :]))
+            elif kind == b"iTXt" and bytes(content[: len(XMP_KEYWORD)]) == XMP_KEYWORD:
+                xmp = _international_text(bytes(content[len(XMP_KEYWORD) :]))
             elif kind == b"iCCP" and profile is None:
                 profile = _inflated(bytes(content).split(b"\0", 1)[1][1:], MAX_PROFILE_BYTES)
             elif kind == b"pHYs" and len(content) == 9 and content[8] == 1:
@@ -180,7 +180,8 @@ def png_chunks(data: bytes, name: str) -> list[tuple[bytes, memoryview]]:
     return chunks
 
 
-def _chunk(kind: bytes, content: bytes | memoryview) -> bytes:
+def png_chunk(kind: bytes, content: bytes | memoryview) -> bytes:
+    """A chunk with its length and its checksum."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
 
 

@@ -27,13 +27,11 @@ from colorize.imaging.formats.png import PngFile
 from colorize.imaging.formats.webp import WebpFile
 from colorize.imaging.guard import damage, one_line
 from colorize.imaging.metadata import Metadata
-from colorize.imaging.scan import Note, Page, Scan
+from colorize.imaging.scan import Note, Page, Pixels, Scan
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.upsample import ChromaUpsampler
 
 STRIP_PIXELS = 1 << 18
-
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 
 class RasterFile(Protocol):
@@ -92,7 +90,6 @@ class RasterScan(Scan):
         self.format = self._file.format
         file = self._file
         self.pages = (Page(width=file.width, height=file.height, bits=file.bits, orientation=file.metadata.orientation),)
-        self.metadata = file.metadata
         self._small: tuple[tuple[int, int], npt.NDArray[np.float32]] | None = None
 
     def lightness(self, page: int, height: int, width: int) -> npt.NDArray[np.float32]:
@@ -104,6 +101,16 @@ class RasterScan(Scan):
         """See `Scan`."""
         lab = self._planes(page, height, width)
         return lab[1:].copy() if len(lab) == 3 else None
+
+    @property
+    def metadata(self) -> Metadata:
+        """See `Scan`."""
+        return self._file.metadata
+
+    def pixels(self, page: int) -> tuple[Pixels, Pixels | None]:
+        """See `Scan`."""
+        pixels, alpha_hw = self._file.decode()
+        return (np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels), alpha_hw
 
     def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
         """See `Scan`. Lossless files stay so: L differs by at most 1/255 of full scale in 8 bits, by 2/65535 in 16.

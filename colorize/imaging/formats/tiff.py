@@ -23,6 +23,7 @@ of them has to be brought into the gamut; of the writing, deflate takes most):
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +36,11 @@ import torch.nn.functional as F
 
 from colorize.errors import PictureError
 from colorize.imaging.formats.tiff_bands import Band, BandWriter, read_bands
-from colorize.imaging.formats.tiff_codec import Pixels
 from colorize.imaging.formats.tiff_directory import MAX_PAGES, SUB_IMAGES, Directory, Source, Tag, check_claim, read_structure
 from colorize.imaging.formats.tiff_raster import MASK, RGB, Raster, read_raster
 from colorize.imaging.formats.tiff_target import NewDirectory, NewTag, Target, copied_tag
-from colorize.imaging.scan import Note, Page, Scan
+from colorize.imaging.metadata import Metadata
+from colorize.imaging.scan import Note, Page, Pixels, Scan
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.upsample import ChromaUpsampler
 from colorize.imaging.xmp import provenance_xmp
@@ -47,6 +48,9 @@ from colorize.imaging.xmp import provenance_xmp
 XMP, ICC_PROFILE, ORIENTATION, KIND_OF_PAGE = 700, 34675, 274, 254
 
 _LAYERS = 37724
+_IPTC = 33723
+_RESOLUTION = (282, 283, 296)
+_ALPHA = (1, 2)  # associated and not, among the extra samples
 _TRANSFER_FUNCTION = 301
 _OFFSETS = {324: 325, 273: 279, 288: 289}  # of tiles, strips, free space: the tags with their lengths
 _OF_OLD_PIXELS = {258, 259, 262, 266, 277, 278, 280, 281, 284, *range(290, 294), 317, 320, 322, 323, *range(338, 342), 347}
@@ -99,6 +103,41 @@ class TiffScan(Scan):
 
     def chroma(self, page: int, height: int, width: int) -> npt.NDArray[np.float32] | None:
         return self._small_lab(page, height, width)[1:] if self._pictures[page].raster.has_color else None
+
+    @property
+    def metadata(self) -> Metadata:
+        """See `Scan`. Without EXIF, whose directory is the file's own; the orientation is on the pages."""
+        directory = self._pictures[0].directory
+        with self._source.opened():
+            xmp, profile, iptc = (
+                self._source.value(tag) if (tag := directory.find(code)) is not None else None for code in (XMP, ICC_PROFILE, _IPTC)
+            )
+            dpi = self._resolution(directory)
+        return Metadata(xmp=xmp, icc_profile=profile, iptc=iptc, dpi=dpi)
+
+    def pixels(self, page: int) -> tuple[Pixels, Pixels | None]:
+        """See `Scan`."""
+        raster = self._pictures[page].raster
+        with self._source.opened():
+            bands = list(read_bands(self._source, raster))
+        rgb_hwc: Pixels = np.concatenate([band.pixels for band in bands])
+        if rgb_hwc.ndim == 2:
+            rgb_hwc = np.repeat(rgb_hwc[..., None], 3, axis=2)
+        if not raster.extras or raster.extras[0] not in _ALPHA:
+            return rgb_hwc, None
+        return rgb_hwc, np.concatenate([band.extras[..., 0] for band in bands if band.extras is not None])
+
+    def _resolution(self, directory: Directory) -> tuple[float, float] | None:
+        """Pixels an inch; None where the file says nothing, or nothing that has a unit."""
+        across, down, unit = (directory.find(code) for code in _RESOLUTION)
+        if across is None or down is None or min(across.size, down.size) < 8:
+            return None
+        scale = {2: 1.0, 3: 2.54}.get(2 if unit is None else int(self._source.numbers(unit)[0]))
+        pairs = [struct.unpack(f"{self._source.order}II", self._source.value(tag)[:8]) for tag in (across, down)]
+        if scale is None or any(above <= 0 or below <= 0 for above, below in pairs):
+            return None
+        x, y = (scale * above / below for above, below in pairs)
+        return x, y
 
     def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
         assert len(ab_2hw) == len(self.pages), f"{len(ab_2hw)} chromas for {len(self.pages)} pages"
