@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from colorize.archive import report
 from colorize.archive.manifest import Row, to_table
 from colorize.archive.place import LocalPlace
 from colorize.archive.thumbnails import Thumbnail, sheet
+from colorize.imaging.colorspace import rgb_to_lab
 from tests.pictures import rgb_scene
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'colorize[dev]'")
@@ -30,12 +32,14 @@ PICTURES = 130
 def page_at(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archive") / "out"
     place = LocalPlace(folder, "out")
-    picture = Thumbnail(before_hwc=rgb_scene(90, 160) // 2, after_hwc=rgb_scene(90, 160))
+    before_3hw = rgb_to_lab(torch.from_numpy(rgb_scene(90, 160).transpose(2, 0, 1).copy() // 2)[None])[0].numpy()
+    picture = Thumbnail(before_3hw=before_3hw, after_hwc=rgb_scene(90, 160))
     place.write(f"{report.THUMBNAILS}/1/0 é.jpg", sheet([picture] * 3))
     rows = [
         Row(
             path=f"box/{number:03}.jpg", status="coloured", format="JPEG", width=1600, height=900, mean_confidence=number / PICTURES,
-            colorfulness=float(PICTURES - number), thumbnail=f"1/0 é.jpg#{number % 3},160x90", run_id="1",
+            colorfulness=float(PICTURES - number), thumbnail=f"1/0 é.jpg#{number % 3},160x90",
+            target_path=f"box/{number:03}.jpg", run_id="1",
         )
         for number in range(PICTURES)
     ]  # fmt: skip

@@ -86,23 +86,23 @@ MISTAKES = [
     ("train --resume {place}/run", r"{place}/run: not a training run \(it has no config\.json\)"),
     ("train --resume {place}/run --epochs 3", r"--resume {place}/run: a run goes on with its own settings; leave out the other options"),
     ("train --run {place}/run", r"{place}/run: is there already; resume it with --resume {place}/run, or name another one with --run"),
-    ("train --address 127.0.0.1:1", r"127\.0\.0\.1:1: no Ray cluster answers there"),
-]
-
-MISTAKES_WITH_RAY = [
     ("train --epochs 0", "epochs 0: must be above 0"),
     ("train --workers 0", "workers 0: must be above 0"),
     ("train --workers -2", "workers -2: must be above 0"),
-    ("train --workers 99", "99 workers need 99 CPUs, the cluster has 2: use --workers 2 or fewer"),
     ("train --workers 2 --batch-size 63", "batch_size 63: must be a multiple of the workers, 2"),
-    ("train --gpu --workers 1", "1 worker needs 1 GPU, the cluster has 0: join a larger one"),
     ("train --learning-rate 0", r"learning_rate 0\.0: must be above 0"),
     ("train --width 6", "width 6: must be a multiple of 4"),
     ("train --size 64", r"--size 64: the pictures of cifar10-sample are 32×32"),
     ("train --seed -1", "seed -1: must lie in 0…"),
     ("train --limit 0", "limit 0: must be 1 or more"),
-    ("train --limit 10 --run {place}/new", "cifar10-sample: 10 training pictures are fewer than one batch of 64"),
     ("train --data foo", "'foo': no such data source: write cifar10-sample, cifar10, cifar10:PATH, "),
+    ("train --address 127.0.0.1:1", r"127\.0\.0\.1:1: no Ray cluster answers there"),
+]
+
+MISTAKES_WITH_RAY = [
+    ("train --workers 99", "99 workers need 99 CPUs, the cluster has 2: use --workers 2 or fewer"),
+    ("train --gpu --workers 1", "1 worker needs 1 GPU, the cluster has 0: join a larger one"),
+    ("train --limit 10 --run {place}/new", "cifar10-sample: 10 training pictures are fewer than one batch of 64"),
     ("train --data cifar10:/missing", "/missing: no such file or folder: give the CIFAR-10 binary archive"),
     ("train --data cifar10:{place}/truncated.tar.gz", r"{place}/truncated\.tar\.gz: truncated or damaged \("),
     ("train --data folder:{place}/no-pictures", r"{place}/no-pictures: the folder is empty"),
