@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable
 from importlib.resources import files
 from io import BytesIO
@@ -150,5 +151,8 @@ def _usual(data: bytes, colorizer: Colorizer) -> bytes:
     ab_12hw = F.interpolate(prediction.ab_n2hw, size=L_hw.shape, mode="bilinear")
     lab_hwc[..., 1:] = ab_12hw[0].permute(1, 2, 0).numpy()
     target = BytesIO()
-    Image.fromarray((lab2rgb(lab_hwc) * 255).round().astype(np.uint8)).save(target, "JPEG", quality=95)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of colours outside the gamut, which this path clips
+        rgb_hwc = lab2rgb(lab_hwc)
+    Image.fromarray((rgb_hwc * 255).round().astype(np.uint8)).save(target, "JPEG", quality=95)
     return target.getvalue()
