@@ -39,7 +39,6 @@ from colorize.errors import DataError, RunError
 from colorize.model.calibrate import calibrate
 from colorize.model.colormodel import ColorModel
 from colorize.model.palette import Palette
-from colorize.model.unet import OUTPUT_STRIDE
 from colorize.train.checkpoint import COUNTERS
 from colorize.train.config import TrainConfig
 from colorize.train.loop import MODEL_FILE, Setup, train_worker
@@ -122,7 +121,7 @@ def fit(
     train_rows = train.select_columns(list(COLUMNS)).materialize()
     pictures, validated = train_rows.count(), validation.count()
     check_pictures(config, pictures)
-    palette = build_palette(train_rows, config.palette_step)
+    palette = build_palette(train_rows, config.palette_step, config.network(bins=2).output_stride)
     facts = {
         "data": config.data, "pictures": pictures, "epochs": config.epochs, "validation_pictures": validated,
         "config": dataclasses.asdict(config), **environment(),
@@ -192,11 +191,11 @@ def _interruptibly(call: Callable[[], Any]) -> Any:
     return outcome.result()
 
 
-def build_palette(rows: ray.data.Dataset, step: float) -> Palette:
+def build_palette(rows: ray.data.Dataset, step: float, output_stride: int) -> Palette:
     """The palette of a training set, counted in parallel at the network's output resolution. Raises DataError when all is grey."""
 
     def count(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        ab_b2hw = F.avg_pool2d(torch.from_numpy(np.array(batch["ab"])).float(), OUTPUT_STRIDE)
+        ab_b2hw = F.avg_pool2d(torch.from_numpy(np.array(batch["ab"])).float(), output_stride)
         return {"histogram": Palette.count(ab_b2hw.movedim(1, -1).reshape(-1, 2), step).numpy()[None]}
 
     total: Any = 0
