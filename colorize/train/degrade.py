@@ -17,7 +17,7 @@ from torch import Tensor
 
 _Uniform = Callable[..., Tensor]
 
-BORDERED, TONED, BLURRED, GRAINY, SPOTTED, SCRATCHED, BLOCKY = 0.15, 0.7, 0.35, 0.5, 0.15, 0.1, 0.2
+BORDERED, TONED, BLURRED, GRAINY, SPOTTED, SCRATCHED, BLOCKY = 0.15, 0.7, 0.25, 0.4, 0.15, 0.1, 0.12
 """The share of the pictures that each kind of damage strikes."""
 
 WIDEST_BORDER = 0.15
@@ -32,16 +32,16 @@ GAMMA = 1.6
 LIFTED_BLACK, LOWERED_WHITE = 35.0, 30.0
 """How far black may rise and white may fall, in L."""
 
-LARGEST_BLUR = 1.6
+LARGEST_BLUR = 1.3
 """The largest Gaussian's sigma, in pixels."""
 
-STRONGEST_GRAIN = 8.0
+STRONGEST_GRAIN = 6.0
 """The largest grain's standard deviation, in L."""
 
 SPOTS = 12
 """The most specks of dust on a picture."""
 
-COARSEST_STEP = 12.0
+COARSEST_STEP = 7.0
 """The largest quantisation step of the blocks' coefficients, in L of a block's mean."""
 
 
