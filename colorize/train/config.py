@@ -26,6 +26,9 @@ class TrainConfig:
     data: str
     """The data specification, as the user gave it."""
 
+    more_data: tuple[str, ...] = ()
+    """Further sources that are trained on beside `data`; one that is named twice is seen twice as often. Only `data` is judged."""
+
     epochs: int = 24
     """Passes over the training pictures."""
 
@@ -124,7 +127,8 @@ class TrainConfig:
         """Reads what `write` wrote. Raises RunError for a missing or foreign file, ConfigError for settings out of range."""
         try:
             fields: dict[str, Any] = json.loads(path.read_text())
-            return cls(**fields)
+            config = cls(**fields)
+            return dataclasses.replace(config, more_data=tuple(config.more_data))  # JSON has lists
         except OSError as error:
             raise RunError(f"{path}: cannot be read ({error.strerror})") from error
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:

@@ -73,7 +73,7 @@ def degrade(L_b1hw: Tensor, ab_b2hw: Tensor, generator: torch.Generator | None =
 
 def _toned(L_b1hw: Tensor, power_b111: Tensor, black_b111: Tensor, white_b111: Tensor) -> Tensor:
     black, white = black_b111 * LIFTED_BLACK, 100 - white_b111 * LOWERED_WHITE
-    curved = (L_b1hw / 100).clamp(1e-4, 1).pow(GAMMA**power_b111)
+    curved: Tensor = (L_b1hw / 100).clamp(1e-4, 1).pow(torch.as_tensor(GAMMA).pow(power_b111))
     return black + (white - black) * curved
 
 
