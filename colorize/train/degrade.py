@@ -103,7 +103,7 @@ def _grain(L_b1hw: Tensor, generator: torch.Generator | None) -> Tensor:
     b, _, height, width = L_b1hw.shape
     fine = torch.randn(b, 1, height, width, generator=generator)
     coarse = torch.randn(b, 1, height // 2, width // 2, generator=generator)
-    return ((fine + F.interpolate(coarse, scale_factor=2.0, mode="nearest")) * 0.5**0.5).to(L_b1hw)
+    return ((fine + F.interpolate(coarse, scale_factor=2.0, mode="nearest")) * math.sqrt(0.5)).to(L_b1hw)
 
 
 def _spots(L_b1hw: Tensor, generator: torch.Generator | None) -> Tensor:
