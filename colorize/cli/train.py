@@ -26,7 +26,12 @@ ADDRESS = typer.Option(help="A Ray cluster to join (host:port, auto); without it
 
 def train(
     data: Annotated[
-        str | None, typer.Option(help="cifar10-sample, cifar10, cifar10:PATH, folder:PATH or parquet:PATH.", show_default="cifar10-sample")
+        list[str] | None,
+        typer.Option(
+            help="cifar10-sample, cifar10, cifar10:PATH, folder:PATH or parquet:PATH. Given again: photographs that are trained on too; "
+            "the first is validated on.",
+            show_default="cifar10-sample",
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.", show_default="24")] = None,
     workers: Annotated[int | None, typer.Option(help="Data-parallel workers, one CPU or GPU each.", show_default="all there are")] = None,
@@ -37,28 +42,37 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="The peak learning rate.", show_default="0.002")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the U-Net at half resolution.", show_default="48")] = None,
     depth: Annotated[int | None, typer.Option(help="Levels of the U-Net below half resolution.", show_default="3")] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="For photographs, in place of the U-Net: efficientnet-lite0 or efficientnet-lite1, from its ImageNet weights "
+            "(the extra `pretrained`).",
+        ),
+    ] = None,
     size: Annotated[int | None, typer.Option(help="Side of the training crops in pixels.", show_default="128; CIFAR-10: 32")] = None,
     seed: Annotated[int | None, typer.Option(help="Seeds weights, order, flips and hints.", show_default="0")] = None,
     limit: Annotated[int | None, typer.Option(help="Use at most this many training pictures.")] = None,
     address: Annotated[str | None, ADDRESS] = None,
 ) -> None:
-    """Train a U-Net from lightness to colour, data-parallel, validated every epoch.
+    """Train a network from lightness to colour, data-parallel, validated every epoch.
 
     The best model is left in RUN/model.safetensors, ready for evaluate, picture, archive and serve.
     """
     from colorize import cluster
     from colorize.cli.display import TrainingDisplay, console, describe
     from colorize.cli.evaluate import score_table
-    from colorize.data.dataset import load_dataset
+    from colorize.data.dataset import load_dataset, with_more
     from colorize.data.sources import parse_source
     from colorize.evaluation import evaluate
+    from colorize.model.encoder import imagenet_weights
     from colorize.model.palette import DecodeSettings
     from colorize.train.loop import MODEL_FILE
     from colorize.train.run import check_new, check_pictures, check_workers, create_run, fit, open_run
 
     given: dict[str, Any] = {
-        "data": data, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "width": width, "depth": depth,
-        "size": size, "seed": seed, "limit": limit,
+        "data": data[0] if data else None, "more_data": tuple(data[1:]) or None if data else None, "epochs": epochs,
+        "batch_size": batch_size, "learning_rate": learning_rate, "width": width, "depth": depth, "encoder": encoder, "size": size,
+        "seed": seed, "limit": limit,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     if resume is not None and (given or workers is not None or gpu or run is not None):
@@ -74,9 +88,15 @@ def train(
         if config is None:
             config = _configure(given, workers if workers is not None else max(1, ray.gpus if gpu else ray.cpus), gpu)
         check_workers(config.workers, config.gpu)
+        if config.encoder is not None:
+            imagenet_weights(config.encoder)  # said here, before the pictures are loaded, and not by a worker after
         fixed = parse_source(config.data).kind in FIXED_SIZE
         train_size = None if fixed else config.size * LOADED_PER_CROP[0] // LOADED_PER_CROP[1]
         train_set = load_dataset(config.data, split="train", size=train_size, limit=config.limit)
+        for spec in config.more_data:
+            more = load_dataset(spec, split="train", size=train_size, limit=config.limit)
+            console.print(f"and         {describe(more)}")
+            train_set = with_more(train_set, more)
         validation_set = load_dataset(config.data, split="test", size=None if fixed else config.size)
         console.print(f"training    {describe(train_set)}")
         console.print(f"validation  {describe(validation_set)}")
@@ -102,6 +122,10 @@ def _configure(given: dict[str, Any], workers: int, gpu: bool) -> TrainConfig:
     from colorize.train.config import TrainConfig
 
     given = {"data": SAMPLE} | given
+    if mixed := given.get("more_data"):
+        for spec in (given["data"], *mixed):
+            if parse_source(spec).kind in FIXED_SIZE:
+                raise ConfigError(f"--data {spec}: its pictures have a size of their own; only folder: and parquet: sources can be mixed")
     if parse_source(given["data"]).kind in FIXED_SIZE and given.setdefault("size", cifar10.SIDE) != cifar10.SIDE:
         raise ConfigError(f"--size {given['size']}: the pictures of {given['data']} are {cifar10.SIDE}×{cifar10.SIDE}")
     # The batch of the whole run stays near its default, whatever the number of workers.

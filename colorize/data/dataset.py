@@ -95,6 +95,20 @@ def load_dataset(
                 return _parquet(source, split, limit, size or PHOTO_SIDE)
 
 
+def with_more(first: LabDataset, second: LabDataset) -> LabDataset:
+    """The rows of two sets of one size as one set, block by block in random order: a reader's shuffle buffer sees only what is near."""
+    assert (first.height, first.width) == (second.height, second.width), "sets of one size"
+    return LabDataset(
+        dataset=first.dataset.union(second.dataset).randomize_block_order(seed=0).materialize(),
+        pictures=first.pictures + second.pictures,
+        dropped_grey=first.dropped_grey + second.dropped_grey,
+        unreadable=first.unreadable + second.unreadable,
+        class_names=None,
+        height=first.height,
+        width=first.width,
+    )
+
+
 def _cifar10(source: Source, split: cifar10.Split, limit: int | None, cache: Path | None) -> LabDataset:
     if source.kind == "cifar10-sample":
         records = cifar10.read_sample(split)

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from colorize.imaging.colorspace import compose
 from colorize.model.metrics import colorfulness
+from colorize.model.network import Network
 from colorize.model.palette import Palette, VividnessDial
-from colorize.model.unet import UNet, mirror_averaged
+from colorize.model.unet import mirror_averaged
 
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 REBALANCES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -25,7 +26,7 @@ BISECTIONS = 6
 BATCH = 125
 
 
-def calibrate(network: UNet, palette: Palette, L_b1hw: Tensor, ab_b2hw: Tensor) -> VividnessDial:
+def calibrate(network: Network, palette: Palette, L_b1hw: Tensor, ab_b2hw: Tensor) -> VividnessDial:
     """The dial of `network`, from pictures that it was not trained on: L 0…100 and true ab, of one size."""
     network.eval()
     L_b1hw, ab_b2hw = L_b1hw.float(), ab_b2hw.float()

@@ -41,7 +41,7 @@ class ModelCard:
     """The model's name: the file's stem for a shipped model."""
 
     network: dict[str, Any]
-    """The `UNetConfig` fields."""
+    """The fields of the network's configuration, and its kind (see `colorize.model.network`)."""
 
     palette_step: float
     """The distance of neighbouring bins, in ab units."""

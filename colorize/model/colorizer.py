@@ -18,8 +18,9 @@ from torch import Tensor
 from colorize.model.card import ModelCard
 from colorize.model.colormodel import ColorModel
 from colorize.model.device import Precision, pick_device, uses_bfloat16
+from colorize.model.network import config_of
 from colorize.model.palette import DecodeSettings
-from colorize.model.unet import UNetConfig, mirror_averaged
+from colorize.model.unet import mirror_averaged
 
 LONGEST_ASPECT = 8
 """The network sees at most this many short sides along the long one: a 20,000×3 strip is squeezed, not enlarged to 200,000 pixels."""
@@ -102,7 +103,7 @@ def working_shape(shape: tuple[int, ...], card: ModelCard) -> tuple[int, int]:
     Of a working size in whole strides, as every trained model has it, the working shape of a working shape is itself.
     """
     height, width = shape
-    stride = UNetConfig(**card.network).stride
+    stride = config_of(card.network).stride
     short, long = min(height, width), max(height, width)
     sides = (card.working_size, min(long / short, LONGEST_ASPECT) * card.working_size)
     short_side, long_side = (max(1, round(side / stride)) * stride for side in sides)

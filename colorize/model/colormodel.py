@@ -16,8 +16,8 @@ from torch import Tensor
 from colorize.errors import ModelError
 from colorize.imaging.files import write_whole
 from colorize.model.card import ModelCard, read_card, resolve
+from colorize.model.network import Network, build, config_of
 from colorize.model.palette import Palette, VividnessDial
-from colorize.model.unet import UNet, UNetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ _BINS, _PRIOR = "palette.bins", "palette.prior"
 class ColorModel:
     """A network with the palette that gives its outputs meaning, and its card."""
 
-    network: UNet
+    network: Network
     palette: Palette
     card: ModelCard
 
@@ -60,7 +60,7 @@ class ColorModel:
         if _digest(tensors) != card.weights_sha256:
             raise ModelError(f"{path}: damaged: its weights do not match the checksum in its card")
         try:
-            network = UNet(UNetConfig(**card.network))
+            network = build(config_of(card.network))
             palette = Palette(tensors.pop(_BINS), tensors.pop(_PRIOR), card.palette_step)
             VividnessDial(**card.dial)
             state = {name.removeprefix(_NETWORK): tensor for name, tensor in tensors.items()}

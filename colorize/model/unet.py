@@ -57,6 +57,11 @@ class UNetConfig:
         stride: int = OUTPUT_STRIDE * 2**self.depth
         return stride
 
+    @property
+    def output_stride(self) -> int:
+        """The output has this fraction of the input's sides."""
+        return OUTPUT_STRIDE
+
     def channels(self, level: int) -> int:
         """Channels at `level` halvings below half resolution."""
         return min(self.width << level, self.widest)
@@ -109,8 +114,8 @@ class UNet(nn.Module):
         return logits_bkhw[:, :, : -(-height // OUTPUT_STRIDE), : -(-width // OUTPUT_STRIDE)]
 
 
-def mirror_averaged(network: UNet, L_b1hw: Tensor) -> Tensor:
-    """Log-probabilities (b, K, ⌈h/2⌉, ⌈w/2⌉): the mean of the distributions of each picture and of its mirror image.
+def mirror_averaged(network: nn.Module, L_b1hw: Tensor) -> Tensor:
+    """Log-probabilities (b, K, h', w') at the network's output size: the mean of the distributions of each picture and of its mirror image.
 
     Twice the work of one pass for 0.1 dB on CIFAR-10, and a picture gets the colours of its mirror image.
     """

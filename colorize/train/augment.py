@@ -18,6 +18,9 @@ SHIFT = 4
 CONTRAST, BRIGHTNESS = 0.2, 8.0
 """How far the lightness of half of the pictures is stretched around 50, and shifted: scans are flat, dark or bleached."""
 
+CLOSEST, STRETCH, TURN = 0.5, 1.15, 0.06
+"""How photographs are reframed: the smallest share of the side, the largest stretch, the largest turn in radians."""
+
 
 def vary(L_b1hw: Tensor, ab_b2hw: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """Each picture shifted or enlarged, reflected at its borders, and half of them in another light; sizes stay.
@@ -44,6 +47,31 @@ def vary(L_b1hw: Tensor, ab_b2hw: Tensor, generator: torch.Generator | None = No
     contrast_b111 = torch.where(lit_b111, 1 + CONTRAST * (2 * uniform(b, 1, 1, 1) - 1), torch.ones(b, 1, 1, 1)).to(lab_b3hw)
     brightness_b111 = torch.where(lit_b111, BRIGHTNESS * (2 * uniform(b, 1, 1, 1) - 1), torch.zeros(b, 1, 1, 1)).to(lab_b3hw)
     return (50 + (lab_b3hw[:, :1] - 50) * contrast_b111 + brightness_b111).clamp(0, 100), lab_b3hw[:, 1:]
+
+
+def reframe(L_b1hw: Tensor, ab_b2hw: Tensor, size: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Photographs as another photographer might have framed them: (b, 1, size, size) and (b, 2, size, size).
+
+    Half of them nearly whole, the others cropped to half of their side or more; slightly turned and stretched, half of them mirrored.
+    """
+    b = len(L_b1hw)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(b, generator=generator)
+
+    scale_b = torch.where(uniform(0, 1) < 0.5, uniform(0.9, 1), uniform(CLOSEST, 1))
+    stretch_b = STRETCH ** uniform(-1, 1)
+    angle_b = TURN * uniform(-1, 1)
+    across_b, along_b = scale_b * stretch_b.clamp_max(1), scale_b / stretch_b.clamp_min(1)
+    mirror_b = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    affine_b23 = torch.zeros(b, 2, 3)
+    affine_b23[:, 0, 0], affine_b23[:, 0, 1] = mirror_b * across_b * angle_b.cos(), -along_b * angle_b.sin()
+    affine_b23[:, 1, 0], affine_b23[:, 1, 1] = mirror_b * across_b * angle_b.sin(), along_b * angle_b.cos()
+    affine_b23[:, 0, 2], affine_b23[:, 1, 2] = (1 - across_b) * uniform(-1, 1), (1 - along_b) * uniform(-1, 1)
+    lab_b3hw = torch.cat([L_b1hw, ab_b2hw], 1)
+    grid_bhw2 = F.affine_grid(affine_b23.to(lab_b3hw), [b, 3, size, size], align_corners=False)
+    lab_b3hw = F.grid_sample(lab_b3hw, grid_bhw2, padding_mode="reflection", align_corners=False)
+    return lab_b3hw[:, :1], lab_b3hw[:, 1:]
 
 
 def crop_and_flip(L_b1hw: Tensor, ab_b2hw: Tensor, size: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

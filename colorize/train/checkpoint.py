@@ -44,7 +44,7 @@ def load_state(directory: Path, learner: Learner) -> dict[str, Any]:
             index, key = name.split(".", 1)
             states.setdefault(int(index), {})[key] = tensor
         groups = learner.optimizer.state_dict()["param_groups"]
-        if sorted(states) != sorted(groups[0]["params"]):
+        if sorted(states) != sorted(index for group in groups for index in group["params"]):
             raise ValueError("the optimizer's state is not that of this network")
         learner.optimizer.load_state_dict({"state": states, "param_groups": groups})
     except (OSError, SafetensorError, json.JSONDecodeError, RuntimeError, ValueError) as error:

@@ -10,6 +10,9 @@ from typing import Any
 
 from colorize.errors import ConfigError, RunError
 from colorize.model.device import Precision
+from colorize.model.encoder import STRIDE
+from colorize.model.network import NetworkConfig
+from colorize.model.photonet import PhotoNetConfig
 from colorize.model.unet import UNetConfig
 
 LARGEST_SEED = 2**31 - 1
@@ -22,6 +25,9 @@ class TrainConfig:
 
     data: str
     """The data specification, as the user gave it."""
+
+    more_data: tuple[str, ...] = ()
+    """Further sources that are trained on beside `data`; one that is named twice is seen twice as often. Only `data` is judged."""
 
     epochs: int = 24
     """Passes over the training pictures."""
@@ -52,6 +58,9 @@ class TrainConfig:
 
     hint_share: float = 0.2
     """The share of pictures that are shown with sparse random colour hints."""
+
+    encoder: str | None = None
+    """A pretrained encoder for photographs (see `colorize.model.photonet`); None: a U-Net from scratch, of `width` and `depth`."""
 
     width: int = 48
     """Channels of the U-Net at half resolution."""
@@ -94,7 +103,15 @@ class TrainConfig:
             raise ConfigError(f"seed {self.seed}: must lie in 0…{LARGEST_SEED:,}")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise ConfigError(f"precision {self.precision!r}: must be auto, bf16 or fp32")
-        UNetConfig(bins=2, width=self.width, depth=self.depth)
+        if self.encoder is not None and self.size % STRIDE:
+            raise ConfigError(f"size {self.size}: must be a multiple of {STRIDE} with a pretrained encoder")
+        self.network(bins=2)
+
+    def network(self, bins: int) -> NetworkConfig:
+        """The shape of the network that is trained, for a palette of that many bins. Raises ConfigError."""
+        if self.encoder is not None:
+            return PhotoNetConfig(bins=bins, encoder=self.encoder)
+        return UNetConfig(bins=bins, width=self.width, depth=self.depth)
 
     @property
     def worker_batch(self) -> int:
@@ -110,7 +127,8 @@ class TrainConfig:
         """Reads what `write` wrote. Raises RunError for a missing or foreign file, ConfigError for settings out of range."""
         try:
             fields: dict[str, Any] = json.loads(path.read_text())
-            return cls(**fields)
+            config = cls(**fields)
+            return dataclasses.replace(config, more_data=tuple(config.more_data))  # JSON has lists
         except OSError as error:
             raise RunError(f"{path}: cannot be read ({error.strerror})") from error
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:

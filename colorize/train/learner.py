@@ -13,15 +13,26 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from colorize.model.card import ModelCard
 from colorize.model.colormodel import ColorModel
 from colorize.model.device import uses_bfloat16
+from colorize.model.network import build, fields_of
 from colorize.model.palette import Palette, VividnessDial
-from colorize.model.unet import OUTPUT_STRIDE, UNet, UNetConfig
-from colorize.train.augment import crop_and_flip, random_hints, vary
+from colorize.model.photonet import PhotoNet
+from colorize.model.unet import UNet
+from colorize.train.augment import crop_and_flip, random_hints, reframe, vary
 from colorize.train.config import TrainConfig
+from colorize.train.degrade import degrade
 
 SMALLEST_WORKING_SIZE = 64
 """The short side, in pixels, at which a model shows pictures to its network, however small the crops that it learnt from.
 
 By eye on the sample archive: the CIFAR-10 network leaves water and meadows grey at 32 px, colours them at 64, and paints patches at 128.
+"""
+
+ENCODER_SHARE = 0.2
+"""The learning rate of a pretrained encoder's weights, as a share of the others'."""
+
+EARLY_SCALES, LATE_SCALES, LATE = (0.75, 0.75, 1.0), (0.75, 1.0, 1.0, 1.25), 0.6
+"""Each batch of photographs is shown at one of these multiples of the size, in whole strides, so that colours hold at any size; the late
+ones from that share of all steps on. A step at 0.75 takes 0.56 of the time: more pictures early, more pixels when little is left to learn.
 """
 
 
@@ -39,26 +50,27 @@ class Learner:
         torch.manual_seed(config.seed)
         self.config, self.device, self.steps, self.step = config, device, steps, 0
         self.palette = palette.to(device)
-        self.network = UNet(UNetConfig(bins=len(palette), width=config.width, depth=config.depth))
+        self.network = build(config.network(len(palette)))
+        if isinstance(self.network, PhotoNet):
+            self.network.load_imagenet()
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.wrapped: nn.Module = self.network
         decay = 1 - 1 / max(2.0, config.ema_share * steps)
         self.averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
         # Not fused, for 3 % of a step: on CPUs, torch 2.13's fused kernel pairs channels-last weights with the wrong averages.
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=config.weight_decay)
         self._bfloat16 = uses_bfloat16(config.precision, device)
 
     def learn(self, L_b1hw: Tensor, ab_b2hw: Tensor) -> Tensor:
         """Takes one step on a batch (L 0…100, true ab) and returns its cross-entropy, a scalar in nats."""
         self.wrapped.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * schedule(self.step / self.steps, self.config.warmup_share)
-        L_b1hw, ab_b2hw = crop_and_flip(L_b1hw, ab_b2hw, min(self.config.size, L_b1hw.shape[-1]))
-        L_b1hw, ab_b2hw = vary(L_b1hw, ab_b2hw)
+            group["lr"] = group["peak"] * schedule(self.step / self.steps, self.config.warmup_share)
+        L_b1hw, ab_b2hw = self._varied(L_b1hw, ab_b2hw)
         hints_b3hw = random_hints(ab_b2hw, self.config.hint_share)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
             logits_bkhw = self.wrapped(L_b1hw, hints_b3hw)
-        loss = self.palette.cross_entropy(logits_bkhw, F.avg_pool2d(ab_b2hw, OUTPUT_STRIDE))
+        loss = self.palette.cross_entropy(logits_bkhw, F.avg_pool2d(ab_b2hw, self.network.config.output_stride))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
@@ -66,6 +78,30 @@ class Learner:
         self.averaged.update_parameters(self.network)
         self.step += 1
         return loss.detach()
+
+    def _varied(self, L_b1hw: Tensor, ab_b2hw: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch as this step shows it."""
+        if isinstance(self.network, PhotoNet):
+            stride = self.network.config.stride
+            scales = EARLY_SCALES if self.step < LATE * self.steps else LATE_SCALES
+            # Of the step alone: workers with batches of different sizes would wait for each other.
+            drawn = torch.Generator().manual_seed(self.config.seed + self.step)
+            scale = scales[int(torch.randint(len(scales), (1,), generator=drawn))]
+            L_b1hw, ab_b2hw = reframe(L_b1hw, ab_b2hw, max(1, round(scale * self.config.size / stride)) * stride)
+            return degrade(L_b1hw, ab_b2hw)
+        L_b1hw, ab_b2hw = crop_and_flip(L_b1hw, ab_b2hw, min(self.config.size, L_b1hw.shape[-1]))
+        return vary(L_b1hw, ab_b2hw)
+
+    def _groups(self) -> list[dict[str, object]]:
+        """The optimizer's groups, each with the peak of its learning rate."""
+        rate = self.config.learning_rate
+        if not isinstance(self.network, PhotoNet):
+            return [{"params": list(self.network.parameters()), "lr": rate, "peak": rate}]
+        pretrained = list(self.network.encoder.parameters())
+        known = {id(parameter) for parameter in pretrained}
+        others = [parameter for parameter in self.network.parameters() if id(parameter) not in known]
+        slow = rate * ENCODER_SHARE
+        return [{"params": pretrained, "lr": slow, "peak": slow}, {"params": others, "lr": rate, "peak": rate}]
 
     def predict(self, L_b1hw: Tensor) -> Tensor:
         """The averaged network's plain expectation at full resolution, ab (b, 2, h, w)."""
@@ -77,10 +113,10 @@ class Learner:
     def as_model(self, training: dict[str, object]) -> ColorModel:
         """The averaged network as a model, with a dial that is still to be calibrated."""
         network = self.averaged.module
-        assert isinstance(network, UNet)
+        assert isinstance(network, UNet | PhotoNet)
         card = ModelCard(
             name="model",
-            network=dataclasses.asdict(network.config),
+            network=fields_of(network.config),
             palette_step=self.config.palette_step,
             working_size=max(self.config.size, SMALLEST_WORKING_SIZE),
             dial=dataclasses.asdict(VividnessDial()),

@@ -39,7 +39,6 @@ from colorize.errors import DataError, RunError
 from colorize.model.calibrate import calibrate
 from colorize.model.colormodel import ColorModel
 from colorize.model.palette import Palette
-from colorize.model.unet import OUTPUT_STRIDE
 from colorize.train.checkpoint import COUNTERS
 from colorize.train.config import TrainConfig
 from colorize.train.loop import MODEL_FILE, Setup, train_worker
@@ -122,7 +121,7 @@ def fit(
     train_rows = train.select_columns(list(COLUMNS)).materialize()
     pictures, validated = train_rows.count(), validation.count()
     check_pictures(config, pictures)
-    palette = build_palette(train_rows, config.palette_step)
+    palette = build_palette(train_rows, config.palette_step, config.network(bins=2).output_stride)
     facts = {
         "data": config.data, "pictures": pictures, "epochs": config.epochs, "validation_pictures": validated,
         "config": dataclasses.asdict(config), **environment(),
@@ -192,11 +191,14 @@ def _interruptibly(call: Callable[[], Any]) -> Any:
     return outcome.result()
 
 
-def build_palette(rows: ray.data.Dataset, step: float) -> Palette:
-    """The palette of a training set, counted in parallel at the network's output resolution. Raises DataError when all is grey."""
+def build_palette(rows: ray.data.Dataset, step: float, output_stride: int) -> Palette:
+    """The palette of a training set, counted in parallel at the network's output resolution, 1/`output_stride` of the pictures'.
+
+    Raises DataError when all is grey.
+    """
 
     def count(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        ab_b2hw = F.avg_pool2d(torch.from_numpy(np.array(batch["ab"])).float(), OUTPUT_STRIDE)
+        ab_b2hw = F.avg_pool2d(torch.from_numpy(np.array(batch["ab"])).float(), output_stride)
         return {"histogram": Palette.count(ab_b2hw.movedim(1, -1).reshape(-1, 2), step).numpy()[None]}
 
     total: Any = 0
@@ -219,17 +221,18 @@ def environment() -> dict[str, Any]:
     return {
         "hardware": hardware(),
         "versions": {name: version(name) for name in ("colorize", "ray", "torch")},
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
 def hardware() -> str:
     """The cluster in words, with this machine's processor."""
     info = cluster.current()
-    return f"{info.cpus} CPUs ({_processor()}), {info.gpus} GPUs"
+    return f"{info.cpus} CPUs ({processor()}), {info.gpus} GPUs"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The GPU, or else the processor, of this machine in words."""
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name())
     names = [line.split(":", 1)[1].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
@@ -240,7 +243,7 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of the checkout that this package runs from; "" for an installed package."""
     git = shutil.which("git")
     root = Path(__file__).parents[2]

@@ -63,7 +63,7 @@ def measure(runs: int) -> dict[str, list[float]]:
     blocks, rgb_bhwc = repeated_sample(PICTURES)
     train = run_in_tasks(blocks, records_to_lab(Tally(), drop_grey=False)).materialize()
     test = load_dataset("cifar10-sample", split="test", limit=100).dataset
-    palette = build_palette(train, config.palette_step)
+    palette = build_palette(train, config.palette_step, OUTPUT_STRIDE)
     rows = train.take_batch(PLAIN_PICTURES)
     L_b1hw, ab_b2hw = torch.from_numpy(np.array(rows["L"])), torch.from_numpy(np.array(rows["ab"]))
     torch.set_num_threads(cores)

@@ -33,7 +33,7 @@ def _section(path: Path, card: ModelCard) -> str:
     facts = {
         "file": f"`colorize/weights/{path.name}`, {path.stat().st_size / 1e6:.1f} MB (convolutions in float16)",
         "parameters": f"{card.parameters:,}",
-        "network": f"U-Net, {network['width']} channels at half resolution, {network['depth']} levels below, at most {network['widest']}",
+        "network": _network(network),
         "palette": f"{network['bins']} bins, {card.palette_step:g} ab units apart",
         "working size": f"short side of {card.working_size} pixels",
         "dial": f"vividness 0: temperature {card.dial['accurate_temperature']:g}; vividness 1: temperature "
@@ -43,6 +43,12 @@ def _section(path: Path, card: ModelCard) -> str:
     }
     table = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts.items())]
     return "\n\n".join([f"## `{path.stem}`", "\n".join(table), _scores(card.metrics)]) + "\n"
+
+
+def _network(network: dict[str, Any]) -> str:
+    if network.get("kind") == "photonet":
+        return f"{network['encoder']}, from ImageNet, and a decoder of {network['width']} channels at quarter resolution"
+    return f"U-Net, {network['width']} channels at half resolution, {network['depth']} levels below, at most {network['widest']}"
 
 
 def _training(training: dict[str, Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -77,4 +77,6 @@ def _title(parameter: Any, kind: Any) -> str:
 
 def _metavar(kind: Any) -> str:
     named = next((part for part in get_args(kind) if part is not type(None)), kind)
+    if get_origin(named) is list:
+        return f"{_metavar(get_args(named)[0])}…"
     return {"str": "TEXT", "int": "INTEGER", "float": "NUMBER", "Path": "PATH"}[named.__name__]

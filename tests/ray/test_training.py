@@ -272,7 +272,7 @@ def test_fewer_pictures_than_one_batch(tmp_path: Path, train_set: LabDataset, va
 
 
 def test_the_palette_is_that_of_all_training_pictures(train_set: LabDataset) -> None:
-    palette = build_palette(train_set.dataset, 10.0)
+    palette = build_palette(train_set.dataset, 10.0, 2)
     ab_b2hw = np.stack([row["ab"] for row in train_set.dataset.take_all()]).astype(np.float64)
     assert palette.mean_ab_2.tolist() == pytest.approx(ab_b2hw.mean((0, 2, 3)).tolist(), abs=0.3)
     assert palette.prior_k.sum().item() == pytest.approx(1, abs=1e-5)
@@ -281,7 +281,7 @@ def test_the_palette_is_that_of_all_training_pictures(train_set: LabDataset) -> 
 def test_pictures_of_one_colour_teach_nothing(ray_cluster: ClusterInfo) -> None:
     rows = ray.data.from_items([{"ab": np.zeros((2, 8, 8), np.float16)}] * 40)
     with pytest.raises(DataError, match="one colour only"):
-        build_palette(rows, 10.0)
+        build_palette(rows, 10.0, 2)
 
 
 def test_the_seconds_of_several_sittings_add_up() -> None:

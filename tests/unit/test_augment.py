@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from colorize.train.augment import BRIGHTNESS, CONTRAST, MOST_HINTS, SHIFT, crop_and_flip, random_hints, vary
+from colorize.train.augment import BRIGHTNESS, CONTRAST, MOST_HINTS, SHIFT, crop_and_flip, random_hints, reframe, vary
 
 
 def numbered(count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -139,3 +139,21 @@ def test_the_same_seed_draws_the_same() -> None:
     assert all(torch.equal(left, right) for left, right in zip(one, other, strict=True))
     hints = [random_hints(some_ab(), 0.5, torch.Generator().manual_seed(3)) for _ in range(2)]
     assert torch.equal(*hints)
+
+
+def test_reframed_pictures_keep_lightness_and_colour_aligned() -> None:
+    L_b1hw = smooth_lightness(64, 32)
+    seen, ab_b2hw = reframe(L_b1hw, torch.cat([L_b1hw, -L_b1hw], 1), 24, torch.Generator().manual_seed(0))
+    assert seen.shape == (64, 1, 24, 24)
+    torch.testing.assert_close(ab_b2hw, torch.cat([seen, -seen], 1))
+    assert L_b1hw.min() <= seen.min() <= seen.max() <= L_b1hw.max()
+
+
+def test_reframing_crops_mirrors_and_never_leaves_the_picture_far() -> None:
+    column = torch.linspace(0, 1, 33)[:32].view(1, 1, 1, 32).expand(1000, 1, 32, 32).contiguous()
+    seen, _ = reframe(column, column.expand(-1, 2, -1, -1), 32, torch.Generator().manual_seed(0))
+    middle = seen[:, 0, 16]
+    assert 0.45 < (middle[:, 0] > middle[:, -1]).float().mean() < 0.55
+    width = (middle[:, -1] - middle[:, 0]).abs()
+    assert 0.35 < width.min() < 0.55
+    assert width.median() > 0.7

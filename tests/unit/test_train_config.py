@@ -25,6 +25,8 @@ from colorize.train.learner import schedule
     data=st.text(min_size=1),
     precision=st.sampled_from(["auto", "bf16", "fp32"]),
     gpu=st.booleans(),
+    encoder=st.sampled_from([None, "efficientnet-lite0", "efficientnet-lite1"]),
+    more_data=st.lists(st.text()).map(tuple),
 )
 def test_settings_come_back_from_json(tmp_path_factory: pytest.TempPathFactory, workers: int, batch: int, **given: Any) -> None:
     config = TrainConfig(workers=workers, batch_size=workers * batch, **given)
@@ -57,6 +59,8 @@ def test_settings_come_back_from_json(tmp_path_factory: pytest.TempPathFactory, 
         ({"seed": -1}, "seed -1: must lie in 0…"),
         ({"seed": 2**32}, "seed 4294967296: must lie in 0…"),
         ({"limit": 0}, "limit 0: must be 1 or more"),
+        ({"encoder": "resnet"}, "encoder 'resnet': must be efficientnet-lite0 or"),
+        ({"encoder": "efficientnet-lite0", "size": 112}, "size 112: must be a multiple of 32 with a pretrained encoder"),
         ({"width": 6}, "width 6: must be a multiple of 4"),
         ({"depth": 0}, "depth 0: must lie in 1…6"),
     ],

@@ -1,0 +1,113 @@
+"""The network for photographs: a pretrained encoder, a light decoder, a distribution over colours at a quarter of the input's resolution.
+
+Photographs take more knowledge of the world than 33,000 of them can teach, so the encoder starts from ImageNet weights (see `encoder`). The
+decoder adds lifted features level by level, as the U-Net does. A quarter of the resolution is enough: the graft onto the original follows
+its edges, and a palette's distribution of 300 colours at half resolution would cost as much as the rest of the network.
+
+Hints join beside the stem and again at the finest level, both through weights that start at zero: at first they change nothing.
+It knows nothing of palettes: it gives K logits a pixel.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from colorize.errors import ConfigError
+from colorize.model.encoder import CHANNELS, REPEATS, STEM, STRIDE, Conv, Encoder, imagenet_weights
+from colorize.model.unet import DROPOUT, ConvBlock, pad_to_stride
+
+OUTPUT_STRIDE = 4
+"""The output has a quarter of the input's height and width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoNetConfig:
+    """The shape of a PhotoNet."""
+
+    bins: int
+    """K, the number of colours that the output distributes over."""
+
+    encoder: str = "efficientnet-lite0"
+    """Which encoder."""
+
+    width: int = 128
+    """Channels of the decoder at quarter resolution; each level below has half of that more."""
+
+    def __post_init__(self) -> None:
+        if self.bins < 2:
+            raise ConfigError(f"bins {self.bins}: must be at least 2")
+        if self.encoder not in REPEATS:
+            raise ConfigError(f"encoder {self.encoder!r}: must be {' or '.join(REPEATS)}")
+        if not (4 <= self.width <= 512 and self.width % 4 == 0):
+            raise ConfigError(f"width {self.width}: must be a multiple of 4 in 4…512")
+
+    @property
+    def stride(self) -> int:
+        """The input is padded to a multiple of this many pixels."""
+        return STRIDE
+
+    @property
+    def output_stride(self) -> int:
+        """The output has this fraction of the input's sides."""
+        return OUTPUT_STRIDE
+
+    def channels(self, level: int) -> int:
+        """Channels of the decoder at `level` halvings below quarter resolution."""
+        return self.width + level * self.width // 2
+
+
+class PhotoNet(nn.Module):
+    """(b, 1, h, w) and hints (b, 3, h, w) → (b, K, ⌈h/4⌉, ⌈w/4⌉) logits."""
+
+    def __init__(self, config: PhotoNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config.encoder)
+        features = CHANNELS[1:]
+        channels = [config.channels(level) for level in range(len(features))]
+        pairs = list(itertools.pairwise(channels))
+        self.skip = nn.ModuleList(nn.Conv2d(seen, own, 1) for seen, own in zip(features, channels, strict=True))
+        self.deepest = ConvBlock(channels[-1], channels[-1])
+        self.lift = nn.ModuleList(nn.Conv2d(lower, upper, 1) for upper, lower in reversed(pairs))
+        self.up = nn.ModuleList(ConvBlock(upper, upper) for upper, _ in reversed(pairs))
+        self.head = nn.Conv2d(channels[0], config.bins, 1)
+        self.early_hints = Conv(3, STEM, 3, stride=2)
+        self.late_hints = nn.Conv2d(3, channels[0], 1, bias=False)
+        for join in (self.early_hints, self.late_hints):
+            nn.init.zeros_(join.weight)
+
+    def load_imagenet(self) -> None:
+        """Starts the encoder from its ImageNet weights. Raises ModelError where they are not installed."""
+        self.encoder.load_imagenet(imagenet_weights(self.config.encoder))
+
+    def forward(self, L_b1hw: Tensor, hints_b3hw: Tensor | None = None) -> Tensor:
+        """Logits over the K bins at quarter resolution.
+
+        L_b1hw: lightness 0…100. hints_b3hw: ab (ab units) and a mask (1 where a colour is given, else 0 and ab 0); None means no hints.
+        Returns (b, K, ⌈h/4⌉, ⌈w/4⌉).
+        """
+        height, width = L_b1hw.shape[-2:]
+        early = late = None
+        if hints_b3hw is not None:
+            # Beyond the picture there are no hints; a reflected one would count twice.
+            padding = (0, -width % STRIDE, 0, -height % STRIDE)
+            hints_b3hw = F.pad(torch.cat([hints_b3hw[:, :2] / 64, hints_b3hw[:, 2:]], 1), padding)
+            early = self.early_hints(hints_b3hw)
+            # A cell of the output sees the mean of the hints in it, however few they are.
+            pooled_b3hw = F.avg_pool2d(hints_b3hw, OUTPUT_STRIDE)
+            late = self.late_hints(pooled_b3hw / pooled_b3hw[:, 2:].clamp_min(OUTPUT_STRIDE**-2))
+        features = self.encoder(pad_to_stride(L_b1hw, STRIDE), early)[1:]
+        levels = [skip(feature) for skip, feature in zip(self.skip, features, strict=True)]
+        x = self.deepest(F.dropout2d(levels.pop(), DROPOUT, self.training))
+        for lift, up in zip(self.lift, self.up, strict=True):
+            x = F.interpolate(lift(x), scale_factor=2.0, mode="nearest") + levels.pop()
+            if late is not None and not levels:
+                x = x + late
+            x = up(x)
+        logits_bkhw: Tensor = self.head(x)
+        return logits_bkhw[:, :, : -(-height // OUTPUT_STRIDE), : -(-width // OUTPUT_STRIDE)]

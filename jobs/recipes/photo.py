@@ -1,0 +1,273 @@
+"""The `photo` model: the network for photographs, its encoder from ImageNet weights, on the cores of one machine, without Ray.
+
+    python -m jobs.recipes.photo --data photos128 --data photos128 --data photos64 --run runs/photo
+
+Each `--data` is a folder of Parquet files as `colorize train --data parquet:FOLDER` takes it; one that is named twice is seen twice as
+often, the first is validated on. `--resume` goes on from the last checkpoint. `--minutes` squeezes the schedule so that it ends by then,
+however busy the machine is. The steps are the `Learner`'s, as in `colorize train --encoder efficientnet-lite0`, but the pictures lie in
+memory as 8-bit RGB, three bytes a pixel instead of the nine of a LAB row, shared by all workers: 33,000 of them in 1.6 GB.
+
+A process with one thread a core: the threads of one process wait for each other at every layer, and on cores that others use too a
+step then took 3.5 s instead of 0.9.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+import typer
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+from torch.nn.parallel import DistributedDataParallel
+
+from colorize.data import photos
+from colorize.data.cifar10 import Split
+from colorize.evaluation import BASELINES, predict_full_size
+from colorize.imaging.colorspace import compose, rgb_to_lab
+from colorize.imaging.tint import is_grey
+from colorize.model.calibrate import calibrate
+from colorize.model.colorizer import Colorizer
+from colorize.model.colormodel import ColorModel
+from colorize.model.metrics import ColorScores, colorfulness
+from colorize.model.palette import DecodeSettings, Palette
+from colorize.train.checkpoint import load_state, save_state
+from colorize.train.config import TrainConfig
+from colorize.train.learner import Learner
+from colorize.train.run import commit, processor
+
+CHUNK = 100
+"""Pictures that are converted or scored at a time."""
+
+SAMPLED = 400
+"""Validation pictures that are scored at each checkpoint; all of them in the end."""
+
+REPORTED = 20
+"""Steps from one line to the next."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every worker is given; the tensors lie in shared memory."""
+
+    config: TrainConfig
+    run: Path
+    rgb_n3hw: Tensor
+    """All training pictures, uint8."""
+    place_n: Tensor
+    """Which of them one pass sees."""
+    held_n3hw: Tensor
+    """The validation pictures."""
+    palette: tuple[Tensor, Tensor]
+    """Bins and prior."""
+    steps: int
+    ends: float | None
+    """When the schedule must have ended, in seconds since 1970."""
+    checkpoint_minutes: float
+    resume: bool
+    port: int
+
+
+def main(
+    data: Annotated[list[Path], typer.Option(help="A folder of Parquet files of photographs; again for more.")],
+    run: Annotated[Path, typer.Option(help="The run's directory.")],
+    steps: Annotated[int, typer.Option(help="Steps of the whole run.")] = 3000,
+    minutes: Annotated[float | None, typer.Option(help="End by then, with fewer steps if need be.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes, one core each.")] = 2,
+    batch_size: Annotated[int, typer.Option(help="Pictures of a step, all workers together.")] = 32,
+    size: Annotated[int, typer.Option(help="The side of the pictures.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="The peak, of the decoder; the encoder's is a fifth.")] = 1.5e-3,
+    encoder: Annotated[str, typer.Option(help="Which encoder.")] = "efficientnet-lite0",
+    checkpoint_minutes: Annotated[float, typer.Option(help="From one checkpoint to the next.")] = 7.0,
+    seed: Annotated[int, typer.Option(help="Seeds weights, order and damage.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run.")] = False,
+) -> None:
+    """Trains the photo model."""
+    ends = None if minutes is None else time.time() + 60 * minutes
+    run.mkdir(parents=True, exist_ok=resume)
+    sources = list(dict.fromkeys(data))
+    loaded = [pictures(folder, "train", size) for folder in sources]
+    rgb_n3hw, counts = torch.cat(loaded).share_memory_(), [len(of) for of in loaded]
+    del loaded
+    place_n = torch.cat([torch.arange(counts[at]) + sum(counts[:at]) for at in map(sources.index, data)]).share_memory_()
+    config = TrainConfig(
+        data=f"parquet:{data[0].name}", more_data=tuple(f"parquet:{folder.name}" for folder in data[1:]), workers=workers,
+        batch_size=batch_size, size=size, learning_rate=learning_rate, encoder=encoder, seed=seed, precision="fp32",
+        epochs=math.ceil(steps * batch_size / len(place_n)),
+    )  # fmt: skip
+    config.write(run / "config.json")
+    palette = palette_of(rgb_n3hw, config)
+    held_n3hw = pictures(data[0], "test", size).share_memory_()
+    print(f"{sum(counts)} pictures ({counts}), {len(held_n3hw)} to validate, {len(palette)} colours", flush=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = Job(
+        config=config, run=run, rgb_n3hw=rgb_n3hw, place_n=place_n, held_n3hw=held_n3hw, palette=(palette.bins_k2, palette.prior_k),
+        steps=steps, ends=ends, checkpoint_minutes=checkpoint_minutes, resume=resume, port=port,
+    )  # fmt: skip
+    spawn(work, (job,), nprocs=workers)
+
+
+def pictures(folder: Path, split: Split, side: int) -> Tensor:
+    """RGB uint8 (n, 3, side, side); grey pictures are left out of training."""
+    place = photos.find_files(f"parquet:{folder}", str(folder))
+
+    def read(part: photos.ParquetPart) -> Tensor:
+        rgb_b3hw = torch.from_numpy(photos.read_squares(photos.open_parquet_part(place, part, labels=False), side)[0])
+        if split == "train" and len(rgb_b3hw):
+            rgb_b3hw = rgb_b3hw[~torch.cat([is_grey(rgb_to_lab(some)) for some in rgb_b3hw.split(CHUNK)])]
+        return rgb_b3hw
+
+    with ThreadPoolExecutor(2) as pool:
+        return torch.cat(list(pool.map(read, photos.parquet_rows(place, split, None).parts)))
+
+
+def palette_of(rgb_n3hw: Tensor, config: TrainConfig) -> Palette:
+    """The palette of the training pictures at the network's output resolution; every fourth picture will do."""
+    histogram = torch.zeros((), dtype=torch.float64)
+    for some in rgb_n3hw[::4].split(CHUNK):
+        ab_b2hw = F.avg_pool2d(rgb_to_lab(some)[:, 1:], config.network(bins=2).output_stride)
+        histogram = histogram + Palette.count(ab_b2hw.movedim(1, -1).reshape(-1, 2), config.palette_step)
+    return Palette.from_histogram(histogram, config.palette_step)
+
+
+def work(rank: int, job: Job) -> None:
+    """One worker's training; the first one scores and keeps."""
+    torch.set_num_threads(1)
+    config, began = job.config, time.time()
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{job.port}", rank=rank, world_size=config.workers)
+    learner = Learner(config, Palette(*job.palette, config.palette_step), torch.device("cpu"), job.steps)
+    history: list[dict[str, float]] = []
+    if job.resume:
+        counters = load_state(job.run, learner)
+        history, learner.step = counters["history"], int(counters["step"])
+    learner.wrapped = DistributedDataParallel(learner.network, broadcast_buffers=False, gradient_as_bucket_view=True)
+    torch.manual_seed(config.seed + learner.step + 1_000_000 * rank)
+    before, first, saved = (history[-1]["seconds"] if history else 0.0), learner.step, began
+    losses: list[float] = []
+    for chosen_b in batches(len(job.place_n), config, first):
+        seconds = before + time.time() - began
+        if job.ends is not None:
+            # The share of the steps that is done is the share of the time; the first worker's clock counts.
+            share = seconds / (before + job.ends - began)
+            planned = torch.tensor(round((learner.step + 1) / max(share, 1e-3)) if share < 1 else learner.step)
+            torch.distributed.broadcast(planned, src=0)
+            learner.steps = int(planned)
+        if learner.step >= learner.steps:
+            break
+        own_b = job.place_n[chosen_b[rank * config.worker_batch :][: config.worker_batch]]
+        losses.append(float(learner.learn(*lab_of(job.rgb_n3hw[own_b]))))
+        if rank == 0 and learner.step % REPORTED == 0:
+            pace, loss = (time.time() - began) / (learner.step - first), sum(losses[-REPORTED:]) / REPORTED
+            print(f"step {learner.step}/{learner.steps}  loss {loss:.3f}  {pace:.2f} s a step", flush=True)
+        if rank == 0 and time.time() - saved > 60 * job.checkpoint_minutes:
+            scores = quick_scores(learner, job.held_n3hw[:SAMPLED])
+            history.append({"step": learner.step, "seconds": round(seconds), "loss": sum(losses) / len(losses), **scores})
+            keep(job.run, learner, history, facts_of(job, learner, seconds))
+            saved, losses = time.time(), []
+    if rank == 0:
+        seconds = before + time.time() - began
+        scores = quick_scores(learner, job.held_n3hw)
+        history.append({"step": learner.step, "seconds": round(seconds), "loss": sum(losses) / max(1, len(losses)), **scores})
+        facts = facts_of(job, learner, seconds)
+        keep(job.run, learner, history, facts)
+        finish(job, learner.as_model(facts))
+
+
+def batches(count: int, config: TrainConfig, first: int) -> Iterator[Tensor]:
+    """Indices of batch after batch, pass after pass, from step `first` on: the same whatever was done before."""
+    a_pass = count // config.batch_size
+    order_n, of = torch.empty(0), -1
+    for step in range(first, 1 << 40):
+        if step // a_pass != of:
+            of = step // a_pass
+            order_n = torch.randperm(count, generator=torch.Generator().manual_seed(config.seed + of))
+        yield order_n[step % a_pass * config.batch_size :][: config.batch_size]
+
+
+def lab_of(rgb_b3hw: Tensor) -> tuple[Tensor, Tensor]:
+    """L (b, 1, h, w) and ab (b, 2, h, w)."""
+    lab_b3hw = rgb_to_lab(rgb_b3hw)
+    return lab_b3hw[:, :1], lab_b3hw[:, 1:]
+
+
+def quick_scores(learner: Learner, rgb_n3hw: Tensor) -> dict[str, float]:
+    """Mean PSNR of the averaged network's plain expectation, its gain over grey, and colourfulness as a share of the truth's."""
+    rows = []
+    with torch.inference_mode():
+        for rgb_b3hw in rgb_n3hw.split(CHUNK):
+            L_b1hw, ab_b2hw = lab_of(rgb_b3hw)
+            own_b3hw, grey_b3hw = (compose(L_b1hw, guess) for guess in (learner.predict(L_b1hw), torch.zeros_like(ab_b2hw)))
+            mse = [(shown.float() - rgb_b3hw).div(255).square().flatten(1).mean(1) for shown in (own_b3hw, grey_b3hw)]
+            psnr = [-10 * mse_b.clamp_min(1e-10).log10() for mse_b in mse]
+            rows.append(torch.stack([*psnr, colorfulness(own_b3hw), colorfulness(rgb_b3hw)], 1))
+    psnr_mean, grey, colors, true = torch.cat(rows).mean(0).tolist()
+    return {"psnr": psnr_mean, "psnr_gain": psnr_mean - grey, "colorfulness_ratio": colors / true}
+
+
+def facts_of(job: Job, learner: Learner, seconds: float) -> dict[str, Any]:
+    """What the card says of the training."""
+    return {
+        "data": " + ".join([job.config.data, *job.config.more_data]), "pictures": len(job.rgb_n3hw), "epochs": job.config.epochs,
+        "best_epoch": job.config.epochs, "steps": learner.step, "validation_pictures": len(job.held_n3hw), "seconds": round(seconds),
+        "config": dataclasses.asdict(job.config), "hardware": f"{job.config.workers} CPUs ({processor()}), 0 GPUs",
+        "versions": {name: version(name) for name in ("colorize", "torch")}, "commit": commit(),
+    }  # fmt: skip
+
+
+def keep(run: Path, learner: Learner, history: list[dict[str, float]], facts: dict[str, Any]) -> None:
+    """A checkpoint from which the run can go on, and the model so far; a new one replaces the last when it is whole."""
+    fresh = run / "next"
+    fresh.mkdir(exist_ok=True)
+    save_state(fresh, learner, {"epoch": 0, "step": learner.step, "history": history})
+    learner.as_model(facts).save(fresh / "latest.safetensors")
+    for file in fresh.iterdir():
+        file.replace(run / file.name)
+    shutil.rmtree(fresh)
+    (run / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+    print(json.dumps(history[-1]), flush=True)
+
+
+def finish(job: Job, model: ColorModel) -> None:
+    """Finds the dial, scores the model at vividness 0 and leaves it in the run's directory."""
+    dial = calibrate(model.network, model.palette, *lab_of(job.held_n3hw))
+    model = dataclasses.replace(model, card=dataclasses.replace(model.card, name=job.run.name, dial=dataclasses.asdict(dial)))
+    print(dial, flush=True)
+    told = {"data": job.config.data, "pictures": len(job.held_n3hw)} | judged(model, job.held_n3hw)
+    model = dataclasses.replace(model, card=dataclasses.replace(model.card, metrics=told))
+    model.save(job.run / "model.safetensors")
+    print(json.dumps(told["metrics"], indent=1), flush=True)
+
+
+def judged(model: ColorModel, rgb_n3hw: Tensor) -> dict[str, Any]:
+    """`metrics` and `baselines` of a card: what `colorize evaluate` gives on these pictures."""
+    # Of this process alone: by default a metric asks all workers of the group, and the others have gone.
+    scores = {name: ColorScores(sync_on_compute=False) for name in ("metrics", *BASELINES)}
+    colorizer = Colorizer(model, device="cpu", precision="fp32")
+    for rgb_b3hw in rgb_n3hw.split(CHUNK):
+        L_b1hw, ab_b2hw = lab_of(rgb_b3hw)
+        guesses = {
+            "metrics": predict_full_size(colorizer, L_b1hw, DecodeSettings()),
+            "grey": torch.zeros_like(ab_b2hw),
+            "mean_color": model.palette.mean_ab_2.view(1, 2, 1, 1).expand_as(ab_b2hw),
+        }
+        for name, guess_b2hw in guesses.items():
+            scores[name].update(L_b1hw, guess_b2hw, ab_b2hw, rgb_b3hw)
+    return {"metrics": scores["metrics"].compute(), "baselines": {name: scores[name].compute() for name in BASELINES}}
+
+
+if __name__ == "__main__":
+    typer.run(main)
