@@ -2,7 +2,7 @@
 
     from colorize import Colorizer, colorize_scan, load_model, open_scan
 
-    colored = colorize_scan(open_scan(path), Colorizer(load_model("cifar10")))
+    colored = colorize_scan(open_scan(path), Colorizer(load_model("photo")))
 
 The names are loaded when they are first used: `import colorize` costs neither torch nor Ray.
 """

@@ -103,7 +103,7 @@ def plan_work(
         if before is not None and before.target_path not in (None, target_path):
             asked = f"--format {wanted}" if wanted else "each picture's own format"
             raise ArchiveError(
-                f"{before.target_path}: stands in the target, which was made in another format than {asked}: give another target"
+                f"{before.target_path}: is in another format than {asked}: give another target"
             )
         size = target_size(target_path)
         foreign = before is None or before.target_sha256 is None

@@ -32,6 +32,9 @@ from colorize.train.config import TrainConfig
 from colorize.train.progress import Report
 from colorize.train.run import check_workers, create_run, environment, fit
 
+CIFAR_MODEL = "cifar10"
+"""The shipped model that is judged on CIFAR-10; the archive gets the one for photographs."""
+
 DATA = "cifar10-sample"
 EPOCHS = 6
 SHEET_ROWS = 8
@@ -68,7 +71,7 @@ def run_demo(
         create_run(directory, config)
         with watch(config.epochs) as display:
             result = fit(config, directory, train=train.dataset, validation=test.dataset, on_report=display.show)
-        models = {"the model that ships": load_model(DEFAULT_MODEL), "the model just trained": result.model}
+        models = {"the model that ships": load_model(CIFAR_MODEL), "the model just trained": result.model}
         scores: dict[str, dict[str, float]] = {}
         for name, model in models.items():
             evaluation = evaluate(model, test.dataset, data=DATA, settings=DecodeSettings())
@@ -106,7 +109,7 @@ def run_demo(
 def next_commands(output: Path) -> list[tuple[str, str]]:
     """Three commands that a newcomer can go on with, each with what it does."""
     return [
-        ("colorize archive MY_SCANS MY_SCANS_IN_COLOR --vividness 0.5", "colours a folder of your own JPEG and PNG scans"),
+        ("colorize archive MY_SCANS MY_SCANS_IN_COLOR --vividness 0.5", "colours a folder of your own scans"),
         (f"colorize serve --model {output / 'run'}", "answers POST /v1/colorize with the model just trained"),
         ("colorize train --data cifar10 --epochs 30", "trains on all 50,000 pictures (the download is 170 MB)"),
     ]

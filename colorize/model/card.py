@@ -19,7 +19,7 @@ from colorize.errors import ModelError
 FORMAT = 1
 """The version of the file format that this program writes, and the newest that it reads."""
 
-DEFAULT_MODEL = "cifar10"
+DEFAULT_MODEL = "photo"
 """The shipped model that colours pictures where no one names another."""
 
 DEFAULT_VIVIDNESS = 0.5

@@ -23,7 +23,7 @@ from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import load_model
 from colorize.model.palette import DecodeSettings
 
-MODEL = "cifar10"
+MODEL, CIFAR_MODEL = "photo", "cifar10"
 ARCHIVE = ("nagasaki-boats.jpg", "dust-bowl-home.jpg", "black-canyon.jpg")
 VIVIDNESS = 0.5
 CELL = (400, 300)
@@ -53,7 +53,7 @@ def cifar10_png() -> bytes:
     records = cifar10.read_sample("test")[:SHEET_PICTURES]
     rgb_b3hw = torch.from_numpy(np.ascontiguousarray(records[:, 1:])).view(-1, 3, cifar10.SIDE, cifar10.SIDE)
     L_b1hw = rgb_to_lab(rgb_b3hw)[:, :1]
-    predicted_b2hw = predict_full_size(Colorizer(load_model(MODEL)), L_b1hw, DecodeSettings())
+    predicted_b2hw = predict_full_size(Colorizer(load_model(CIFAR_MODEL)), L_b1hw, DecodeSettings())
     columns = [compose(L_b1hw, torch.zeros_like(predicted_b2hw)), compose(L_b1hw, predicted_b2hw), rgb_b3hw]
     return sheet_png(list(zip(*map(_pictures, columns), strict=True)))
 

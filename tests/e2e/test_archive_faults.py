@@ -22,7 +22,7 @@ from colorize.archive.journal import Journal
 from colorize.archive.painter import Order, Painter, to_block
 from colorize.archive.place import LocalPlace
 from colorize.archive.plan import Task
-from colorize.model.card import resolve
+from colorize.model.card import DEFAULT_MODEL, resolve
 from tests.pictures import encoded, grey_scene
 from tests.processes import PROGRAM, environment, marked
 
@@ -53,7 +53,7 @@ def undisturbed(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     source = LocalPlace(scans, "scans")
     order = Order(source=source, target=target, source_identity=source.identity(), run_id="run", vividness=0.5)
     names = sorted(path.relative_to(scans).as_posix() for path in scans.rglob("*.*"))
-    Painter(order, resolve("cifar10").read_bytes())(to_block("0", [Task(path=name, size=1, modified=None) for name in names]))
+    Painter(order, resolve(DEFAULT_MODEL).read_bytes())(to_block("0", [Task(path=name, size=1, modified=None) for name in names]))
     journal.release()
     return outputs(target.root)
 

@@ -28,7 +28,7 @@ from colorize.archive.status import read_status
 from colorize.archive.summary import ArchiveSummary, Progress
 from colorize.cluster import ClusterInfo
 from colorize.errors import ClusterError
-from colorize.model.card import read_card, resolve
+from colorize.model.card import DEFAULT_MODEL, read_card, resolve
 from colorize.model.colorizer import Colorizer, Prediction
 from tests.pictures import encoded, grey_scene, jpeg_claiming, png_header, sepia_scene
 
@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 EXIF = b"Exif\0\0" + b"II*\0\x08\0\0\0" + b"\x01\0" + struct.pack("<HHII", 0x0112, 3, 1, 6) + bytes(4)  # orientation 6
 GREY_JPEG = encoded(grey_scene(), "JPEG", quality=90)
 GREY_PNG = encoded(grey_scene(60, 41), "PNG")
-MODEL = read_card(resolve("cifar10")).name
+MODEL = read_card(resolve(DEFAULT_MODEL)).name
 
 
 def put(folder: Path, files: dict[str, bytes]) -> Path:
@@ -285,7 +285,7 @@ def painter_for(source: Path, target: Path, run_id: str = "run") -> Painter:
     journal = Journal(order.target, run_id)
     journal.open()
     journal.release()
-    return Painter(order, resolve("cifar10").read_bytes())
+    return Painter(order, resolve(DEFAULT_MODEL).read_bytes())
 
 
 def painted(painter: Painter, *paths: str, block: str = "0") -> list[Row]:
