@@ -102,9 +102,7 @@ def plan_work(
         target_path = converted_name(entry.path, wanted)
         if before is not None and before.target_path not in (None, target_path):
             asked = f"--format {wanted}" if wanted else "each picture's own format"
-            raise ArchiveError(
-                f"{before.target_path}: is in another format than {asked}: give another target"
-            )
+            raise ArchiveError(f"{before.target_path}: is in another format than {asked}: give another target")
         size = target_size(target_path)
         foreign = before is None or before.target_sha256 is None
         if foreign and size is not None:
