@@ -20,7 +20,7 @@ from colorize.model.palette import Palette, VividnessDial
 from colorize.model.unet import mirror_averaged
 
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
-REBALANCES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+REBALANCES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 LOWEST_TEMPERATURE = 0.1
 BISECTIONS = 6
 BATCH = 125

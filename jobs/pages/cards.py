@@ -56,8 +56,12 @@ def _training(training: dict[str, Any]) -> dict[str, str]:
     if not training:
         return {"trained on": "nothing: its weights are random"}
     config = training["config"]
+    data = ", ".join(f"`{spec}`" for spec in (config["data"], *config.get("more_data", ())))
+    # A recipe counts steps, `colorize train` epochs.
+    steps = training.get("steps")
+    length = f"{steps:,} steps of {config['batch_size']}" if steps else f"{config['epochs']} epochs (best: {training['best_epoch']})"
     return {
-        "trained on": f"`{config['data']}`: {training['pictures']:,} pictures, {config['epochs']} epochs (best: {training['best_epoch']})",
+        "trained on": f"{data}: {training['pictures']:,} pictures, {length}",
         "hardware": training["hardware"],
         "time": duration(training["seconds"]),
         "versions": ", ".join(f"{name} {number}" for name, number in training["versions"].items()),
