@@ -18,6 +18,9 @@ SAMPLE = "cifar10-sample"
 FIXED_SIZE = ("cifar10", "cifar10-sample")
 """The kinds of sources whose pictures have one size of their own."""
 
+ENLARGED = 2
+"""How many times a pretrained encoder sees pictures of 32×32 enlarged: at 64 pixels its coarsest features still are 2×2."""
+
 LOADED_PER_CROP = (9, 8)
 """Photographs are loaded this much larger than the training crops, so that a crop has somewhere to move."""
 
@@ -126,8 +129,11 @@ def _configure(given: dict[str, Any], workers: int, gpu: bool) -> TrainConfig:
         for spec in (given["data"], *mixed):
             if parse_source(spec).kind in FIXED_SIZE:
                 raise ConfigError(f"--data {spec}: its pictures have a size of their own; only folder: and parquet: sources can be mixed")
-    if parse_source(given["data"]).kind in FIXED_SIZE and given.setdefault("size", cifar10.SIDE) != cifar10.SIDE:
-        raise ConfigError(f"--size {given['size']}: the pictures of {given['data']} are {cifar10.SIDE}×{cifar10.SIDE}")
+    if parse_source(given["data"]).kind in FIXED_SIZE:
+        if given.setdefault("size", cifar10.SIDE) != cifar10.SIDE:
+            raise ConfigError(f"--size {given['size']}: the pictures of {given['data']} are {cifar10.SIDE}×{cifar10.SIDE}")
+        if "encoder" in given:
+            given["enlarge"] = ENLARGED
     # The batch of the whole run stays near its default, whatever the number of workers.
     given.setdefault("batch_size", max(1, TrainConfig.batch_size // max(1, workers)) * workers)
     return TrainConfig(workers=workers, gpu=gpu, **given)

@@ -2,7 +2,8 @@
 
 Photographs take more knowledge of the world than 33,000 of them can teach, so the encoder starts from ImageNet weights (see `encoder`). The
 decoder adds lifted features level by level, as the U-Net does. A quarter of the resolution is enough: the graft onto the original follows
-its edges, and a palette's distribution of 300 colours at half resolution would cost as much as the rest of the network.
+its edges, and a palette's distribution of 300 colours at half resolution would cost as much as the rest of the network. Pictures of 32×32
+are enlarged first: the encoder has five halvings, and after them such a picture would be a single pixel.
 
 Hints join beside the stem and again at the finest level, both through weights that start at zero: at first they change nothing.
 It knows nothing of palettes: it gives K logits a pixel.
@@ -22,7 +23,7 @@ from colorize.model.encoder import CHANNELS, REPEATS, STEM, STRIDE, Conv, Encode
 from colorize.model.unet import DROPOUT, ConvBlock, pad_to_stride
 
 OUTPUT_STRIDE = 4
-"""The output has a quarter of the input's height and width."""
+"""The output has a quarter of the height and width of what the encoder sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,9 @@ class PhotoNetConfig:
     width: int = 128
     """Channels of the decoder at quarter resolution; each level below has half of that more."""
 
+    enlarge: int = 1
+    """How many times the encoder sees the picture enlarged: 2 for pictures of 32×32."""
+
     def __post_init__(self) -> None:
         if self.bins < 2:
             raise ConfigError(f"bins {self.bins}: must be at least 2")
@@ -45,16 +49,18 @@ class PhotoNetConfig:
             raise ConfigError(f"encoder {self.encoder!r}: must be {' or '.join(REPEATS)}")
         if not (4 <= self.width <= 512 and self.width % 4 == 0):
             raise ConfigError(f"width {self.width}: must be a multiple of 4 in 4…512")
+        if self.enlarge not in (1, 2, 4):
+            raise ConfigError(f"enlarge {self.enlarge}: must be 1, 2 or 4")
 
     @property
     def stride(self) -> int:
         """The input is padded to a multiple of this many pixels."""
-        return STRIDE
+        return STRIDE // self.enlarge
 
     @property
     def output_stride(self) -> int:
         """The output has this fraction of the input's sides."""
-        return OUTPUT_STRIDE
+        return OUTPUT_STRIDE // self.enlarge
 
     def channels(self, level: int) -> int:
         """Channels of the decoder at `level` halvings below quarter resolution."""
@@ -62,7 +68,7 @@ class PhotoNetConfig:
 
 
 class PhotoNet(nn.Module):
-    """(b, 1, h, w) and hints (b, 3, h, w) → (b, K, ⌈h/4⌉, ⌈w/4⌉) logits."""
+    """(b, 1, h, w) and hints (b, 3, h, w) → (b, K, ⌈h/s⌉, ⌈w/s⌉) logits, where s is the configuration's output stride."""
 
     def __init__(self, config: PhotoNetConfig) -> None:
         super().__init__()
@@ -86,11 +92,17 @@ class PhotoNet(nn.Module):
         self.encoder.load_imagenet(imagenet_weights(self.config.encoder))
 
     def forward(self, L_b1hw: Tensor, hints_b3hw: Tensor | None = None) -> Tensor:
-        """Logits over the K bins at quarter resolution.
+        """Logits over the K bins at the output stride s.
 
         L_b1hw: lightness 0…100. hints_b3hw: ab (ab units) and a mask (1 where a colour is given, else 0 and ab 0); None means no hints.
-        Returns (b, K, ⌈h/4⌉, ⌈w/4⌉).
+        Returns (b, K, ⌈h/s⌉, ⌈w/s⌉).
         """
+        output_stride = self.config.output_stride
+        rows, columns = (-(-side // output_stride) for side in L_b1hw.shape[-2:])
+        if (factor := self.config.enlarge) > 1:
+            L_b1hw = F.interpolate(L_b1hw, scale_factor=factor, mode="bilinear")
+            if hints_b3hw is not None:
+                hints_b3hw = F.interpolate(hints_b3hw, scale_factor=factor, mode="nearest")
         height, width = L_b1hw.shape[-2:]
         early = late = None
         if hints_b3hw is not None:
@@ -110,4 +122,4 @@ class PhotoNet(nn.Module):
                 x = x + late
             x = up(x)
         logits_bkhw: Tensor = self.head(x)
-        return logits_bkhw[:, :, : -(-height // OUTPUT_STRIDE), : -(-width // OUTPUT_STRIDE)]
+        return logits_bkhw[:, :, :rows, :columns]

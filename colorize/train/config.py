@@ -56,11 +56,14 @@ class TrainConfig:
     ema_share: float = 0.02
     """The horizon of the averaged weights, as a share of all steps: short runs average over few steps, long ones over many."""
 
-    hint_share: float = 0.2
-    """The share of pictures that are shown with sparse random colour hints."""
+    hint_share: float = 0.4
+    """The share of pictures that are shown with sparse random colour hints. At 0.2 the photo network had not learnt to use them."""
 
     encoder: str | None = None
-    """A pretrained encoder for photographs (see `colorize.model.photonet`); None: a U-Net from scratch, of `width` and `depth`."""
+    """A pretrained encoder (see `colorize.model.photonet`); None: a U-Net from scratch, of `width` and `depth`."""
+
+    enlarge: int = 1
+    """How many times a pretrained encoder sees the pictures enlarged: 2 for CIFAR-10's, which are then neither reframed nor degraded."""
 
     width: int = 48
     """Channels of the U-Net at half resolution."""
@@ -103,14 +106,14 @@ class TrainConfig:
             raise ConfigError(f"seed {self.seed}: must lie in 0…{LARGEST_SEED:,}")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise ConfigError(f"precision {self.precision!r}: must be auto, bf16 or fp32")
-        if self.encoder is not None and self.size % STRIDE:
+        if self.encoder is not None and self.size * self.enlarge % STRIDE:
             raise ConfigError(f"size {self.size}: must be a multiple of {STRIDE} with a pretrained encoder")
         self.network(bins=2)
 
     def network(self, bins: int) -> NetworkConfig:
         """The shape of the network that is trained, for a palette of that many bins. Raises ConfigError."""
         if self.encoder is not None:
-            return PhotoNetConfig(bins=bins, encoder=self.encoder)
+            return PhotoNetConfig(bins=bins, encoder=self.encoder, enlarge=self.enlarge)
         return UNetConfig(bins=bins, width=self.width, depth=self.depth)
 
     @property

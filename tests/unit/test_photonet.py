@@ -44,6 +44,32 @@ def test_any_size_gives_logits_at_quarter_resolution(height: int, width: int) ->
     assert logits.isfinite().all()
 
 
+@settings(max_examples=12, deadline=None)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), enlarge=st.sampled_from([2, 4]))
+def test_an_enlarged_picture_gives_finer_logits(height: int, width: int, enlarge: int) -> None:
+    network = PhotoNet(PhotoNetConfig(bins=5, width=8, enlarge=enlarge)).eval()
+    step = 4 // enlarge
+    assert (network.config.stride, network.config.output_stride) == (32 // enlarge, step)
+    hints = torch.zeros(1, 3, height, width)
+    with torch.inference_mode():
+        logits = network(torch.rand(1, 1, height, width) * 100, hints)
+    assert logits.shape == (1, 5, -(-height // step), -(-width // step))
+
+
+def test_a_hint_on_an_enlarged_picture_reaches_its_own_cell() -> None:
+    torch.manual_seed(0)
+    network = PhotoNet(PhotoNetConfig(bins=5, width=8, enlarge=2)).eval()
+    with torch.no_grad():
+        network.late_hints.weight.normal_()
+    L_b1hw, hints = torch.rand(1, 1, 32, 32) * 100, torch.zeros(1, 3, 32, 32)
+    hints[:, :, 20, 9] = torch.tensor([60.0, 40.0, 1.0])
+    with torch.inference_mode():
+        change_hw = (network(L_b1hw, hints) - network(L_b1hw)).abs().amax(1)[0]
+    assert change_hw[10, 4] > 0
+    assert torch.equal(change_hw.nonzero().amin(0), torch.tensor([9, 3])), "the last block looks one cell further, no more"
+    assert torch.equal(change_hw.nonzero().amax(0), torch.tensor([11, 5]))
+
+
 def test_hints_change_nothing_until_they_are_learnt() -> None:
     L_b1hw, hints = torch.rand(1, 1, 64, 64) * 100, torch.zeros(1, 3, 64, 64)
     hints[:, :, 30, 30] = torch.tensor([60.0, 40.0, 1.0])
@@ -84,7 +110,12 @@ def test_pictures_of_a_batch_do_not_touch() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "named"),
-    [({"bins": 1}, "bins 1"), ({"bins": 5, "width": 6}, "width 6"), ({"bins": 5, "encoder": "resnet"}, "encoder 'resnet'")],
+    [
+        ({"bins": 1}, "bins 1"),
+        ({"bins": 5, "width": 6}, "width 6"),
+        ({"bins": 5, "encoder": "resnet"}, "encoder 'resnet'"),
+        ({"bins": 5, "enlarge": 3}, "enlarge 3"),
+    ],
 )
 def test_settings_out_of_range_are_named(wrong: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
@@ -115,7 +146,7 @@ def test_a_model_file_brings_it_back(tmp_path: Path) -> None:
     model = model_of(new_network(bins=25))
     model.save(tmp_path / "photos.safetensors")
     found = ColorModel.load(tmp_path / "photos.safetensors")
-    assert found.card.network == {"kind": "photonet", "bins": 25, "encoder": "efficientnet-lite0", "width": 8}
+    assert found.card.network == {"kind": "photonet", "bins": 25, "encoder": "efficientnet-lite0", "width": 8, "enlarge": 1}
     [prediction] = Colorizer(found, device="cpu", precision="fp32").predict([torch.rand(90, 130).numpy() * 100])
     assert working_shape((90, 130), found.card) == (64, 96)
     assert prediction.ab_n2hw.shape == (1, 2, 16, 24)
