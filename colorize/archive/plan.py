@@ -57,8 +57,8 @@ class Work:
     kept: int = 0
     """Pictures that are coloured already."""
     rows: list[Row] = field(default_factory=list)
-    """Rows that need no worker: of skipped and failed files, of pictures that were in colour already and are unchanged, and of coloured ones
-    whose source has vanished or is back."""
+    """Rows that need no worker: of skipped and failed files, of unchanged pictures that were in colour already, and of coloured ones whose
+    source has vanished or is back."""
     dropped: list[str] = field(default_factory=list)
     """Paths whose rows go: inputs that are no longer there and have no output."""
     other_settings: int = 0
