@@ -149,7 +149,8 @@ def _planned(plan: Plan) -> Plan:
             superseded = pa.concat_tables([superseded, gone])
         work = plan_work(
             plan.listing, current, plan.target.sizes(), model_sha256=plan.card.weights_sha256, vividness=plan.config.vividness,
-            run_id=plan.run_id, force=plan.config.force, retry_failed=plan.config.retry_failed, wanted=plan.config.format,
+            run_id=plan.run_id, force=plan.config.force, retry_failed=plan.config.retry_failed,
+            recolor=plan.config.recolor, wanted=plan.config.format,
         )  # fmt: skip
     except OSError as error:
         raise ArchiveError(f"{plan.target.shown}: cannot be looked up ({cause(error)})") from error
@@ -261,8 +262,13 @@ def _new_rows(plan: Plan, tally: Tally) -> list[pa.Table]:
         touched |= {row.path: row for row in to_rows(table.filter(is_touched))}
     if touched:
         before = to_rows(plan.current.filter(pc.is_in(plan.current["path"], value_set=pa.array(list(touched), pa.string()))))
-        tables.append(to_table([replace(row, source_modified=touched[row.path].source_modified, reason=None) for row in before]))
+        tables.append(to_table([_touched(row, touched[row.path]) for row in before]))
     return tables
+
+
+def _touched(row: Row, now: Row) -> Row:
+    """The row of a picture whose source was only touched; a reason of a coloured one is that it had vanished, which is over."""
+    return replace(row, source_modified=now.source_modified, reason=row.reason if row.status == "skipped" else None)
 
 
 def _summary(plan: Plan, tally: Tally, table: pa.Table) -> ArchiveSummary:

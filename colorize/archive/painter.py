@@ -36,7 +36,7 @@ import torch
 from colorize.archive.journal import Journal, Output, StopRunError
 from colorize.archive.manifest import FOLDER, Row, to_table
 from colorize.archive.place import LocalPlace, Place, cause, digest
-from colorize.archive.plan import Task
+from colorize.archive.plan import IN_COLOR, Task
 from colorize.archive.report import THUMBNAILS
 from colorize.archive.thumbnails import MOST_OF_A_SHEET, Thumbnail, fitting, sheet
 from colorize.errors import PictureError
@@ -68,8 +68,6 @@ LARGE_BYTES = 64_000_000
 CONFIDENCE = f"{FOLDER}/confidence"
 CONFIDENCE_SIDE = 1024
 """Confidence maps are at most this wide and high."""
-
-IN_COLOR = "in colour already"
 
 _INPUT = "picture"  # what messages call it; a row has the path in a column of its own
 

@@ -5,6 +5,7 @@ For every picture the first of these that applies:
     never seen, the target has a file of its name       skipped: not this program's, left as it is
     never seen                                           new
     failed the last time                                 again
+    in colour already, the source of that size and time  nothing to do, unless it is to be coloured all the same (`recolor`, `force`)
     output gone from the target                          again
     output of another size than this program wrote       skipped: altered, left as it is
     source of another size or time                       a worker compares its digest: changed, or only touched
@@ -28,6 +29,7 @@ from colorize.errors import ArchiveError
 from colorize.imaging.convert import Format, converted_name
 
 PRESENT = "already in the target"
+IN_COLOR = "in colour already"
 VANISHED = "its source has vanished; its output stays"
 
 
@@ -55,7 +57,8 @@ class Work:
     kept: int = 0
     """Pictures that are coloured already."""
     rows: list[Row] = field(default_factory=list)
-    """Rows that the listing alone decides: skipped and failed files, and coloured ones whose source has vanished or is back."""
+    """Rows that need no worker: of skipped and failed files, of unchanged pictures that were in colour already, and of coloured ones whose
+    source has vanished or is back."""
     dropped: list[str] = field(default_factory=list)
     """Paths whose rows go: inputs that are no longer there and have no output."""
     other_settings: int = 0
@@ -85,6 +88,7 @@ def plan_work(
     run_id: str,
     force: bool = False,
     retry_failed: bool = False,
+    recolor: bool = False,
     wanted: Format | None = None,
 ) -> Work:
     """Decides for every file. `target_size`: the bytes of a file in the target, None where there is none. `wanted`: the outputs' format.
@@ -94,6 +98,7 @@ def plan_work(
     work = Work(rows=list(listing.rows))
     known = _known(manifest)
     touched: list[str] = []  # coloured rows that only get another reason
+    in_color: list[str] = []  # rows that stay
     for entry in listing.pictures:
         before = known.pop(entry.path, None)
         if retry_failed and (before is None or before.status != "failed"):
@@ -107,8 +112,15 @@ def plan_work(
         foreign = before is None or before.target_sha256 is None
         if foreign and size is not None:
             _skip(work, entry, PRESENT if before is None or before.reason != ALTERED else ALTERED, run_id)
-        elif before is None or before.status == "skipped":
+        elif before is None:
             _do(work, entry, "new")
+        elif before.status == "skipped":
+            is_in_color = (before.reason or "").startswith(IN_COLOR) and not (recolor or force)
+            if is_in_color and (entry.size, entry.modified) == (before.size, before.modified):
+                in_color.append(entry.path)
+            else:
+                digest = before.source_sha256 if is_in_color else None
+                _do(work, entry, "changed" if is_in_color else "new", known=digest, replaces=before.target_sha256)
         elif before.status == "failed":
             _do(work, entry, "failed before", replaces=before.target_sha256)
         elif size is None:
@@ -134,6 +146,7 @@ def plan_work(
         elif before.status == "coloured" and before.reason != VANISHED:
             touched.append(path)
     work.rows += _with_reason(manifest, touched, {entry.path for entry in listing.pictures})
+    work.rows += to_rows(manifest.filter(pc.is_in(manifest["path"], value_set=pa.array(in_color, pa.string()))))
     return work
 
 

@@ -17,7 +17,8 @@ def restore(
 ) -> None:
     """Give the grey picture back that a coloured JPEG was made from: its pixels are the original's.
 
-    Nothing is computed: the luma's coefficients are kept and the chroma is dropped. Of a toned original, the grey of its luma comes back.
+    Nothing is computed: the luma's coefficients are kept, the chroma and the note on it are dropped, all other metadata stay.
+    Of a toned original, the grey of its luma comes back.
     """
     from colorize.cli.display import console
     from colorize.errors import PictureError

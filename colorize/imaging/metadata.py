@@ -7,12 +7,12 @@ stamped by inserting and replacing whole segments before its first scan, so that
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from colorize.errors import PictureError
 from colorize.imaging.scan import Note
-from colorize.imaging.xmp import NAMESPACE, note_of, provenance_xmp
+from colorize.imaging.xmp import NAMESPACE, grey_profile_of, note_of, provenance_xmp, without_note
 
 MAX_SEGMENT = 65_533
 """Bytes of a JPEG segment's content: its length is 16 bits, and counts itself."""
@@ -89,10 +89,13 @@ def stamp_jpeg(data: bytes, note: Note | None, profile: bytes | None, name: str 
     segments = list(_segments(data, name))
     existing = next((data[start + 4 + len(_XMP) : end] for marker, start, end in segments if _is(data, marker, start, 0xE1, _XMP)), None)
     stamp = b""
+    old_profile = _chained_profile(data, name)
+    is_new_profile = profile != old_profile
+    has_profile = any(_is(data, marker, start, 0xE2, _ICC) for marker, start, _ in segments)  # whose place a new one takes
     if note is not None:
-        stamp = _segment(0xE1, _XMP + provenance_xmp(existing, note, MAX_SEGMENT - len(_XMP), name))
-    is_new_profile = profile != _chained_profile(data, name)
-    chain = _profile_segments(profile, name) if is_new_profile and profile is not None else b""
+        grey = old_profile if old_profile is not None and is_new_profile and old_profile[16:20] == b"GRAY" else None
+        stamp = _segment(0xE1, _XMP + provenance_xmp(existing, note, MAX_SEGMENT - len(_XMP), name, grey))
+    chain = b"".join(_segment(0xE2, part) for part in _profile_parts(profile, name)) if is_new_profile and profile is not None else b""
     parts, where = [data[:2]], 2
     for marker, start, end in segments:
         parts.append(data[where:start])  # fill bytes, if any
@@ -102,16 +105,42 @@ def stamp_jpeg(data: bytes, note: Note | None, profile: bytes | None, name: str 
             stamp = b""
             continue
         if _is(data, marker, start, 0xE2, _ICC) and is_new_profile:
+            parts.append(chain)
+            chain = b""
             continue
         is_leading = marker == 0xE0 or _is(data, marker, start, 0xE1, _EXIF)  # JFIF and EXIF come first
         if not is_leading:
             if existing is None:
                 parts.append(stamp)
                 stamp = b""
-            parts.append(chain)
-            chain = b""
+            if not has_profile:
+                parts.append(chain)
+                chain = b""
         parts.append(data[start:end])
     return b"".join([*parts, data[where:]])
+
+
+def restored_segments(segments: Sequence[tuple[int, bytes]], name: str) -> list[tuple[int, bytes]]:
+    """A coloured JPEG's metadata, (marker, content) each, as those of its grey original: without what `stamp_jpeg` put into them.
+
+    A profile of RGB, which no grey file may carry, makes place for the grey one of before, where the note has kept it.
+    """
+    first = next((content[14:] for kind, content in segments if kind == 0xE2 and content.startswith(_ICC) and content[12:13] == b"\1"), b"")
+    is_rgb = first[16:20] == b"RGB "
+    packets = [content[len(_XMP) :] for kind, content in segments if kind == 0xE1 and content.startswith(_XMP)]
+    grey = grey_profile_of(packets[0]) if packets else None
+    chain = [(0xE2, part) for part in _profile_parts(grey, name)] if grey else []
+    restored: list[tuple[int, bytes]] = []
+    for kind, content in segments:
+        if kind == 0xE1 and content.startswith(_XMP):
+            before = without_note(content[len(_XMP) :])
+            restored += [(kind, _XMP + before)] if before is not None else []
+        elif kind == 0xE2 and content.startswith(_ICC) and is_rgb:
+            restored += chain
+            chain = []
+        else:
+            restored.append((kind, content))
+    return restored
 
 
 def read_note(data: bytes) -> Note | None:
@@ -172,11 +201,12 @@ def _chained_profile(data: bytes, name: str) -> bytes | None:
     return b"".join(parts[number] for number in sorted(parts))
 
 
-def _profile_segments(profile: bytes, name: str) -> bytes:
+def _profile_parts(profile: bytes, name: str) -> list[bytes]:
+    """The contents of the APP2 segments that hold a profile."""
     parts = [profile[start : start + _ICC_PART] for start in range(0, len(profile), _ICC_PART)]
     if len(parts) > 255:
         raise PictureError(f"{name}: has an ICC profile of {len(profile)} bytes, more than a JPEG holds")
-    return b"".join(_segment(0xE2, _ICC + bytes([number, len(parts)]) + part) for number, part in enumerate(parts, 1))
+    return [_ICC + bytes([number, len(parts)]) + part for number, part in enumerate(parts, 1)]
 
 
 def _segment(marker: int, content: bytes) -> bytes:

@@ -6,6 +6,8 @@ term for media enhanced by an algorithm, and in a namespace of this program the 
 
 Nothing that was there is lost: a digital source type that a packet had (a scanned negative, say) is kept as
 `colorize:SourceTypeBefore`, and a packet that cannot be parsed goes whole, as base64, into `colorize:UnreadableXMP` of a new one.
+`without_note` takes the note out again. Where what it leaves would not be the packet of before byte for byte (a source type was there, the
+packet was in UTF-16, or empty), that one is kept, compressed, as `colorize:XMPBefore`.
 The parser is expat; a document type declaration is refused, so there are no entities to expand. Sources: ISO 16684-1 (XMP), IPTC
 Photo Metadata Standard 2025.1.
 """
@@ -13,7 +15,9 @@ Photo Metadata Standard 2025.1.
 from __future__ import annotations
 
 import base64
+import binascii
 import re
+import zlib
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from xml.parsers import expat
@@ -31,9 +35,12 @@ _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _HEAD = b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n<x:xmpmeta xmlns:x="adobe:ns:meta/">\n'
 _HEAD += f'<rdf:RDF xmlns:rdf="{_RDF}">\n'.encode()
 _TAIL = b'</rdf:RDF>\n</x:xmpmeta>\n<?xpacket end="w"?>'
-_OURS = {f"{NAMESPACE} {name}" for name in ("Model", "ModelSHA256", "Vividness", "Program", "SourceTypeBefore")} | {
-    f"{_IPTC} DigitalSourceType"
-}
+_OURS = {
+    f"{NAMESPACE} {name}"
+    for name in ("Model", "ModelSHA256", "Vividness", "Program", "SourceTypeBefore", "UnreadableXMP", "XMPBefore", "GreyProfile")
+} | {f"{_IPTC} DigitalSourceType"}
+_KEPT_WHOLE = ("UnreadableXMP", "XMPBefore")
+_KEPT = (*_KEPT_WHOLE, "GreyProfile")
 _PADDING = re.compile(rb"\s{64,}(?=<\?xpacket end=)")
 
 
@@ -53,33 +60,103 @@ class _Packet:
     """What must follow there: the end tag, if rdf:RDF was empty."""
 
 
-def provenance_xmp(xmp: bytes | None, note: Note, room: int = MAX_PACKET_BYTES, name: str = "the picture") -> bytes:
+def provenance_xmp(
+    xmp: bytes | None, note: Note, room: int = MAX_PACKET_BYTES, name: str = "the picture", grey_profile: bytes | None = None
+) -> bytes:
     """The packet `xmp`, UTF-8, with the note in place of what it said of this program before; a new packet where there is none.
 
-    Padding is given up, if need be, to keep within `room` bytes. Raises PictureError, beginning with `name`, where that is not enough.
+    grey_profile: the ICC profile that has to go, which the note keeps. It and padding are given up, if need be, for `room` bytes in all.
+    Raises PictureError, beginning with `name`, where that is not enough.
     """
     properties = {"Model": note.model, "ModelSHA256": note.model_sha256, "Vividness": repr(float(note.vividness))}
     properties["Program"] = f"colorize {version('colorize')}"
-    if xmp is None or not xmp.strip(b"\0 \r\n\t"):
-        made = _HEAD + _description("", properties) + _TAIL
-    else:
+    text: bytes | None = None
+    packet: _Packet | None = None
+    has_note = False
+    if xmp is not None and xmp.strip(b"\0 \r\n\t"):
         text = _as_utf8(xmp)
         packet = _parse(text)
         if packet is None:
             properties["UnreadableXMP"] = base64.b64encode(xmp).decode("ascii")
-            made = _HEAD + _description("", properties) + _TAIL
         else:
             before = packet.values.get(f"{_IPTC} DigitalSourceType", SOURCE_TYPE)
             if before == SOURCE_TYPE:
                 before = packet.values.get(f"{NAMESPACE} SourceTypeBefore", "")
             if before:
                 properties["SourceTypeBefore"] = before
-            made = _edited(text, packet, _description(packet.about, properties))
-    if len(made) > room:
-        made = _PADDING.sub(b"\n", made)
+            kept = {one: packet.values[f"{NAMESPACE} {one}"] for one in _KEPT if f"{NAMESPACE} {one}" in packet.values}
+            properties |= kept
+            has_note = f"{NAMESPACE} Model" in packet.values
+    if grey_profile is not None:
+        with_profile = properties | {"GreyProfile": _encoded(grey_profile)}
+        properties = with_profile if len(_made(text, packet, with_profile, room)) <= room else properties
+    made = _made(text, packet, properties, room)
+    if packet is not None and xmp is not None and not has_note and without_note(made) != xmp:
+        whole = properties | {"XMPBefore": _encoded(xmp)}
+        longer = _made(text, packet, whole, room)
+        made = longer if len(longer) <= room else made
     if len(made) > room:
         raise PictureError(f"{name}: has XMP metadata that leaves no room for a note on its colours ({len(made)} bytes of {room})")
     return made
+
+
+def without_note(xmp: bytes) -> bytes | None:
+    """What the packet was before `provenance_xmp`, without what it added; None where there was none. Without a note, the same.
+
+    What another program has put into the packet since stays.
+    """
+    text = _as_utf8(xmp)
+    packet = _parse(text)
+    if packet is None or f"{NAMESPACE} Model" not in packet.values:
+        return xmp
+    left = _edited(text, packet, b"")
+    for name in _KEPT_WHOLE:
+        before = _decoded(packet.values.get(f"{NAMESPACE} {name}", ""), is_compressed=name == "XMPBefore")
+        if before is not None and _PADDING.sub(b"\n", left) == _PADDING.sub(b"\n", _bare(before)):
+            return before
+    if left == _HEAD + _TAIL:
+        return None
+    source_type = packet.values.get(f"{NAMESPACE} SourceTypeBefore")
+    now = _parse(left) if source_type else None
+    if source_type and now is not None:
+        about, kind = quoteattr(now.about), quoteattr(_allowed(source_type))
+        named = f"xmlns:rdf={quoteattr(_RDF)} xmlns:Iptc4xmpExt={quoteattr(_IPTC)}"
+        left = _edited(left, now, f"<rdf:Description rdf:about={about} {named} Iptc4xmpExt:DigitalSourceType={kind}/>\n".encode())
+    return left
+
+
+def grey_profile_of(xmp: bytes) -> bytes | None:
+    """The grey ICC profile that a coloured file had before, if the note has kept it."""
+    packet = _parse(_as_utf8(xmp))
+    return None if packet is None else _decoded(packet.values.get(f"{NAMESPACE} GreyProfile", ""), is_compressed=True)
+
+
+def _made(text: bytes | None, packet: _Packet | None, properties: dict[str, str], room: int) -> bytes:
+    """The packet with the note; without its padding, where it does not fit."""
+    if text is None or packet is None:
+        return _HEAD + _description("", properties) + _TAIL
+    made = _edited(text, packet, _description(packet.about, properties))
+    return made if len(made) <= room else _PADDING.sub(b"\n", made)
+
+
+def _bare(xmp: bytes) -> bytes:
+    """What is left of a packet when the note that it got is taken out."""
+    text = _as_utf8(xmp)
+    packet = _parse(text)
+    return _HEAD + _TAIL if packet is None else _edited(text, packet, b"")
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data)).decode("ascii")
+
+
+def _decoded(value: str, *, is_compressed: bool) -> bytes | None:
+    """What the note keeps whole; None where it keeps nothing, or nothing that can be read any more."""
+    try:
+        data = base64.b64decode(value, validate=True)
+        return (zlib.decompressobj().decompress(data, MAX_PACKET_BYTES) if is_compressed else data) or None
+    except (binascii.Error, ValueError, zlib.error):
+        return None
 
 
 def note_of(xmp: bytes) -> Note | None:

@@ -91,6 +91,14 @@ def test_pictures_in_color_are_listed_and_left_unless_told(tmp_path: Path) -> No
     assert summary.skipped == {"in colour already": 1, "in colour already (pages 2 of 2)": 1}
     assert not (target / "color.jpg").exists()
     assert not (target / "mixed.tif").exists()
+    before = rows_of(target)
+    idle = run(source, target)
+    assert (idle.colored, idle.kept, idle.skipped) == (0, 1, summary.skipped)
+    assert rows_of(target) == before  # nothing was looked at, and nothing is lost
+    os.utime(source / "color.jpg")
+    touched = run(source, target)
+    assert (touched.colored, touched.kept, touched.skipped) == (0, 1, summary.skipped)
+    assert run(source, target).skipped == summary.skipped
     again = run(source, target, recolor=True)
     assert (again.colored, again.kept, again.skipped) == (2, 1, {})
     assert {row.status for row in rows_of(target).values()} == {"coloured"}

@@ -1,6 +1,7 @@
 """What a run has to do: every file against the manifest and the target, and the manifest that it leaves."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from colorize.archive.journal import ALTERED
 from colorize.archive.listing import Entry, Listing
 from colorize.archive.manifest import SCHEMA, Row, merge, read_manifest, to_rows, to_table, write_manifest
 from colorize.archive.place import LocalPlace
-from colorize.archive.plan import PRESENT, VANISHED, Task, Work, plan_work
+from colorize.archive.plan import IN_COLOR, PRESENT, VANISHED, Task, Work, plan_work
 from colorize.errors import ArchiveError
 
 COLOURED: dict[str, Any] = {
@@ -65,6 +66,19 @@ def test_a_source_that_looks_changed_is_compared(change: dict[str, int]) -> None
     work = planned(coloured(), **change)
     assert [(task.known, task.replaces) for task in work.tasks] == [("s", "t")]
     assert why(work) == ["changed"]
+
+
+def test_a_picture_that_was_in_color_already_is_done_until_it_changes_or_is_asked_for() -> None:
+    reason = f"{IN_COLOR} (pages 2 of 2)"
+    old = Row(path="a.jpg", status="skipped", reason=reason, source_bytes=10, source_modified=1, source_sha256="s", run_id="old")
+    work = planned(old, there=None)
+    assert (work.tasks, work.rows, work.dropped) == ([], [old], [])
+    assert [task.known for task in planned(old, there=None, modified=2).tasks] == ["s"]
+    for options in ({"recolor": True}, {"force": True}, {"recolor": True, "modified": 2}):
+        assert [(task.known, task.replaces) for task in planned(old, there=None, **options).tasks] == [(None, None)]
+    assert reasons(planned(old, there=3)) == [("skipped", PRESENT)]
+    standing = replace(old, target_bytes=20, target_sha256="t")  # coloured once, from another source
+    assert [task.replaces for task in planned(standing, recolor=True).tasks] == ["t"]
 
 
 def test_an_output_that_is_gone_is_made_again_and_one_that_was_altered_stays() -> None:

@@ -1,5 +1,6 @@
 """TIFF files as scans: every kind of pixels, every page and every tag, in little memory, and what is refused in which words."""
 
+import contextlib
 import itertools
 import struct
 import subprocess
@@ -22,8 +23,9 @@ from skimage.color import rgb2lab
 
 from colorize.errors import PictureError
 from colorize.imaging.formats.tiff import TiffScan
-from colorize.imaging.formats.tiff_codec import CodecError, decode, inflate
+from colorize.imaging.formats.tiff_codec import decode
 from colorize.imaging.formats.tiff_directory import MAX_PAGES, Source, read_structure
+from colorize.imaging.formats.tiff_pieces import CodecError, inflate, regrouped, unlzw, unpackbits
 from colorize.imaging.scan import Note
 from colorize.imaging.space import RgbSpace
 from tests.pictures import grey_scene, rgb_scene
@@ -660,6 +662,90 @@ def test_a_deflated_strip_is_inflated_bit_by_bit_and_checked() -> None:
         inflated(packed, 31)
 
 
+def in_parts(data: bytes, size: int) -> Iterator[bytes]:
+    return iter([data[i : i + size] for i in range(0, len(data), size)])
+
+
+def runs(seed: int, size: int) -> bytes:
+    """Bytes that compress like pictures: some runs, some noise, some that repeat."""
+    made = np.random.default_rng(seed)
+    pieces = [made.integers(0, 256, made.integers(1, 300), dtype=np.uint8).tobytes() for _ in range(30)]
+    pieces += [bytes([made.integers(0, 256)]) * int(made.integers(1, 20_000)) for _ in range(30)]
+    return b"".join(pieces[index] for index in made.integers(0, 60, 400))[:size]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.one_of(st.binary(max_size=4000), st.builds(runs, st.integers(0, 1000), st.integers(0, 600_000))),
+    st.sampled_from([1, 7, 1000, 1 << 20]),
+)
+def test_lzw_and_packbits_in_pieces_are_what_they_are_whole(raw: bytes, size: int) -> None:
+    if len(raw) > 10_000:
+        size = max(size, 1000)
+    assert b"".join(unlzw(in_parts(bytes(imagecodecs.lzw_encode(raw)), size))) == raw if raw else True
+    assert b"".join(unpackbits(in_parts(bytes(imagecodecs.packbits_encode(raw)), size))) == raw
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 50), st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=3), st.integers(0, 1 << 16))
+def test_damaged_lzw_is_a_part_or_an_error_and_never_a_crash(seed: int, changes: list[tuple[int, int]], cut: int) -> None:
+    raw = runs(seed, 20_000)
+    data = bytearray(imagecodecs.lzw_encode(raw))
+    del data[1 + cut % len(data) :]
+    assert raw.startswith(b"".join(unlzw(in_parts(bytes(data), 1000)))) if len(data) > 1 else True
+    for place, value in changes:
+        data[place % len(data)] = value
+    with contextlib.suppress(CodecError):
+        assert len(b"".join(unlzw(in_parts(bytes(data), 1000)))) <= 12_000_000
+
+
+def test_lzw_whose_first_code_is_none_of_a_byte_is_refused() -> None:
+    """imagecodecs reads memory that is not its own then, and the process dies."""
+    codes = [256, 451, *range(100)]
+    data = int("".join(format(code, "09b") for code in codes) + "00", 2).to_bytes(115)
+    with pytest.raises(CodecError, match="not in its dictionary"):
+        list(unlzw(iter([data])))
+    for rows in (1, 3000):  # small and large
+        tags = grey_tags(3000, rows, _259=long(5))
+        assert refusal(with_strips(tags, data), use=True).endswith("it has a code that is not in its dictionary")
+
+
+def test_lzw_that_was_made_to_waste_time_or_memory_is_refused() -> None:
+    clears = int("100000000" + "000000001100000000" * 40_000 + "0" * 7, 2).to_bytes(90_002)
+    with pytest.raises(CodecError, match="cleared all the time"):
+        list(unlzw(iter([clears])))
+    widths = [9] * 254 + [10] * 512 + [11] * 1024 + [12] * 6000
+    codes = "100000000" + "".join(format(1, f"0{width}b") for width in widths)
+    with pytest.raises(CodecError, match="dictionary overflows"):
+        list(unlzw(iter([int(codes + "0" * (-len(codes) % 8), 2).to_bytes(-(-len(codes) // 8))])))
+    with pytest.raises(CodecError, match="does not begin as LZW"):
+        list(unlzw(iter([b"\1\xfe" * 9])))
+    with pytest.raises(CodecError, match="it is empty"):
+        list(unlzw(iter([])))
+
+
+def test_decoded_pieces_become_rows() -> None:
+    pieces = [b"abc", b"defghij", b"kl", b"mnopqr"]
+    assert list(regrouped(iter(pieces), 3, 5, 2)) == [b"abcdef", b"ghijkl", b"mno"]
+    with pytest.raises(CodecError, match="3 of 21 bytes of pixels are missing"):
+        list(regrouped(iter(pieces), 3, 7, 2))
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+@pytest.mark.parametrize("compression", ["lzw", "packbits"])
+def test_a_large_strip_in_pieces_has_its_pixels_and_its_damage_is_seen(compression: str, is_reversed: bool) -> None:
+    noise = np.random.default_rng(1).integers(0, 9, (3000, 3000), dtype=np.uint8)
+    pixels = np.add.outer(np.arange(3000) // 40, np.arange(3000) // 50).astype(np.uint8) + noise
+    encode = {"lzw": imagecodecs.lzw_encode, "packbits": imagecodecs.packbits_encode}[compression]
+    strip = bytes(encode((imagecodecs.delta_encode(pixels, axis=1) if compression == "lzw" else pixels).tobytes()))
+    strip = bytes(imagecodecs.bitorder_decode(strip)) if is_reversed else strip
+    changes = {"_317": long(2)} if compression == "lzw" else {}
+    tags = grey_tags(3000, 3000, _259=long(CODES[compression]), _266=long(2 if is_reversed else 1), **changes)
+    scan = TiffScan(BytesIO(with_strips(tags, strip)), "x")
+    assert np.array_equal(scan.pixels(0)[0][..., 0], pixels)
+    assert "bytes of pixels are missing" in refusal(with_strips(tags, strip[: len(strip) // 2]), use=True)
+
+
 def test_large_strips_are_read_and_divided() -> None:
     height, width = 2900, 3000
     grey = np.add.outer(np.arange(height) // 40, np.arange(width) // 50).astype(np.uint8)
@@ -771,6 +857,8 @@ print(peak(), peak() - before)
         ("grey16", {"rowsperstrip": 16, "compression": "lzw", "predictor": True}),
         ("rgb8", {"tile": (256, 256), "compression": "jpeg"}),
         ("rgb16", {"rowsperstrip": 10_000, "compression": "zlib", "predictor": True}),
+        ("rgb16", {"rowsperstrip": 10_000, "compression": "lzw", "predictor": True}),
+        ("rgb16", {"rowsperstrip": 10_000, "compression": "packbits"}),
         ("rgb16", {"tile": (512, 512), "compression": "zlib", "predictor": True}),
     ],
 )

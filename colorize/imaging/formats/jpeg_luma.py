@@ -26,7 +26,8 @@ import numpy.typing as npt
 from jpeglib._bind import CJpegLib  # type: ignore[import-untyped]
 
 from colorize.errors import PictureError
-from colorize.imaging.formats.jpeg_stream import JpegStream, is_icc, read_stream
+from colorize.imaging.formats.jpeg_stream import JpegStream, read_stream
+from colorize.imaging.metadata import restored_segments
 
 _LIBRARY = "turbo210"  # twice as fast as jpeglib's default, 6b
 _OPTIMIZE_CODING = 1 << 6
@@ -78,18 +79,17 @@ def luma_identical(original: bytes, colored: bytes) -> bool:
 
 
 def restore_jpeg(data: bytes, name: str) -> bytes:
-    """The grey JPEG of a coloured one's luma: of what was grey before, pixel by pixel the original. Metadata stay.
+    """The grey JPEG of a coloured one's luma: of what was grey before, pixel by pixel the original. Metadata are the original's too.
 
-    An ICC profile of RGB is left out, for no grey file may carry one. Raises PictureError for what is no YCbCr JPEG.
+    The note on its colours is taken out. An ICC profile of RGB is left out, for no grey file may carry one; a grey one comes back.
+    Raises PictureError for what is no YCbCr JPEG.
     """
     stream = read_stream(data, name)
     if len(stream.components) == 1:
         raise PictureError(f"{name}: is grey already")
     if stream.is_rgb:
         raise PictureError(f"{name}: is a JPEG of red, green and blue, which holds no grey picture to restore")
-    profile = stream.icc_profile
-    is_rgb_profile = profile is not None and profile[16:20] == b"RGB "
-    metadata = tuple(segment for segment in stream.metadata if not (is_rgb_profile and is_icc(*segment)))
+    metadata = tuple(restored_segments(stream.metadata, name))
     return replace(luma_of(stream, name), metadata=metadata).with_transform(0).encoded()
 
 

@@ -18,7 +18,7 @@ of them has to be brought into the gamut; of the writing, deflate takes most):
 
     8-bit grey: plain strips 940, 31, 107; deflated strips 250, 10, 111; one deflated strip 220, 15, 198; RGB: tiles of LZW 63, 16, 120,
     of JPEG 140, 16, 151. 16-bit grey: strips of LZW 100, 11, 107; deflated tiles 190, 10, 155; RGB: one plain strip 82, 23, 133; deflated
-    tiles 63, 10, 208; one deflated strip 38, 8, 254; one strip of LZW, which must be decoded whole, 24, 7, 1,260.
+    tiles 63, 10, 208; one deflated strip 38, 8, 254.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A page's pixels in bands of rows, read from its strips or tiles and written into strips or tiles, never all at once.
 
 Knows nothing of colour. A band has about a million pixels. What must be held besides is a row of tiles, or a strip that only can be decoded
-whole (LZW, PackBits, JPEG, CCITT); deflated and plain strips of any size are read bit by bit.
+whole (JPEG, CCITT, 8 bits at most); plain, deflated, LZW and PackBits strips of any size are read bit by bit.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from colorize.imaging.formats.tiff_codec import CodecError, Pixels, decode, decompress, encode, in_order, inflate, unpack
+from colorize.imaging.formats.tiff_codec import Pixels, decode, decompress, encode, in_order, unpack
 from colorize.imaging.formats.tiff_directory import Order, Source
-from colorize.imaging.formats.tiff_raster import CCITT, DEFLATE, JPEG, NONE, OLD_DEFLATE, RGB, WHITE_IS_ZERO, Raster
+from colorize.imaging.formats.tiff_pieces import CodecError, inflate, regrouped, unlzw, unpackbits
+from colorize.imaging.formats.tiff_raster import CCITT, DEFLATE, JPEG, LZW, NONE, OLD_DEFLATE, RGB, WHITE_IS_ZERO, Raster
 from colorize.imaging.formats.tiff_target import NewTag, Target
 
 BAND_PIXELS = 1 << 20
 LARGE_STRIP = 8 << 20
-"""Bytes of a deflated strip, decoded, from which on it is inflated bit by bit."""
+"""Bytes of a strip, decoded or not, from which on it is decoded bit by bit."""
 MAX_STRIP = 16 << 20
 """Bytes of a compressed strip that is written; the source's larger ones are divided."""
 
@@ -96,8 +97,15 @@ def _strip(source: Source, raster: Raster, index: int, rows: int) -> Iterator[Pi
                 part = min(at_once, rows - top)
                 data = in_order(source.read(offset + top * row_bytes, part * row_bytes), raster)
                 yield unpack(data, raster, source.order, part, raster.width)
-        elif raster.compression in (DEFLATE, OLD_DEFLATE) and rows * row_bytes > LARGE_STRIP:
-            for data in inflate(_inputs(source, raster, offset, offset + count), row_bytes, rows, at_once):
+        elif raster.compression not in (JPEG, *CCITT) and max(rows * row_bytes, count) > LARGE_STRIP:
+            inputs = _inputs(source, raster, offset, offset + count)
+            if raster.compression in (DEFLATE, OLD_DEFLATE):
+                parts = inflate(inputs, row_bytes, rows, at_once)
+            elif raster.compression == LZW:
+                parts = regrouped(unlzw(inputs), row_bytes, rows, at_once)
+            else:
+                parts = regrouped(unpackbits(inputs), row_bytes, rows, at_once)
+            for data in parts:
                 yield unpack(data, raster, source.order, len(data) // row_bytes, raster.width)
         elif raster.compression == JPEG or raster.compression in CCITT:
             yield decode(source.read(offset, count), raster, source.order, rows, raster.width)

@@ -17,9 +17,7 @@ size (level 6: 95, to 0.302; level 1: 279, to 0.332); LZW 290 and 130, to 0.326.
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import imagecodecs
@@ -27,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colorize.imaging.formats.tiff_directory import Order
+from colorize.imaging.formats.tiff_pieces import CodecError, failures, unlzw
 from colorize.imaging.formats.tiff_raster import (
     BLACK_IS_ZERO,
     CCITT,
@@ -51,11 +50,6 @@ Pixels = npt.NDArray[Any]
 """Of 8 or 16 bits, unsigned."""
 
 _TAILS = (b"\xff" * 8, bytes.fromhex("aae1cd54d2306d2f03f0ee7b1a6290c7e5c2a01d5f9c3b8e4476d813f1a9b02c"))
-_FAILURES = (RuntimeError, ValueError, TypeError, NotImplementedError, zlib.error, struct.error)
-
-
-class CodecError(Exception):
-    """A strip or tile cannot be decoded; the text says why."""
 
 
 def decode(data: bytes, raster: Raster, order: Order, rows: int, width: int) -> Pixels:
@@ -63,7 +57,7 @@ def decode(data: bytes, raster: Raster, order: Order, rows: int, width: int) -> 
 
     Raises CodecError where the bytes give fewer pixels, more than `raster.rows` rows, or none.
     """
-    with _failures():
+    with failures():
         if raster.compression == JPEG:
             return _decode_jpeg(data, raster, rows, width)
         if raster.compression in CCITT:
@@ -78,11 +72,9 @@ def decompress(data: bytes, raster: Raster, rows: int, width: int) -> bytes | by
     most = raster.row_bytes(width) * raster.rows  # the last strip may be filled up
     data = in_order(data, raster)
     given: bytes | bytearray = data
-    with _failures():
+    with failures():
         if raster.compression == LZW:
-            if data[:1] == b"\0" and data[1:2] and data[1] & 1:
-                raise CodecError("it is of the LZW that was before TIFF 5")
-            given = imagecodecs.lzw_decode(data, out=most)
+            given = b"".join(_until(unlzw(iter([data])), most))[:most]
         elif raster.compression == PACKBITS:
             given = imagecodecs.packbits_decode(data, out=most)
         elif raster.compression in (DEFLATE, OLD_DEFLATE):
@@ -95,38 +87,6 @@ def decompress(data: bytes, raster: Raster, rows: int, width: int) -> bytes | by
 def in_order(data: bytes, raster: Raster) -> bytes:
     """Bytes with their highest bit first."""
     return bytes(imagecodecs.bitorder_decode(data)) if raster.is_reversed else data
-
-
-def inflate(parts: Iterator[bytes], row_bytes: int, rows: int, rows_at_once: int) -> Iterator[bytes]:
-    """The rows of a deflated strip that is too large to be held, some at a time; checked as `decode` does.
-
-    Takes the compressed bytes in parts. stdlib's zlib, which alone can stop in the middle, inflates 400 MB/s.
-    """
-    inflater = zlib.decompressobj()
-    wanted = b""
-    try:
-        for top in range(0, rows, rows_at_once):
-            size = min(rows_at_once, rows - top) * row_bytes
-            chunks, missing = [], size
-            while missing:
-                chunk = inflater.decompress(wanted, missing)
-                wanted = inflater.unconsumed_tail
-                missing -= len(chunk)
-                chunks.append(chunk)
-                if missing and not wanted:
-                    wanted = b"" if inflater.eof else next(parts, b"")
-                    if not wanted:
-                        raise CodecError(f"{missing + (rows - top) * row_bytes - size} bytes of pixels are missing")
-            yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        while not inflater.eof:
-            wanted = wanted or next(parts, b"")
-            if inflater.decompress(wanted, 1):
-                raise CodecError("there are more pixels than promised")
-            if not wanted:
-                raise CodecError("its checksum is missing")
-            wanted = inflater.unconsumed_tail
-    except zlib.error as error:
-        raise CodecError(str(error)) from error
 
 
 def unpack(data: bytes | bytearray | memoryview, raster: Raster, order: Order, rows: int, width: int) -> Pixels:
@@ -159,15 +119,11 @@ def encode(pixels: Pixels, compression: int, predictor: int, order: Order) -> by
     return bytes(imagecodecs.deflate_encode(stored.tobytes(), level=DEFLATE_LEVEL))
 
 
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Whatever a decoder makes of damaged bytes, told as CodecError."""
-    try:
-        yield
-    except _FAILURES as error:
-        raise CodecError(str(error) or type(error).__name__) from error
-    except MemoryError as error:
-        raise CodecError("it does not fit into memory") from error
+def _until(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """As many pieces as it takes."""
+    while size > 0 and (piece := next(pieces, b"")):
+        size -= len(piece)
+        yield piece
 
 
 def _decode_ccitt(data: bytes, raster: Raster, rows: int, width: int) -> npt.NDArray[np.uint8]:
