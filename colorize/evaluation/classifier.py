@@ -1,6 +1,6 @@
 """A small classifier of colour pictures, which says whether a coloured picture can be told for what it shows; its training, its file.
 
-As Zhang, Isola and Efros 2016 judge colours (section 3.2, there with a VGG net on ImageNet). It learns from colour pictures only, so that
+As Zhang, Isola and Efros 2016 judge colours (there with a VGG net on ImageNet). It learns from colour pictures only, so that
 it misses the colour of grey ones; no colour is ever changed in its training. It knows nothing of Ray or of colouring.
 
 Seven convolutions, 0.39 M parameters, 31 M multiplications a picture of 32×32, trained by SGD with a one-cycle schedule: what is

@@ -5,7 +5,7 @@ a data set add up to the whole whatever the number of workers. Knows nothing of 
 
 The confidence of millions of pixels is not sorted but counted in `BINS` equal bins, with the errors summed in each: only the pixels of
 the one bin that a tenth ends in are taken at that bin's mean. On 3,000,000 pixels with errors drawn around their confidence the ratio
-is within 0.001 % of that of the sorted pixels.
+is within 0.02 % of that of the sorted pixels.
 """
 
 from __future__ import annotations
