@@ -246,7 +246,7 @@ def test_the_command_with_all_its_options(ray_cluster: ClusterInfo, tmp_path: Pa
     ("options", "told"),
     [
         (["--classifier", "c.safetensors"], "--classifier c.safetensors: is only used with --recognition"),
-        (["--recognition", "--data", "folder:x"], "--recognition: folder:x: needs pictures with CIFAR-10's labels"),
+        (["--recognition", "--data", "folder:scans"], "--recognition: folder:scans: needs pictures with CIFAR-10's labels"),
         (["--recognition", "--classifier", "missing/c.safetensors"], "missing/c.safetensors: its folder does not exist"),
         (["--hints", "0"], "hints 0: must lie in 1…1000"),
     ],
