@@ -35,7 +35,7 @@ BATCH = 250
 BASELINES = ("grey", "mean_color")
 
 MOST_PICTURES_OF_SIZES = 1_000
-"""More pictures are not coloured at three sizes: with the photo model a picture takes a fifth of a second of a core, its scores included."""
+"""More pictures are not coloured at three sizes: with the photo model a picture takes a fifth of a second of a core, scores included."""
 
 
 @dataclass(frozen=True, kw_only=True)
