@@ -3,6 +3,7 @@
 python -m jobs.benchmark lab --json lab.json
 python -m jobs.benchmark train --json train.json
 python -m jobs.benchmark archive --json archive.json
+python -m jobs.benchmark predict --json predict.json
 
 Every figure is the median of alternating runs; the JSON holds each run's number too.
 """
@@ -10,6 +11,7 @@ Every figure is the median of alternating runs; the JSON holds each run's number
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 from importlib import import_module
@@ -20,7 +22,8 @@ from colorize import cluster
 from colorize.imaging.files import write_whole
 from colorize.train.run import hardware
 
-NAMES = ("lab", "train", "archive")
+NAMES = ("lab", "train", "archive", "predict")
+WITHOUT_RAY = ("predict",)
 
 
 def main() -> None:
@@ -32,8 +35,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.runs < 3:
         parser.error("--runs: a median needs 3 or more")
-    with cluster.connect(arguments.address) as ray:
-        print(ray.describe())
+    with contextlib.ExitStack() as stack:
+        if arguments.name not in WITHOUT_RAY:
+            print(stack.enter_context(cluster.connect(arguments.address)).describe())
         runs: dict[str, list[float]] = import_module(f"jobs.benchmarks.{arguments.name}").measure(arguments.runs)
         result = {
             "benchmark": arguments.name,

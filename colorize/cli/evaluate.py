@@ -1,4 +1,4 @@
-"""`colorize evaluate`: a model's scores on a data set, beside the baselines."""
+"""`colorize evaluate`: a model's scores on a data set, beside the baselines, and what else is asked for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from colorize.cli.train import ADDRESS, FIXED_SIZE
 from colorize.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.table import Table
 
     from colorize.evaluation import Evaluation
@@ -29,6 +31,20 @@ def evaluate(
     json: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a PNG to look at: grey | predicted | true.")] = None,
     limit: Annotated[int | None, typer.Option(help="Score at most this many pictures.")] = None,
+    hints: Annotated[int | None, typer.Option(metavar="N", help="Also: what N random hints a picture gain, in dB of PSNR.")] = None,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Also: the error of the least confident tenth of the pixels ÷ that of the most confident.")
+    ] = False,
+    sizes: Annotated[
+        bool, typer.Option("--sizes", help="Also: how far colours at half, one and twice the size differ; at most 1,000 pictures.")
+    ] = False,
+    recognition: Annotated[
+        bool, typer.Option("--recognition", help="Also: how well a classifier recognises the coloured pictures; for CIFAR-10.")
+    ] = False,
+    classifier: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep that classifier here: trained where there is none yet, in minutes, else read."),
+    ] = None,
     address: Annotated[str | None, ADDRESS] = None,
 ) -> None:
     """Score a model on the test part of a data set, over a Ray Data job."""
@@ -36,14 +52,20 @@ def evaluate(
     from colorize.cli.display import console, describe
     from colorize.data.dataset import load_dataset
     from colorize.data.sources import parse_source
+    from colorize.evaluation import Extras, classifier_for, examples, sheet_png
     from colorize.evaluation import evaluate as score
-    from colorize.evaluation import examples, sheet_png
+    from colorize.evaluation.recognition import check_recognizable
     from colorize.imaging.files import write_whole
     from colorize.model.colormodel import load_model
     from colorize.model.palette import DecodeSettings
 
     settings = DecodeSettings(vividness=vividness)
-    for path in (json, sheet):
+    extras = Extras(hints=hints, confidence=confidence, sizes=sizes)
+    if classifier is not None and not recognition:
+        raise ConfigError(f"--classifier {classifier}: is only used with --recognition")
+    if recognition:
+        check_recognizable(data)
+    for path in (json, sheet, classifier):
         if path is not None and not path.absolute().parent.is_dir():
             raise ConfigError(f"{path}: its folder does not exist")
         if path is not None and path.is_dir():
@@ -54,8 +76,12 @@ def evaluate(
         console.print(ray.describe())
         dataset = load_dataset(data, split="test", size=size, limit=limit)
         console.print(f"test  {describe(dataset)}")
-        result = score(loaded, dataset.dataset, data=data, settings=settings, class_names=dataset.class_names)
+        if recognition:
+            extras = extras.judged_by(classifier_for(data, classifier, on_training=lambda told: console.print(f"classifier  {told}")))
+        result = score(loaded, dataset.dataset, data=data, settings=settings, class_names=dataset.class_names, extras=extras)
         console.print(score_table(result))
+        for line in told_beside(result):
+            console.print(line)
         console.print(
             f"{result.pictures:,} pictures in {result.seconds:.1f} s, vividness {vividness:g}; the columns are told in docs/metrics.md"
         )
@@ -79,3 +105,19 @@ def score_table(result: Evaluation) -> Table:
     for name, scores in result.classes.items():
         table.add_row(f"  {name}", *(f"{scores[key]:.{digits}f}" for key, (_, digits) in HEADINGS.items()), style="dim")
     return table
+
+
+def told_beside(result: Evaluation) -> Iterator[str]:
+    """A line for each thing that was asked for beside the scores."""
+    if result.hints is not None:
+        number = result.hints["n"]
+        yield f"{number:g} random hint{'s' if number > 1 else ''} a picture: {result.hints['psnr_gain']:+.2f} dB PSNR"
+    if result.confidence_ratio is not None:
+        yield f"ab error of the least confident tenth of the pixels ÷ the most confident: {result.confidence_ratio:.2f}"
+    if result.size_stability is not None:
+        yield f"ΔE00 between the colours at half, one and twice the size: {result.size_stability:.2f}"
+    if (found := result.recognition) is not None:
+        yield (
+            f"recognised: {found['grey']:.1%} of grey, {found['colored']:.1%} of coloured, {found['true']:.1%} of true pictures: "
+            f"{found['share']:.1%} of the way"
+        )

@@ -49,6 +49,9 @@ SCORES = (
 )
 """The keys of a result, in the order of the tables."""
 
+CIEDE_PIXELS = 1 << 16
+"""CIEDE2000 of this many pixels at a time: skimage has twenty intermediates of them at once."""
+
 LARGEST_PSNR = 100.0
 """The PSNR of a perfect picture: with a mean squared error of 1e-10 or less."""
 
@@ -65,6 +68,23 @@ def colorfulness(rgb_b3hw: Tensor) -> Tensor:
     return spread + 0.3 * (rg_bn.mean(1).square() + yb_bn.mean(1).square()).sqrt()
 
 
+def psnr(predicted_rgb_b3hw: Tensor, rgb_b3hw: Tensor) -> Tensor:
+    """The PSNR of each picture, uint8, at most `LARGEST_PSNR`: (b,) dB."""
+    return _psnr_of(((predicted_rgb_b3hw.float() - rgb_b3hw.float()) / 255).square().flatten(1).mean(1))
+
+
+def mean_ciede2000(L_b1hw: Tensor, predicted_ab_b2hw: Tensor, ab_b2hw: Tensor) -> Tensor:
+    """Mean CIEDE2000 (Sharma, Wu, Dalal 2005) of each picture's pixels, the same L on both sides: (b,)."""
+    found = []
+    for first in range(0, len(L_b1hw), most := max(1, CIEDE_PIXELS // L_b1hw[0].numel())):
+        part = slice(first, first + most)
+        predicted, true = (
+            torch.cat([L_b1hw[part], side_b2hw[part]], 1).movedim(1, -1).cpu().numpy() for side_b2hw in (predicted_ab_b2hw, ab_b2hw)
+        )
+        found.append(torch.from_numpy(deltaE_ciede2000(predicted, true)).flatten(1).mean(1))
+    return torch.cat(found).to(L_b1hw.device)
+
+
 def score_pictures(L_b1hw: Tensor, predicted_ab_b2hw: Tensor, ab_b2hw: Tensor, rgb_b3hw: Tensor, *, ciede2000: bool = True) -> Tensor:
     """One row of addable figures a picture: (b, len(SUMS)) float64.
 
@@ -79,11 +99,11 @@ def score_pictures(L_b1hw: Tensor, predicted_ab_b2hw: Tensor, ab_b2hw: Tensor, r
     scores = {
         "pictures": torch.ones_like(mse_b),
         "ssim": _ssim(predicted, true),
-        "psnr_mean": -10 * mse_b.clamp_min(10 ** (-LARGEST_PSNR / 10)).log10(),
+        "psnr_mean": _psnr_of(mse_b),
         "mse": mse_b,
         "rgb_mae": error_bn.abs().mean(1),
         "ab_mae": ab_error.flatten(1).mean(1),
-        "ciede2000": _ciede2000(L_b1hw, predicted_ab_b2hw, ab_b2hw) if ciede2000 else torch.full_like(mse_b, torch.nan),
+        "ciede2000": mean_ciede2000(L_b1hw, predicted_ab_b2hw, ab_b2hw) if ciede2000 else torch.full_like(mse_b, torch.nan),
         "colorfulness": colorfulness(predicted_rgb_b3hw),
         "true_colorfulness": colorfulness(rgb_b3hw),
         "within_5": (ab_error.amax(1) <= 5).float().flatten(1).mean(1),
@@ -142,8 +162,5 @@ def _ssim(predicted: Tensor, true: Tensor) -> Tensor:
     return score
 
 
-def _ciede2000(L_b1hw: Tensor, predicted_ab_b2hw: Tensor, ab_b2hw: Tensor) -> Tensor:
-    """Mean CIEDE2000 (Sharma, Wu, Dalal 2005) of a picture's pixels: (b,)."""
-    predicted = torch.cat([L_b1hw, predicted_ab_b2hw], 1).movedim(1, -1).cpu().numpy()
-    true = torch.cat([L_b1hw, ab_b2hw], 1).movedim(1, -1).cpu().numpy()
-    return torch.from_numpy(deltaE_ciede2000(predicted, true)).flatten(1).mean(1).to(L_b1hw.device)
+def _psnr_of(mse_b: Tensor) -> Tensor:
+    return -10 * mse_b.clamp_min(10 ** (-LARGEST_PSNR / 10)).log10()

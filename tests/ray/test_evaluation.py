@@ -13,10 +13,14 @@ from colorize.cli.main import main
 from colorize.cluster import ClusterInfo
 from colorize.data import LabDataset, load_dataset
 from colorize.data.cifar10 import CLASS_NAMES
-from colorize.evaluation import BASELINES, Evaluation, evaluate, examples, predict_full_size, sheet_png
+from colorize.errors import ConfigError
+from colorize.evaluation import BASELINES, Evaluation, Extras, evaluate, examples, predict_full_size, sheet_png
+from colorize.evaluation.classifier import Classifier, load_classifier
+from colorize.evaluation.measures import confidence_counts, confidence_ratio, random_hints, size_differences
+from colorize.imaging.colorspace import compose
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
-from colorize.model.metrics import SCORES, ColorScores
+from colorize.model.metrics import SCORES, ColorScores, psnr
 from colorize.model.palette import DecodeSettings
 from tests.models import small_model
 from tests.pictures import encoded, grey_scene
@@ -156,3 +160,97 @@ def test_scores_are_written_whole_or_not_at_all(accurate: Evaluation, tmp_path: 
     accurate.write(tmp_path / "scores.json")
     assert json.loads((tmp_path / "scores.json").read_text())["metrics"] == accurate.metrics
     assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
+
+
+# What is asked for beside the scores
+
+
+def rows_of(dataset: LabDataset) -> dict[str, torch.Tensor]:
+    rows = dataset.dataset.take_all()
+    return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in ("L", "ab", "rgb", "label")}
+
+
+def test_everything_asked_for_is_that_of_a_direct_computation(accurate: Evaluation, sample: LabDataset) -> None:
+    torch.manual_seed(0)
+    classifier = Classifier(10).eval()
+    settings, extras = DecodeSettings(), Extras(hints=10, confidence=True, sizes=True, classifier=classifier)
+    found = evaluate(MODEL, sample.dataset, data="cifar10-sample", settings=settings, extras=extras)
+    assert found.metrics == pytest.approx(accurate.metrics), "nothing else changes"
+    rows, colorizer = rows_of(sample), Colorizer(MODEL)
+    L_b1hw, ab_b2hw = rows["L"].float(), rows["ab"].float()
+    predicted_b2hw = predict_full_size(colorizer, L_b1hw, settings)
+    hinted_b2hw = predict_full_size(colorizer, L_b1hw, settings, random_hints(rows["rgb"], ab_b2hw, 10))
+    gain = psnr(compose(L_b1hw, hinted_b2hw), rows["rgb"]).mean() - psnr(compose(L_b1hw, predicted_b2hw), rows["rgb"]).mean()
+    assert found.hints == {"n": 10, "psnr_gain": pytest.approx(float(gain), abs=1e-3)}
+    assert found.size_stability == pytest.approx(float(size_differences(colorizer, L_b1hw, settings).mean()), rel=1e-3)
+    predictions = colorizer.predict_batch(L_b1hw, settings)
+    confidence_b1hw = torch.stack([prediction.confidence_hw for prediction in predictions])[:, None]
+    confidence_bhw = torch.nn.functional.interpolate(confidence_b1hw, size=L_b1hw.shape[-2:], mode="bilinear")[:, 0]
+    expected = confidence_ratio(confidence_counts(confidence_bhw, predicted_b2hw, ab_b2hw).sum(0))
+    assert found.confidence_ratio == pytest.approx(expected, rel=1e-3)
+    grey_b3hw, colored_b3hw = compose(L_b1hw, torch.zeros_like(predicted_b2hw)), compose(L_b1hw, predicted_b2hw)
+    grey, colored, true = (
+        float((classifier.recognize(each_b3hw) == rows["label"]).float().mean()) for each_b3hw in (grey_b3hw, colored_b3hw, rows["rgb"])
+    )
+    assert found.recognition == pytest.approx(
+        {"grey": grey, "colored": colored, "true": true, "share": (colored - grey) / (true - grey)}, abs=2.5 / COUNT
+    )
+
+
+def test_what_is_asked_for_does_not_depend_on_blocks_and_workers(sample: LabDataset) -> None:
+    extras = Extras(hints=3, confidence=True)
+    results = [
+        evaluate(MODEL, sample.dataset.repartition(blocks).materialize(), data="x", settings=DecodeSettings(), extras=extras)
+        for blocks in (1, 3)
+    ]
+    assert results[0].hints == {"n": 3, "psnr_gain": pytest.approx(results[1].hints["psnr_gain"], abs=1e-3)}  # type: ignore[index]
+    assert results[0].confidence_ratio == pytest.approx(results[1].confidence_ratio, rel=1e-3)
+
+
+def test_stability_over_sizes_of_too_many_pictures_is_refused(sample: LabDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colorize.evaluation.job.MOST_PICTURES_OF_SIZES", 319)
+    with pytest.raises(ConfigError, match="--sizes: 320 pictures would be coloured three times more: use --limit 319 or fewer"):
+        evaluate(MODEL, sample.dataset, data="x", settings=DecodeSettings(), extras=Extras(sizes=True))
+
+
+def test_the_command_with_all_its_options(ray_cluster: ClusterInfo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The classifier is trained into its file and, the second time, read from it and left as it is."""
+    model, scores, kept = tmp_path / "m.safetensors", tmp_path / "scores.json", tmp_path / "classifier.safetensors"
+    MODEL.save(model)
+    arguments = ["evaluate", model, "--limit", 40, "--json", scores, "--hints", 10, "--confidence", "--sizes"]
+    arguments += ["--recognition", "--classifier", kept]
+    assert main([str(argument) for argument in arguments]) == 0, capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    for told in (
+        "classifier  learns from",
+        "10 random hints a picture:",
+        "least confident tenth",
+        "half, one and twice",
+        "of true pictures:",
+    ):
+        assert told in printed.out
+    found = json.loads(scores.read_text())
+    assert list(found)[-4:] == ["hints", "confidence_ratio", "size_stability", "recognition"]
+    assert list(found["hints"]) == ["n", "psnr_gain"]
+    assert list(found["recognition"]) == ["grey", "colored", "true", "share"]
+    load_classifier(kept, {"data": "cifar10-sample", "seed": 0})
+    before = kept.read_bytes()
+    assert main([str(argument) for argument in arguments]) == 0
+    assert "classifier  learns" not in capsys.readouterr().out
+    assert kept.read_bytes() == before
+    assert json.loads(scores.read_text())["recognition"] == found["recognition"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--classifier", "c.safetensors"], "--classifier c.safetensors: is only used with --recognition"),
+        (["--recognition", "--data", "folder:scans"], "--recognition: folder:scans: needs pictures with CIFAR-10's labels"),
+        (["--recognition", "--classifier", "missing/c.safetensors"], "missing/c.safetensors: its folder does not exist"),
+        (["--hints", "0"], "hints 0: must lie in 1…1000"),
+    ],
+)
+def test_options_that_cannot_be_met(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "cifar10", *options]) == 1
+    assert told in capsys.readouterr().err
