@@ -31,7 +31,7 @@ def extended(base: ColorModel, palette: Palette) -> Network:
 def freeze_statistics(network: nn.Module) -> None:
     """Lets the batch normalisations of a network in training use and keep the statistics that they have; their scales go on learning.
 
-   XX
+    A batch of 16 crops of one subject says little about the world.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -64,7 +64,7 @@ def halves(rgb_hwc: npt.NDArray[np.uint8], size: int) -> tuple[npt.NDArray[np.ui
 
 
 def cut(rgb_hwc: npt.NDArray[np.uint8], size: int, stride: int) -> dict[str, npt.NDArray[np.uint8]]:
-    """Square crops by their place, `stride` pixels apart. Those without any colour (the black around a fundus) are left to the reader."""
+    """Square crops by their place, `stride` pixels apart."""
     height, width = rgb_hwc.shape[:2]
     places = [(top, left) for top in range(0, height - size + 1, stride) for left in range(0, width - size + 1, stride)]
     return {f"{top:04}-{left:04}": rgb_hwc[top : top + size, left : left + size] for top, left in places}
