@@ -70,11 +70,11 @@ def part(whole: LabDataset, name: str, held_out: LabDataset | None = None) -> Pa
 def drawn(whole: LabDataset, purpose: str, share: int) -> tuple[LabDataset, LabDataset]:
     """(what is left, what is drawn): about 1 in `share` of the pictures, LEAST to MOST, by the smallest digests for that purpose."""
 
-    def digest(batch: dict[str, np.ndarray]) -> dict[str, list[bytes]]:
+    def digest(batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         return {"digest": digests(batch["rgb"], purpose)}
 
     found = sorted({row["digest"] for row in whole.dataset.map_batches(digest, batch_size=256).iter_rows()})
-    below = sum(int.from_bytes(one[:8], "big") < (1 << 64) // share for one in found)
+    below = sum(int(one[:16], 16) < (1 << 64) // share for one in found)
     chosen = frozenset(found[: min(max(below, LEAST), MOST)])
 
     def side(wanted: bool) -> LabDataset:
@@ -89,6 +89,6 @@ def drawn(whole: LabDataset, purpose: str, share: int) -> tuple[LabDataset, LabD
     return side(False), side(True)
 
 
-def digests(rgb_b3hw: np.ndarray, purpose: str) -> list[bytes]:
+def digests(rgb_b3hw: np.ndarray, purpose: str) -> list[str]:
     """SHA-256 of each picture's pixels, another for each purpose: what one draws by says nothing of the other."""
-    return [hashlib.sha256(purpose.encode() + np.ascontiguousarray(rgb_3hw).tobytes()).digest() for rgb_3hw in rgb_b3hw]
+    return [hashlib.sha256(purpose.encode() + np.ascontiguousarray(rgb_3hw).tobytes()).hexdigest() for rgb_3hw in rgb_b3hw]

@@ -1,10 +1,15 @@
 """What a fine-tuning keeps of the model it starts from: the old logits' meaning, the prior, the batch statistics."""
 
+import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import typer
 
+from colorize.cli.finetune import conclude
+from colorize.data.parts import digests
 from colorize.errors import ConfigError, ModelError, RunError
 from colorize.model.card import read_card, resolve
 from colorize.model.colormodel import ColorModel
@@ -127,7 +132,7 @@ def test_the_settings_follow_from_the_model_and_the_pictures() -> None:
         settings("none", "folder:x", workers=1)
 
 
-def test_a_run_holds_the_model_that_it_starts_from(tmp_path: Path) -> None:
+def test_a_run_holds_the_model_that_it_starts_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small_model().save(tmp_path / "mine.safetensors")
     config = settings(str(tmp_path / "mine.safetensors"), "folder:x", workers=1)
     create_finetuning(tmp_path / "run", config)
@@ -138,8 +143,9 @@ def test_a_run_holds_the_model_that_it_starts_from(tmp_path: Path) -> None:
         open_finetuning(tmp_path)
     scores = {"psnr_mean": 20.0, "colorfulness_ratio": float("nan")}
     compared = Comparison(
-        base="mine", base_sha256="0", data="folder:x", pictures={}, bins={}, grey=scores, before=scores, after=scores | {"psnr_mean": 19.5}
-    )
+        base="mine", base_sha256="0", data="folder:x", pictures={"held_out": 9}, bins={},
+        grey=scores, before=scores, after=scores | {"psnr_mean": 19.5},
+    )  # fmt: skip
     assert (compared.gain, compared.is_better) == (-0.5, False)
     compared.write(tmp_path / "run")
     told = (tmp_path / "run/finetune.json").read_text()
@@ -147,3 +153,19 @@ def test_a_run_holds_the_model_that_it_starts_from(tmp_path: Path) -> None:
     assert '"colorfulness_ratio": null' in told
     with pytest.raises(RunError, match="this run is finished"):
         open_finetuning(tmp_path / "run")
+    with pytest.raises(typer.Exit) as ended:
+        conclude(compared)
+    assert ended.value.exit_code == 1
+    assert capsys.readouterr().err == "colorize: not better: -0.50 dB PSNR on 9 held-out pictures: stay with mine, or try more pictures\n"
+    conclude(dataclasses.replace(compared, after=scores | {"psnr_mean": 21.0}))
+    assert capsys.readouterr().out == "better: +1.00 dB PSNR on 9 held-out pictures\n"
+
+
+def test_a_draw_is_by_the_pixels_and_by_its_purpose() -> None:
+    rgb_b3hw = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8), np.uint8)
+    whole = digests(rgb_b3hw, "held out")
+    assert len(set(whole)) == 4
+    assert whole[::-1] == digests(rgb_b3hw[::-1], "held out"), "order and memory layout do not matter"
+    assert set(whole).isdisjoint(digests(rgb_b3hw, "choice"))
+    rgb_b3hw[0, 0, 0, 0] ^= 1
+    assert [one == other for one, other in zip(whole, digests(rgb_b3hw, "held out"), strict=True)] == [False, True, True, True]
