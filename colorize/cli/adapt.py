@@ -64,6 +64,7 @@ def adapt(
     from colorize.cli.display import console
     from colorize.data.parts import part
     from colorize.train.finetune import create_finetuning, settings
+    from colorize.train.run import check_workers
 
     given: dict[str, Any] = {
         "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "size": size, "seed": seed, "limit": limit,
@@ -80,10 +81,11 @@ def adapt(
     place, listing = listed(str(source), directory)
     with cluster.connect(address) as ray:
         console.print(ray.describe())
-        found = Survey.read(directory / FOUND) if resume else searched(place, listing)
-        tell(found, place)
         count = workers or max(1, ray.gpus if gpu else ray.cpus)
         spec = config or settings(name, f"{ARCHIVE}{source}", workers=count, gpu=gpu, **given)
+        check_workers(spec.workers, spec.gpu)
+        found = Survey.read(directory / FOUND) if resume else searched(place, listing)
+        tell(found, place)
         parts = part(loaded(place, found, spec.size, spec.limit or MOST), place.shown)
         config = config or settings(name, spec.data, workers=count, gpu=gpu, pictures=parts.train.pictures, **given)
         announce(config, parts)

@@ -62,6 +62,7 @@ def finetune(
     from colorize.cli.display import console
     from colorize.data.parts import load_parts
     from colorize.train.finetune import create_finetuning, settings
+    from colorize.train.run import check_workers
 
     given: dict[str, Any] = {
         "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "size": size, "seed": seed, "limit": limit,
@@ -78,11 +79,10 @@ def finetune(
     with cluster.connect(address) as ray:
         console.print(ray.describe())
         spec = config or settings(str(model), str(data), workers=workers or max(1, ray.gpus if gpu else ray.cpus), gpu=gpu, **given)
+        check_workers(spec.workers, spec.gpu)
+        assert spec.base is not None
         parts = load_parts(spec.data, size=None if fixed_size(spec.data, None) else spec.size, limit=spec.limit)
-        if config is None:
-            config = settings(str(model), str(data), workers=spec.workers, gpu=gpu, pictures=parts.train.pictures, **given)
-        else:
-            config = spec
+        config = config or settings(spec.base, spec.data, workers=spec.workers, gpu=gpu, pictures=parts.train.pictures, **given)
         announce(config, parts)
         if resume is None:
             create_finetuning(directory, config)
@@ -124,11 +124,10 @@ def fixed_size(data: str, size: int | None) -> dict[str, int]:
 
 
 def announce(config: TrainConfig, parts: Parts) -> None:
-    """Says what there is to train on. Raises ClusterError and DataError where the workers or a batch do not fit."""
+    """Says what there is to train on. Raises DataError where it is less than a batch."""
     from colorize.cli.display import console, describe
-    from colorize.train.run import check_pictures, check_workers
+    from colorize.train.run import check_pictures
 
-    check_workers(config.workers, config.gpu)
     check_pictures(config, parts.train.pictures)
     console.print(f"training    {describe(parts.train)}")
     console.print(f"choice      {parts.choice.pictures:,} pictures, for the best epoch and the dial")
