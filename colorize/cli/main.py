@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from colorize.cli import archive, demo, evaluate, models, picture, restore, serve, train, verify
+from colorize.cli import adapt, archive, demo, evaluate, finetune, models, picture, restore, serve, train, verify
 from colorize.errors import ColorizeError
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
+app.command("finetune")(finetune.finetune)
+app.command("adapt")(adapt.adapt)
 app.command("evaluate")(evaluate.evaluate)
 app.command("picture")(picture.picture)
 app.command("archive")(archive.archive)

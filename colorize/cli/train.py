@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colorize.errors import ConfigError
+from colorize.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from colorize.train.config import TrainConfig
@@ -81,6 +81,8 @@ def train(
     if resume is not None and (given or workers is not None or gpu or run is not None):
         raise ConfigError(f"--resume {resume}: a run goes on with its own settings; leave out the other options")
     config = open_run(resume) if resume is not None else None
+    if config is not None and config.base is not None:
+        raise RunError(f"{resume}: a fine-tuning run: go on with colorize finetune --resume {resume}")
     if run is not None:
         check_new(run)
     if config is None:

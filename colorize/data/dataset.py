@@ -62,7 +62,7 @@ class LabDataset:
 def load_dataset(
     spec: str,
     *,
-    split: Literal["train", "test"],
+    split: Literal["train", "test", "all"],
     size: int | None = None,
     limit: int | None = None,
     cache: Path | None = None,
@@ -70,15 +70,16 @@ def load_dataset(
     """The pictures of `split` of a source (see `colorize.data.sources`), converted to LAB on the Ray that is connected.
 
     `size`: the side in pixels that folder and Parquet pictures are cropped and scaled to (None: 128); CIFAR-10 is always 32,
-    and any other `size` is an error. `limit`: at most this many pictures, always the same ones, before grey ones are left out.
+    and any other `size` is an error. `all` is a folder's pictures of both splits, for those who split by content (see
+    `colorize.data.parts`). `limit`: at most this many pictures, always the same ones, before grey ones are left out.
     `cache`: where `cifar10` keeps its download (None: see `colorize.data.download.cache_folder`).
-    Grey pictures are left out of `train` (see `colorize.data.lab.is_grey`) and counted; `test` is judged whole.
+    Grey pictures are left out of `train` and `all` (see `colorize.imaging.tint.is_grey`) and counted; `test` is judged whole.
 
     Raises DataError (missing, damaged, empty, wrong layout), ConfigError (`size`, `limit`).
     """
     source = parse_source(spec)
-    if split not in ("train", "test"):
-        raise ConfigError(f"split {split!r}: not train or test")
+    if split not in ("train", "test") and not (split == "all" and source.kind == "folder"):
+        raise ConfigError(f"split {split!r}: not train or test, nor all of a folder")
     if limit is not None and limit < 1:
         raise ConfigError(f"limit {limit}: must be 1 or more")
     if size is not None and size < 1:
@@ -86,12 +87,14 @@ def load_dataset(
     with _errors_of_tasks():
         match source.kind:
             case "cifar10" | "cifar10-sample":
+                assert split != "all"
                 if size not in (None, cifar10.SIDE):
                     raise ConfigError(f"size {size}: the pictures of {spec} are {cifar10.SIDE}×{cifar10.SIDE}")
                 return _cifar10(source, split, limit, cache)
             case "folder":
                 return _folder(source, split, limit, size or PHOTO_SIDE)
             case "parquet":
+                assert split != "all"
                 return _parquet(source, split, limit, size or PHOTO_SIDE)
 
 
@@ -161,7 +164,7 @@ def run_in_tasks(blocks: ray.data.Dataset, convert: Convert) -> ray.data.Dataset
     return blocks.map_batches(convert, batch_size=None, batch_format="pyarrow", compute=TaskPoolStrategy())
 
 
-def _folder(source: Source, split: cifar10.Split, limit: int | None, side: int) -> LabDataset:
+def _folder(source: Source, split: Literal["train", "test", "all"], limit: int | None, side: int) -> LabDataset:
     assert source.path is not None
     place = photos.find_files(str(source), source.path)
     names = photos.pictures_of(place, split)[:limit]
@@ -169,7 +172,7 @@ def _folder(source: Source, split: cifar10.Split, limit: int | None, side: int) 
     tally = Tally()
 
     def convert(table: pa.Table) -> Iterator[Batch]:
-        yield from _convert_photos(photos.open_pictures(place, table["name"].to_pylist()), side, split == "train", tally)
+        yield from _convert_photos(photos.open_pictures(place, table["name"].to_pylist()), side, split != "test", tally)
 
     blocks = ray.data.from_items([{"name": name} for name in names], override_num_blocks=min(len(names), _block_count()))
     return _collect(blocks, convert, tally, source, side, None)

@@ -101,7 +101,7 @@ def find_files(spec: str, path: str) -> Place:
 
 
 def pictures_of(place: Place, split: str) -> list[str]:
-    """The picture files of `split`, in the order of their hashes: any head of the list is a fair sample.
+    """The picture files of `split` (train, test, or all: both), in the order of their hashes: any head of the list is a fair sample.
 
     Raises DataError when the place holds no pictures (by suffix), or none for `split`.
     """
@@ -113,9 +113,14 @@ def pictures_of(place: Place, split: str) -> list[str]:
     test = {name for name, top in tops.items() if top in TEST_NAMES}
     train = {name for name, top in tops.items() if top == "train"} or set(pictures) - test
     test = test or _hashed_for_test(train)
-    chosen = test if split == "test" else train - test
+    chosen = test if split == "test" else train | test if split == "all" else train - test
     _check_some(chosen, split, place)
     return sorted(chosen, key=_hash)
+
+
+def has_test_folder(place: Place) -> bool:
+    """Whether the layout itself says which pictures are for the test."""
+    return any(name.lower().endswith(PICTURE_SUFFIXES) and name.split("/")[0].lower() in TEST_NAMES for name in place.names if "/" in name)
 
 
 def parquet_rows(place: Place, split: str, limit: int | None) -> ParquetSplit:

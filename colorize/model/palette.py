@@ -134,6 +134,25 @@ class Palette:
         palette.prior_k = prior_k.float()
         return palette
 
+    def extended(self, histogram: Tensor, smallest_share: float = 1e-4, weight: float = 0.5) -> Palette:
+        """The palette with the colours of a further data set, from its `count` at this palette's step.
+
+        The bins stay where they are in the order, so that a network's logits keep their meaning; the nodes that are no bins yet and hold
+        at least `smallest_share` of the further colours follow. The prior is a mixture: `weight` of the further colours' and the rest of
+        this palette's, each colour at its nearest bin. A prior of the further colours alone would divide the bins that they lack by almost
+        nothing, and the vivid end of the dial would paint with those.
+        """
+        share = (histogram / histogram.sum()).reshape(-1)
+        half = self._nodes_per_side // 2
+        nodes_n2 = (torch.cartesian_prod(*[torch.arange(self._nodes_per_side)] * 2) - half).float() * self.step
+        is_bin_n = (nodes_n2[:, None] == self.bins_k2[None]).all(2).any(1)
+        bins_k2 = torch.cat([self.bins_k2, nodes_n2[(share >= smallest_share) & ~is_bin_n]])
+        palette = Palette(bins_k2, torch.full((len(bins_k2),), 1 / len(bins_k2)), self.step)
+        prior_k = torch.zeros(len(bins_k2), dtype=torch.float64).index_add_(0, palette._bin_of_node, weight * share.double())
+        prior_k[: len(self)] += (1 - weight) * self.prior_k.double()
+        palette.prior_k = (prior_k / prior_k.sum()).float()
+        return palette
+
     def encode(self, ab_b2hw: Tensor) -> tuple[Tensor, Tensor]:
         """Targets: the four bins around each colour and their weights.
 

@@ -59,6 +59,9 @@ class TrainConfig:
     hint_share: float = 0.4
     """The share of pictures that are shown with sparse random colour hints. At 0.2 the photo network had not learnt to use them."""
 
+    base: str | None = None
+    """The model that a fine-tuning starts from, as the user named it; its file lies in the run, and the network's shape is its."""
+
     encoder: str | None = None
     """A pretrained encoder (see `colorize.model.photonet`); None: a U-Net from scratch, of `width` and `depth`."""
 

@@ -20,6 +20,7 @@ from colorize.model.unet import UNet
 from colorize.train.augment import crop_and_flip, random_hints, reframe, vary
 from colorize.train.config import TrainConfig
 from colorize.train.degrade import degrade
+from colorize.train.transfer import extended, freeze_statistics
 
 SMALLEST_WORKING_SIZE = 64
 """The short side, in pixels, at which a model shows pictures to its network, however small the crops that it learnt from.
@@ -42,17 +43,20 @@ class Learner:
     `wrapped` is what a step runs: `network` itself, or `network` inside DistributedDataParallel.
     """
 
-    def __init__(self, config: TrainConfig, palette: Palette, device: torch.device, steps: int) -> None:
-        """`steps`: of the whole run; the schedule ends there."""
+    def __init__(self, config: TrainConfig, palette: Palette, device: torch.device, steps: int, base: ColorModel | None = None) -> None:
+        """`steps`: of the whole run; the schedule ends there. `base`: the model that is tuned, whose palette `palette` extends."""
         if device.type == "cpu":
             # Adam's averages of a weight without gradient decay into denormals within 900 steps; a step then takes 10 times as long.
             torch.set_flush_denormal(True)
         torch.manual_seed(config.seed)
         self.config, self.device, self.steps, self.step = config, device, steps, 0
-        self.palette = palette.to(device)
-        self.network = build(config.network(len(palette)))
-        if isinstance(self.network, PhotoNet):
-            self.network.load_imagenet()
+        self.palette, self._base = palette.to(device), None if base is None else base.card
+        if base is not None:
+            self.network = extended(base, palette)
+        else:
+            self.network = build(config.network(len(palette)))
+            if isinstance(self.network, PhotoNet):
+                self.network.load_imagenet()
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.wrapped: nn.Module = self.network
         decay = 1 - 1 / max(2.0, config.ema_share * steps)
@@ -66,6 +70,8 @@ class Learner:
     def learn(self, L_b1hw: Tensor, ab_b2hw: Tensor) -> Tensor:
         """Takes one step on a batch (L 0…100, true ab) and returns its cross-entropy, a scalar in nats."""
         self.wrapped.train()
+        if self._base is not None:
+            freeze_statistics(self.network)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * schedule(self.step / self.steps, self.config.warmup_share)
         L_b1hw, ab_b2hw = self._varied(L_b1hw, ab_b2hw)
@@ -120,7 +126,7 @@ class Learner:
             name="model",
             network=fields_of(network.config),
             palette_step=self.config.palette_step,
-            working_size=max(self.config.size, SMALLEST_WORKING_SIZE),
+            working_size=self._base.working_size if self._base else max(self.config.size, SMALLEST_WORKING_SIZE),
             dial=dataclasses.asdict(VividnessDial()),
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             training=training,

@@ -55,6 +55,8 @@ class Setup:
     """What the card will say of the training, known before it starts."""
     board: Any
     """The `progress.Board` actor."""
+    base: Any = None
+    """A reference to the `ColorModel` that is tuned; None: the network starts from scratch."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -80,7 +82,8 @@ def train_worker(given: dict[str, Setup]) -> None:
     if not config.gpu:
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     palette = Palette(torch.from_numpy(setup.bins_k2), torch.from_numpy(setup.prior_k), config.palette_step)
-    learner = Learner(config, palette, get_device(), setup.steps_per_epoch * config.epochs)
+    base = None if setup.base is None else ray.get(setup.base)
+    learner = Learner(config, palette, get_device(), setup.steps_per_epoch * config.epochs, base)
     # On one worker this is the network itself, without DDP. Buffers stay local: only the first worker's averages are kept.
     learner.wrapped = prepare_model(learner.network, parallel_strategy_kwargs={"gradient_as_bucket_view": True, "broadcast_buffers": False})
     first_epoch, history = 1, []

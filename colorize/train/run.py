@@ -33,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from torch import Tensor
 
 from colorize import cluster
 from colorize.errors import DataError, RunError
@@ -108,10 +109,12 @@ def fit(
     train: ray.data.Dataset,
     validation: ray.data.Dataset,
     on_report: Callable[[Report], None],
+    base: ColorModel | None = None,
 ) -> TrainResult:
     """Trains, or goes on training, the run in `directory` on the Ray that is connected.
 
-    train, validation: materialized rows of `L` (1, h, w) and `ab` (2, h, w); validation also `rgb` (3, h, w) uint8.
+    train, validation: materialized rows of `L` (1, h, w) and `ab` (2, h, w); validation also `rgb` (3, h, w) uint8. `base`: the model that
+    is tuned, with its palette extended by the colours of `train`; None: a network from scratch.
     `on_report` is called on a thread of this process. Raises ClusterError (too few resources), DataError (too few
     pictures) and RunError (training failed; the run can be resumed).
     """
@@ -121,11 +124,18 @@ def fit(
     train_rows = train.select_columns(list(COLUMNS)).materialize()
     pictures, validated = train_rows.count(), validation.count()
     check_pictures(config, pictures)
-    palette = build_palette(train_rows, config.palette_step, config.network(bins=2).output_stride)
+    if base is None:
+        palette = build_palette(train_rows, config.palette_step, config.network(bins=2).output_stride)
+    else:
+        histogram = count_colors(train_rows, base.palette.step, base.network.config.output_stride)
+        palette = base.palette.extended(histogram)
     facts = {
         "data": config.data, "pictures": pictures, "epochs": config.epochs, "validation_pictures": validated,
         "config": dataclasses.asdict(config), **environment(),
     }  # fmt: skip
+    if base is not None:
+        facts["base"] = {"name": base.card.name, "sha256": base.card.weights_sha256, "data": base.card.training.get("data")}
+        facts["bins"] = {"before": len(base.palette), "after": len(palette)}
     tracker = Tracker(directory, config)
 
     def follow(report: Report) -> None:
@@ -137,6 +147,7 @@ def fit(
         setup = Setup(
             config=config, bins_k2=palette.bins_k2.numpy(), prior_k=palette.prior_k.numpy(),
             train_pictures=pictures, validation_pictures=validated, training=facts, board=actor,
+            base=None if base is None else ray.put(base),
         )  # fmt: skip
         trainer = TorchTrainer(
             train_worker,
@@ -196,6 +207,14 @@ def build_palette(rows: ray.data.Dataset, step: float, output_stride: int) -> Pa
 
     Raises DataError when all is grey.
     """
+    palette = Palette.from_histogram(count_colors(rows, step, output_stride), step)
+    if len(palette) < 2:
+        raise DataError("the training pictures have one colour only: nothing can be learnt from them")
+    return palette
+
+
+def count_colors(rows: ray.data.Dataset, step: float, output_stride: int) -> Tensor:
+    """The histogram of all colours (`Palette.count`) of rows with `ab`, at 1/`output_stride` of their size."""
 
     def count(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         ab_b2hw = F.avg_pool2d(torch.from_numpy(np.array(batch["ab"])).float(), output_stride)
@@ -204,10 +223,7 @@ def build_palette(rows: ray.data.Dataset, step: float, output_stride: int) -> Pa
     total: Any = 0
     for row in rows.map_batches(count, batch_size=1024, zero_copy_batch=True).iter_rows():
         total = total + row["histogram"]
-    palette = Palette.from_histogram(torch.from_numpy(np.array(total)), step)
-    if len(palette) < 2:
-        raise DataError("the training pictures have one colour only: nothing can be learnt from them")
-    return palette
+    return torch.from_numpy(np.array(total))
 
 
 def training_seconds(history: list[dict[str, Any]]) -> float:

@@ -1,0 +1,121 @@
+"""A fine-tuning run: a training run that starts from a model. Its settings, its directory, and what it says of itself.
+
+Besides what every run's directory has (see `run`):
+
+    RUN/base.safetensors   the model that it started from: a resumed run needs nothing else
+    RUN/finetune.json      scores on the held-out part, before and after; written last
+
+The learning rate is a fifth of what the photo model was trained with from ImageNet, batch statistics stay (`transfer`), and few
+pictures are seen often, many once or twice. What that is worth, and what it costs elsewhere: docs/results.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from colorize.errors import ConfigError, RunError
+from colorize.imaging.files import write_whole
+from colorize.model.card import ModelCard, read_card, resolve
+from colorize.model.network import config_of
+from colorize.model.photonet import PhotoNetConfig
+from colorize.train.config import TrainConfig
+from colorize.train.run import create_run
+
+BASE_FILE, RESULT_FILE = "base.safetensors", "finetune.json"
+
+LEARNING_RATE = 3e-4
+"""The peak; a pretrained encoder's is a fifth of it."""
+
+BATCH = 16
+"""Pictures of a step, where there are as many: small sets need steps more than smooth gradients."""
+
+SHOWN = 4800
+"""Pictures that a run shows in all, each as often as it takes, but FEWEST_EPOCHS to MOST_EPOCHS times."""
+
+FEWEST_EPOCHS, MOST_EPOCHS = 2, 30
+
+PRIMARY = "psnr_mean"
+"""The score by which a tuned model is better or not: the one that chooses the best epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What a fine-tuning did, in numbers; RUN/finetune.json."""
+
+    base: str
+    """The model as the user named it."""
+    base_sha256: str
+    data: str
+    pictures: dict[str, int]
+    """Of the parts `train`, `choice` and `held_out`."""
+    bins: dict[str, int]
+    """Of the palette, `before` and `after`."""
+    grey: dict[str, float]
+    """Scores on the held-out part at vividness 0 (see docs/metrics.md)."""
+    before: dict[str, float]
+    after: dict[str, float]
+
+    @property
+    def gain(self) -> float:
+        """What was won of the primary score."""
+        return self.after[PRIMARY] - self.before[PRIMARY]
+
+    @property
+    def is_better(self) -> bool:
+        return self.gain > 0
+
+    def write(self, directory: Path) -> None:
+        """Writes RUN/finetune.json, whole or not at all; what is undefined is null."""
+        told: dict[str, Any] = asdict(self) | {"better": self.is_better, "psnr_gain": self.gain}
+        for name in ("grey", "before", "after"):
+            told[name] = {key: None if math.isnan(value) else value for key, value in told[name].items()}
+        write_whole(directory / RESULT_FILE, (json.dumps(told, indent=2) + "\n").encode())
+
+
+def settings(base: str, data: str, *, workers: int, gpu: bool = False, pictures: int | None = None, **given: Any) -> TrainConfig:
+    """The settings of a new run from the model `base` on so many training `pictures` (None: not known yet, then only checked).
+
+    given: fields of TrainConfig that the user has set; None where not. Raises ModelError, ConfigError.
+    """
+    card = read_card(resolve(base))
+    shape = config_of(card.network)
+    fields: dict[str, Any] = {"learning_rate": LEARNING_RATE, "size": trained_size(card), "palette_step": card.palette_step}
+    if isinstance(shape, PhotoNetConfig):
+        fields |= {"encoder": shape.encoder, "enlarge": shape.enlarge}
+    else:
+        fields |= {"width": shape.width, "depth": shape.depth}
+    fields |= {name: value for name, value in given.items() if value is not None}
+    if workers < 1:
+        raise ConfigError(f"workers {workers}: must be above 0")
+    if pictures is not None:
+        workers = min(workers, pictures)
+    fields.setdefault("batch_size", min(BATCH, pictures or BATCH) // workers * workers or workers)
+    fields.setdefault("epochs", min(max(math.ceil(SHOWN / (pictures or SHOWN)), FEWEST_EPOCHS), MOST_EPOCHS))
+    return TrainConfig(base=base, data=data, workers=workers, gpu=gpu, **fields)
+
+
+def trained_size(card: ModelCard) -> int:
+    """The side of the crops that a model learnt from; its working size where the card does not say."""
+    size = card.training.get("config", {}).get("size")
+    return size if isinstance(size, int) else card.working_size
+
+
+def create_finetuning(directory: Path, config: TrainConfig) -> None:
+    """Makes the directory of a new run, with the model that it starts from. Raises RunError, ModelError."""
+    assert config.base is not None
+    model = resolve(config.base).read_bytes()
+    create_run(directory, config)
+    write_whole(directory / BASE_FILE, model)
+
+
+def open_finetuning(directory: Path) -> TrainConfig:
+    """The settings of a run that is to be resumed. Raises RunError when there is none, or it is finished."""
+    if not (directory / "config.json").is_file() or not (directory / BASE_FILE).is_file():
+        raise RunError(f"{directory}: not a fine-tuning run (it has no {BASE_FILE})")
+    if (directory / RESULT_FILE).exists():
+        raise RunError(f"{directory}: this run is finished; its scores are in {directory / RESULT_FILE}")
+    return TrainConfig.read(directory / "config.json")
