@@ -25,11 +25,13 @@ from colorize.errors import (
 
 if TYPE_CHECKING:
     from colorize.imaging.formats import open_scan
-    from colorize.model.coloring import colorize_scan
+    from colorize.model.coloring import colorize_scan, load_reference
     from colorize.model.colorizer import Colorizer
     from colorize.model.colormodel import ColorModel, load_model
     from colorize.model.hints import Hint, parse_hints
     from colorize.model.palette import DecodeSettings
+    from colorize.model.reference import Reference
+    from colorize.model.swatches import Swatches, load_swatches
 
 __all__ = [
     "ArchiveError",
@@ -44,10 +46,14 @@ __all__ = [
     "HintError",
     "ModelError",
     "PictureError",
+    "Reference",
     "RunError",
     "ServiceError",
+    "Swatches",
     "colorize_scan",
     "load_model",
+    "load_reference",
+    "load_swatches",
     "open_scan",
     "parse_hints",
 ]
@@ -57,8 +63,12 @@ _HOMES = {
     "Colorizer": "colorize.model.colorizer",
     "DecodeSettings": "colorize.model.palette",
     "Hint": "colorize.model.hints",
+    "Reference": "colorize.model.reference",
+    "Swatches": "colorize.model.swatches",
     "colorize_scan": "colorize.model.coloring",
     "load_model": "colorize.model.colormodel",
+    "load_reference": "colorize.model.coloring",
+    "load_swatches": "colorize.model.swatches",
     "open_scan": "colorize.imaging.formats",
     "parse_hints": "colorize.model.hints",
 }

@@ -8,7 +8,9 @@ from pathlib import Path
 from colorize.errors import ConfigError
 from colorize.imaging.convert import Format, as_format
 from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
+from colorize.model.coloring import load_reference
 from colorize.model.palette import DecodeSettings
+from colorize.model.swatches import load_swatches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,15 @@ class ArchiveConfig:
 
     vividness: float = DEFAULT_VIVIDNESS
     """0 is the most accurate colour, 1 is as colourful as real pictures are."""
+
+    temperature: float | None = None
+    """Overrides the temperature that the model has for that vividness: above 0, at most 1."""
+
+    palette: str | Path | None = None
+    """The name of a palette that ships, or a JSON file of one; read when the run begins."""
+
+    reference: str | Path | None = None
+    """A colour picture whose colours are taken over; read when the run begins. Not together with a palette."""
 
     workers: int | None = None
     """Worker processes, of one CPU each; None: as many as the cluster has room for."""
@@ -49,9 +60,18 @@ class ArchiveConfig:
     """Also write the confidence maps, below `_colorize/confidence` in the target."""
 
     def __post_init__(self) -> None:
-        DecodeSettings(vividness=self.vividness)
+        DecodeSettings(vividness=self.vividness, temperature=self.temperature)
         as_format(self.format)
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers {self.workers}: must be 1 or more")
         if self.force and self.retry_failed:
             raise ConfigError("force and retry_failed: one is everything again, the other only what failed: choose one")
+
+    def settings(self) -> DecodeSettings:
+        """How every picture is decoded. Raises ConfigError, HintError and PictureError for a palette or a reference that is none."""
+        return DecodeSettings(
+            vividness=self.vividness,
+            temperature=self.temperature,
+            palette=None if self.palette is None else load_swatches(self.palette),
+            reference=None if self.reference is None else load_reference(Path(self.reference)),
+        )

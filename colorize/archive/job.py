@@ -38,6 +38,7 @@ from colorize.archive.summary import ArchiveSummary, Progress, Tally
 from colorize.errors import ArchiveError
 from colorize.model.card import ModelCard, read_card, resolve
 from colorize.model.colormodel import load_model
+from colorize.model.palette import DecodeSettings
 
 BLOCK_PICTURES = 64
 BLOCK_BYTES = 16_000_000
@@ -61,6 +62,8 @@ class Plan:
     source_identity: str | None
     model: Path
     """The model's file."""
+    settings: DecodeSettings
+    """With the palette or the reference, read."""
     card: ModelCard
     run_id: str
     listing: Listing
@@ -97,7 +100,8 @@ def prepare(config: ArchiveConfig) -> Plan:
     identity = source.identity()
     listing = list_archive(source, run_id)
     plan = Plan(
-        config=config, source=source, target=target, source_identity=identity, model=model, card=read_card(model), run_id=run_id,
+        config=config, source=source, target=target, source_identity=identity, model=model, settings=config.settings(),
+        card=read_card(model), run_id=run_id,
         listing=listing, manifest_version=manifest.version(target), began=began,
     )  # fmt: skip
     return _planned(plan)
@@ -148,8 +152,8 @@ def _planned(plan: Plan) -> Plan:
             current, gone = manifest.merge(current, [to_table([row for its in rows.values() for row in its])])
             superseded = pa.concat_tables([superseded, gone])
         work = plan_work(
-            plan.listing, current, plan.target.sizes(), model_sha256=plan.card.weights_sha256, vividness=plan.config.vividness,
-            run_id=plan.run_id, force=plan.config.force, retry_failed=plan.config.retry_failed,
+            plan.listing, current, plan.target.sizes(), model_sha256=plan.card.weights_sha256, vividness=plan.settings.vividness,
+            control=plan.settings.control, run_id=plan.run_id, force=plan.config.force, retry_failed=plan.config.retry_failed,
             recolor=plan.config.recolor, wanted=plan.config.format,
         )  # fmt: skip
     except OSError as error:
@@ -183,7 +187,8 @@ def _paint(plan: Plan, workers: int) -> Generator[pa.Table, None, None]:
     """The rows of all pictures, a block at a time, as they are done."""
     order = Order(
         source=plan.source, target=plan.target, source_identity=plan.source_identity, run_id=plan.run_id,
-        vividness=plan.config.vividness, format=plan.config.format, recolor=plan.config.recolor,
+        vividness=plan.settings.vividness, temperature=plan.settings.temperature, palette=plan.settings.palette,
+        reference=plan.settings.reference, format=plan.config.format, recolor=plan.config.recolor,
         mark=plan.config.mark, confidence=plan.config.confidence,
     )  # fmt: skip
     model = ray.put(plan.model.read_bytes())

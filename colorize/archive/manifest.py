@@ -49,6 +49,7 @@ SCHEMA = pa.schema(
         ("model", pa.string()),
         ("model_sha256", pa.string()),
         ("vividness", pa.float64()),
+        ("control", pa.string()),
         ("mean_confidence", pa.float64()),
         ("colorfulness", pa.float64()),
         ("seconds_read", pa.float64()),
@@ -97,6 +98,8 @@ class Row:
     model_sha256: str | None = None
     """… the digest of its weights, from its card."""
     vividness: float | None = None
+    control: str | None = None
+    """`DecodeSettings.control`: the temperature, palette or reference that was asked for; None where none was."""
     mean_confidence: float | None = None
     """0…1."""
     colorfulness: float | None = None
@@ -137,6 +140,9 @@ def read_manifest(target: Place) -> pa.Table:
         return SCHEMA.empty_table()
     except (OSError, pa.ArrowException) as error:
         raise ArchiveError(f"{target.shown}/{CURRENT}: cannot be read ({cause(error)}): put back a copy, or use another target") from error
+    if table.schema.names == [name for name in SCHEMA.names if name != "control"]:  # written before there were such settings
+        place = SCHEMA.get_field_index("control")
+        table = table.add_column(place, SCHEMA.field(place), pa.nulls(table.num_rows, pa.string()))
     if table.schema.names != SCHEMA.names:
         raise ArchiveError(f"{target.shown}/{CURRENT}: written by another version of this program: move it away, or use another target")
     return table.cast(SCHEMA)

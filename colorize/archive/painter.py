@@ -47,6 +47,8 @@ from colorize.model.coloring import confidence_png, note_of, paint, views
 from colorize.model.colorizer import Colorizer, Prediction
 from colorize.model.colormodel import ColorModel
 from colorize.model.palette import DecodeSettings
+from colorize.model.reference import Reference
+from colorize.model.swatches import Swatches
 
 GROUP_PICTURES = 16
 GROUP_PIXELS = 32_000_000
@@ -84,6 +86,9 @@ class Order:
     """`Place.identity` of the source when it was listed."""
     run_id: str
     vividness: float
+    temperature: float | None = None
+    palette: Swatches | None = None
+    reference: Reference | None = None
     format: Format | None = None
     recolor: bool = False
     mark: bool = False
@@ -112,7 +117,9 @@ class Painter:
         torch.set_num_threads(1)  # the actor's one CPU; two pools of threads on the same cores wait for each other
         self._order = order
         self._journal = Journal(order.target, order.run_id)
-        self._settings = DecodeSettings(vividness=order.vividness)
+        self._settings = DecodeSettings(
+            vividness=order.vividness, temperature=order.temperature, palette=order.palette, reference=order.reference
+        )
         with NamedTemporaryFile(suffix=".safetensors") as file:
             file.write(model if isinstance(model, bytes) else ray.get(model))
             file.flush()
@@ -121,6 +128,7 @@ class Painter:
         self._note = note_of(loaded.card, self._settings)
         self._made_with: dict[str, Any] = {
             "model": loaded.card.name, "model_sha256": loaded.card.weights_sha256, "vividness": order.vividness,
+            "control": self._settings.control,
         }  # fmt: skip
 
     def __call__(self, table: pa.Table) -> pa.Table:

@@ -62,7 +62,7 @@ class Work:
     dropped: list[str] = field(default_factory=list)
     """Paths whose rows go: inputs that are no longer there and have no output."""
     other_settings: int = 0
-    """Of those kept: coloured by another model or vividness than this run's."""
+    """Of those kept: coloured by another model, vividness, temperature, palette or reference than this run's."""
 
 
 class _Known(NamedTuple):
@@ -76,6 +76,7 @@ class _Known(NamedTuple):
     target_sha256: str | None
     model_sha256: str | None
     vividness: float | None
+    control: str | None
 
 
 def plan_work(
@@ -85,6 +86,7 @@ def plan_work(
     *,
     model_sha256: str,
     vividness: float,
+    control: str | None = None,
     run_id: str,
     force: bool = False,
     retry_failed: bool = False,
@@ -133,7 +135,7 @@ def plan_work(
             _do(work, entry, "changed", known=before.source_sha256, replaces=before.target_sha256)
         else:
             work.kept += 1
-            work.other_settings += (before.model_sha256, before.vividness) != (model_sha256, vividness)
+            work.other_settings += (before.model_sha256, before.vividness, before.control) != (model_sha256, vividness, control)
             if before.reason is not None:
                 touched.append(entry.path)
     listed = {row.path for row in listing.rows}
@@ -165,7 +167,7 @@ def _known(manifest: pa.Table) -> dict[str, _Known]:
     """The first page's row of every path."""
     names = (
         "status", "reason", "source_bytes", "source_modified", "source_sha256", "target_path", "target_bytes", "target_sha256",
-        "model_sha256", "vividness",
+        "model_sha256", "vividness", "control",
     )  # fmt: skip
     columns = [manifest[name].to_pylist() for name in names]
     rows = zip(manifest["path"].to_pylist(), manifest["page"].to_pylist(), *columns, strict=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colorize.cli.picture import printable
+from colorize.cli.picture import PALETTE, REFERENCE, TEMPERATURE, printable
 from colorize.cli.train import ADDRESS
 from colorize.errors import ConfigError
 from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
@@ -40,6 +40,9 @@ def archive(
     target: Annotated[str, typer.Argument(help="The folder or URL for the same tree in colour; it may exist.", show_default=False)],
     model: Annotated[str, typer.Option(help="A shipped model, a model file, or a training run's directory.")] = DEFAULT_MODEL,
     vividness: Annotated[float, typer.Option(help="0 is the most accurate colour, 1 as colourful as real pictures.")] = DEFAULT_VIVIDNESS,
+    temperature: Annotated[float | None, TEMPERATURE] = None,
+    palette: Annotated[str | None, PALETTE] = None,
+    reference: Annotated[str | None, REFERENCE] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes, one CPU each.", show_default="all there are")] = None,
     format_: Annotated[
         str | None, typer.Option("--format", help="Of all results: jpeg, png, tiff or webp.", show_default="each its own")
@@ -73,6 +76,9 @@ def archive(
             or mark
             or confidence
             or workers
+            or temperature is not None
+            or palette
+            or reference
             or address
             or (model, vividness) != (DEFAULT_MODEL, DEFAULT_VIVIDNESS)
         ):
@@ -80,7 +86,8 @@ def archive(
         _print_status(target)
         return
     config = ArchiveConfig(
-        source=source, target=target, model=model, vividness=vividness, workers=workers, force=force, retry_failed=retry_failed,
+        source=source, target=target, model=model, vividness=vividness, temperature=temperature, palette=palette,
+        reference=reference, workers=workers, force=force, retry_failed=retry_failed,
         format=as_format(format_), recolor=recolor, mark=mark, confidence=confidence,
     )  # fmt: skip
     plan = prepare(config)
@@ -88,7 +95,7 @@ def archive(
     if plan.work.other_settings:
         console.print(
             f"{_count(plan.work.other_settings, 'picture')} in the target {'has' if plan.work.other_settings == 1 else 'have'} the colours "
-            f"of another model or vividness and stay; --force colours everything anew"
+            f"of another model or other settings and stay; --force colours everything anew"
         )
     if dry_run:
         _print_estimate(plan)

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from colorize.model.colorizer import Colorizer
     from colorize.model.palette import DecodeSettings
 
+TEMPERATURE = typer.Option(help="Above 0, at most 1: the smaller, the more decided.", show_default="the model's own")
+PALETTE = typer.Option(
+    metavar="NAME|FILE.json", help="The colours of a period: autochrome, faded, kodachrome, technicolor; or your own.", show_default=False
+)
+REFERENCE = typer.Option(metavar="PICTURE", help="A colour picture whose colours are taken over.", show_default=False)
+
 
 def picture(
     files: Annotated[
@@ -27,6 +33,9 @@ def picture(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder for the results.", show_default=False)],
     model: Annotated[str, typer.Option(help="A shipped model, a model file, or a training run's directory.")] = DEFAULT_MODEL,
     vividness: Annotated[float, typer.Option(help="0 is the most accurate colour, 1 as colourful as real pictures.")] = DEFAULT_VIVIDNESS,
+    temperature: Annotated[float | None, TEMPERATURE] = None,
+    palette: Annotated[str | None, PALETTE] = None,
+    reference: Annotated[Path | None, REFERENCE] = None,
     candidates: Annotated[int, typer.Option(help="How many colourings of each: NAME, NAME-2, …")] = 1,
     hints: Annotated[
         Path | None,
@@ -48,9 +57,9 @@ def picture(
     from colorize.imaging.convert import as_format
     from colorize.model.colorizer import Colorizer
     from colorize.model.colormodel import load_model
-    from colorize.model.palette import DecodeSettings
+    from colorize.model.swatches import read_document
 
-    settings = DecodeSettings(vividness=vividness, candidates=candidates)
+    settings = settings_of(vividness, temperature, palette, reference, candidates)
     wanted = as_format(format_)
     _check_names(files, output, settings.candidates, confidence, wanted)
     if hints is not None and len(files) > 1:
@@ -79,16 +88,22 @@ def printable(text: str | Path) -> str:
     return "".join(character if character.isprintable() else "?" for character in str(text))
 
 
-def read_document(path: Path) -> bytes:
-    """A small file that the user gives: hints, a palette. Raises HintError."""
-    from colorize.imaging.files import reason_of
-    from colorize.model.hints import LONGEST_DOCUMENT
+def settings_of(
+    vividness: float, temperature: float | None, palette: str | None, reference: str | Path | None, candidates: int = 1
+) -> DecodeSettings:
+    """What the options ask for. Raises ConfigError, HintError, PictureError."""
+    from colorize.model.coloring import load_reference
+    from colorize.model.palette import DecodeSettings
+    from colorize.model.swatches import load_swatches
 
-    try:
-        with path.open("rb") as file:
-            return file.read(LONGEST_DOCUMENT + 1)  # one too many says that it is too long
-    except OSError as error:
-        raise HintError(f"{path}: {reason_of(error)}") from error
+    DecodeSettings(vividness=vividness, temperature=temperature, candidates=candidates)  # what is wrong with a number is said first
+    return DecodeSettings(
+        vividness=vividness,
+        temperature=temperature,
+        candidates=candidates,
+        palette=None if palette is None else load_swatches(palette),
+        reference=None if reference is None else load_reference(Path(reference)),
+    )
 
 
 def _color(

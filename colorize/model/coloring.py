@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -22,6 +23,7 @@ from colorize.imaging.scan import Note, Scan
 from colorize.model.card import ModelCard
 from colorize.model.colorizer import Colorizer, Prediction, working_shape
 from colorize.model.palette import DecodeSettings
+from colorize.model.reference import Reference
 
 
 def views(scan: Scan, card: ModelCard) -> list[npt.NDArray[np.float32]]:
@@ -73,6 +75,11 @@ def colorize_scan(scan: Scan, colorizer: Colorizer, settings: DecodeSettings | N
     card = colorizer.model.card
     paint(scan, colorizer.predict(views(scan, card), settings), target, note_of(card, settings))
     return target.getvalue()
+
+
+def load_reference(path: Path) -> Reference:
+    """A colour picture file as a reference for `DecodeSettings`. Raises PictureError, HintError for a grey one."""
+    return Reference.from_scan(open_scan(path))
 
 
 def note_of(card: ModelCard, settings: DecodeSettings) -> Note:

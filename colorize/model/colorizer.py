@@ -21,6 +21,7 @@ from colorize.model.device import Precision, pick_device, uses_bfloat16
 from colorize.model.hints import Hint, hint_planes
 from colorize.model.network import config_of
 from colorize.model.palette import DecodeSettings
+from colorize.model.reference import Reference, ReferenceGuide
 from colorize.model.spread import spread
 from colorize.model.unet import mirror_averaged
 
@@ -56,6 +57,7 @@ class Colorizer:
         self._network = model.network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._palette = model.palette.to(self.device)
         self._bfloat16 = uses_bfloat16(precision, self.device)
+        self._guide: tuple[Reference, ReferenceGuide] | None = None  # the last reference that was asked for
 
     def predict(
         self,
@@ -93,8 +95,7 @@ class Colorizer:
         if hints is not None:
             planes_b3hw = torch.stack([hint_planes(given, *L_b1hw.shape[-2:]) for given in hints]).to(self.device)
         L_b1hw = L_b1hw.to(self.device)
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
-            logits_bkhw = mirror_averaged(self._network, L_b1hw, planes_b3hw)
+        logits_bkhw = self._guided(self._log_shares(L_b1hw, planes_b3hw), L_b1hw, settings)
         with torch.inference_mode():
             ab_bn2hw = self._palette.candidates(logits_bkhw, settings, self.model.dial).cpu()
             confidence_bhw = self._palette.confidence(logits_bkhw).cpu()
@@ -107,6 +108,30 @@ class Colorizer:
         return [
             Prediction(ab_n2hw=ab_n2hw, confidence_hw=confidence_hw) for ab_n2hw, confidence_hw in zip(found, confidence_bhw, strict=True)
         ]
+
+    def _log_shares(self, L_b1hw: Tensor, hints_b3hw: Tensor | None = None) -> Tensor:
+        """The network's log-probabilities (b, K, h', w')."""
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
+            return mirror_averaged(self._network, L_b1hw, hints_b3hw)
+
+    def _guided(self, logits_bkhw: Tensor, L_b1hw: Tensor, settings: DecodeSettings) -> Tensor:
+        """The log-probabilities, shifted towards the palette or the reference of the settings."""
+        if settings.palette is None and settings.reference is None:
+            return logits_bkhw
+        with torch.inference_mode():
+            L_bhw = F.interpolate(L_b1hw.float(), size=logits_bkhw.shape[-2:], mode="bilinear", antialias=True)[:, 0]
+            if settings.palette is not None:
+                return (logits_bkhw + settings.palette.bias(self._palette, L_bhw)).log_softmax(1)
+            assert settings.reference is not None
+            guide = self._guide_of(settings.reference)
+            bias_bkhw = torch.stack([guide.bias(share_khw, L_hw) for share_khw, L_hw in zip(logits_bkhw, L_bhw, strict=True)])
+            return (logits_bkhw + bias_bkhw).log_softmax(1)
+
+    def _guide_of(self, reference: Reference) -> ReferenceGuide:
+        if self._guide is None or self._guide[0] != reference:
+            L_11hw = torch.from_numpy(shrink(reference.L_hw, self.model.card).copy())[None, None].to(self.device)
+            self._guide = reference, ReferenceGuide(self._log_shares(L_11hw)[0], reference, self._palette)
+        return self._guide[1]
 
 
 def shrink(L_hw: npt.NDArray[np.float32], card: ModelCard) -> npt.NDArray[np.float32]:

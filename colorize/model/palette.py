@@ -13,11 +13,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from colorize.errors import ConfigError
+
+if TYPE_CHECKING:
+    from colorize.model.reference import Reference
+    from colorize.model.swatches import Swatches
 
 AB_LIMIT = 128
 """The grid spans −128…128 in a and in b: every sRGB colour lies within −108…99."""
@@ -42,6 +47,12 @@ class DecodeSettings:
     temperature: float | None = None
     """Overrides the temperature of the annealed mean (0 < T ≤ 1: the smaller, the nearer to the mode); None takes the model's own."""
 
+    palette: Swatches | None = None
+    """A palette whose colours are to be expected, in place of the training data's."""
+
+    reference: Reference | None = None
+    """A picture whose colours are taken over, matched by content; not together with a palette."""
+
     candidates: int = 1
     """How many colourings; the first is the untilted one, the others lean to hues spread evenly around the circle."""
 
@@ -52,6 +63,16 @@ class DecodeSettings:
             raise ConfigError(f"temperature {self.temperature}: must be above 0 and at most 1")
         if not 1 <= self.candidates <= 12:
             raise ConfigError(f"candidates {self.candidates}: must lie in 1…12")
+        if self.palette is not None and self.reference is not None:
+            raise ConfigError("palette and reference: both say which colours are to be expected: choose one")
+
+    @property
+    def control(self) -> str | None:
+        """What is asked for beside the vividness, on one line; None for nothing: two that say the same give the same colours."""
+        said = [f"temperature {self.temperature:g}"] if self.temperature is not None else []
+        said += [f"palette {self.palette.name} {self.palette.digest}"] if self.palette is not None else []
+        said += [f"reference {self.reference.digest}"] if self.reference is not None else []
+        return ", ".join(said) or None
 
 
 @dataclass(frozen=True, kw_only=True)

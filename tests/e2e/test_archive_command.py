@@ -98,7 +98,7 @@ def test_what_failed_is_listed_and_the_exit_code_says_so(tmp_path: Path, mark: s
     again = run("in", "out", "--vividness", "0.7")
     assert (again.returncode, again.stderr) == (0, "")
     assert "Ray" not in again.stdout
-    assert "1 picture in the target has the colours of another model or vividness and stay" in again.stdout
+    assert "1 picture in the target has the colours of another model or other settings and stay" in again.stdout
 
 
 def test_ctrl_c_leaves_whole_pictures_a_manifest_and_no_process(tmp_path: Path, mark: str) -> None:
