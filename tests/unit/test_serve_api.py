@@ -85,8 +85,8 @@ def test_a_picture_comes_back_in_its_own_format_as_without_a_service(kind: str, 
     for number in range(len(expected.pages)):
         page, other = (scan.pixels(number)[0].astype(int) for scan in (open_scan(reply.content), expected))
         most = 255 if page.max() < 256 else 65535
-        assert np.abs(page - other).mean() <= 0.001 * most
-        assert np.abs(page - other).max() <= 0.02 * most, "but for the rounding of lightness to 16 bits, and of bfloat16"
+        assert np.abs(page - other).mean() <= 0.003 * most
+        assert np.abs(page - other).max() <= 0.05 * most, "but for the rounding of lightness to 16 bits, and of bfloat16"
     assert reply.headers["x-colorize-model"] == "small"
     assert len(reply.headers["x-colorize-model-sha256"]) == 64
     assert 0 < float(reply.headers["x-colorize-mean-confidence"]) < 1
