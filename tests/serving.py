@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 import uvicorn
 from fastapi import FastAPI
 
@@ -59,7 +59,7 @@ class LocalNetwork:
 def with_service(
     network: LocalNetwork,
     model: ColorModel,
-    work: Callable[[httpx.AsyncClient, Desk], Awaitable[Result]],
+    work: Callable[[httpx2.AsyncClient, Desk], Awaitable[Result]],
     *,
     peer: str = "127.0.0.1",
     base_url: str = "http://127.0.0.1:8000",
@@ -70,8 +70,8 @@ def with_service(
     async def run() -> Result:
         config = ServeConfig(**settings)
         desk = Desk(config, Catalog(model.card, config.models_dir), network)
-        transport = httpx.ASGITransport(create_app(desk), raise_app_exceptions=False, client=(peer, 40_000))
-        async with httpx.AsyncClient(transport=transport, base_url=base_url, timeout=120) as client:
+        transport = httpx2.ASGITransport(create_app(desk), raise_app_exceptions=False, client=(peer, 40_000))
+        async with httpx2.AsyncClient(transport=transport, base_url=base_url, timeout=120) as client:
             return await work(client, desk)
 
     return asyncio.run(run())
