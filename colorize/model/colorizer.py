@@ -71,13 +71,19 @@ class Colorizer:
         return [predictions[index] for index in range(len(L_hw_list))]
 
     def predict_batch(self, L_b1hw: Tensor, settings: DecodeSettings) -> list[Prediction]:
-        """Predictions for pictures of one size, shown to the network at the size that they have. L_b1hw: 0…100, on any device."""
+        """Predictions for pictures of one size, shown to the network at the size that they have. L_b1hw: 0…100, on any device.
+
+        On a CPU each is bit for bit what the picture gets alone. The network's own sums do not depend on the size of a batch there; those
+        of the palette do, so its part is done picture by picture.
+        """
         L_b1hw = L_b1hw.to(self.device)
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
             logits_bkhw = mirror_averaged(self._network, L_b1hw)
+        size = 1 if self.device.type == "cpu" else len(logits_bkhw)
+        parts = [logits_bkhw[first : first + size] for first in range(0, len(logits_bkhw), size)]
         with torch.inference_mode():
-            ab_bn2hw = self._palette.candidates(logits_bkhw, settings, self.model.dial).cpu()
-            confidence_bhw = self._palette.confidence(logits_bkhw).cpu()
+            ab_bn2hw = torch.cat([self._palette.candidates(part, settings, self.model.dial).cpu() for part in parts])
+            confidence_bhw = torch.cat([self._palette.confidence(part).cpu() for part in parts])
         return [
             Prediction(ab_n2hw=ab_n2hw, confidence_hw=confidence_hw)
             for ab_n2hw, confidence_hw in zip(ab_bn2hw, confidence_bhw, strict=True)
