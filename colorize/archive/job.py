@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -243,7 +244,10 @@ def _settle(plan: Plan, journal: Journal, tally: Tally, older: list[Journal], *,
         if is_whole:
             lost = [task.path for task in plan.work.tasks if task.path not in tally.seen]
             tally.add(to_table([Row(path=path, status="failed", reason="no result came back for it", run_id=plan.run_id) for path in lost]))
-        table, superseded = manifest.merge(plan.current, [*_new_rows(plan, tally), to_table(plan.work.rows)], plan.work.dropped)
+        new = [*_new_rows(plan, tally), to_table(plan.work.rows)]
+        tally.tables.clear()
+        table, superseded = manifest.merge(plan.current, new, plan.work.dropped)
+        del new
         superseded = pa.concat_tables([plan.superseded, superseded])
         manifest.write_manifest(plan.target, table, superseded, plan.run_id)
         report.write_report(plan.target, table, plan.source, plan.run_id)
@@ -263,6 +267,9 @@ def _new_rows(plan: Plan, tally: Tally) -> list[pa.Table]:
     touched: dict[str, Row] = {}
     for table in tally.tables:
         is_touched = pc.equal(table["status"], "unchanged")
+        if not pc.any(is_touched).as_py():
+            tables.append(table)  # as it is: filtering would copy it
+            continue
         tables.append(table.filter(pc.invert(is_touched)))
         touched |= {row.path: row for row in to_rows(table.filter(is_touched))}
     if touched:
@@ -278,16 +285,17 @@ def _touched(row: Row, now: Row) -> Row:
 
 def _summary(plan: Plan, tally: Tally, table: pa.Table) -> ArchiveSummary:
     now = tally.progress()
-    first = table.filter(pc.equal(table["page"], 0))
-    mine = first.filter(pc.is_in(first["path"], value_set=pa.array([*tally.seen, *(row.path for row in plan.work.rows)], pa.string())))
-    failed = mine.filter(pc.equal(mine["status"], "failed"))
-    skipped = mine.filter(pc.equal(mine["status"], "skipped"))["reason"].value_counts().to_pylist()
+    first = table.select(["path", "page", "status", "reason", "program_error"]).filter(pc.equal(table["page"], 0))
+    others = first.filter(pc.is_in(first["status"], value_set=pa.array(["failed", "skipped"])))
+    decided = {row.path for row in plan.work.rows}
+    mine = [row for row in others.to_pylist() if row["path"] in tally.seen or row["path"] in decided]
+    skipped = Counter(row["reason"] for row in mine if row["status"] == "skipped")
+    failed = [row for row in mine if row["status"] == "failed"]
     return ArchiveSummary(
         run_id=plan.run_id, source=_path(plan.source), target=_path(plan.target), manifest=_join(plan.target, manifest.CURRENT),
         report=_join(plan.target, report.PAGE), inputs=first.num_rows, colored=now.colored, kept=plan.work.kept,
-        skipped={one["values"]: one["counts"] for one in sorted(skipped, key=lambda one: -one["counts"])},
-        failures=list(zip(failed["path"].to_pylist(), failed["reason"].to_pylist(), strict=True)),
-        program_errors=pc.sum(failed["program_error"]).as_py() or 0, megapixels=now.megapixels, seconds=time.monotonic() - plan.began,
+        skipped=dict(skipped.most_common()), failures=[(row["path"], row["reason"]) for row in failed],
+        program_errors=sum(row["program_error"] for row in failed), megapixels=now.megapixels, seconds=time.monotonic() - plan.began,
         pictures_per_second=now.pictures_per_second,
     )  # fmt: skip
 

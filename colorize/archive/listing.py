@@ -33,7 +33,7 @@ RESERVED = f"in {FOLDER}, a name that is kept for this program's own files: rena
 LINKED_FOLDER = "a link to a folder: links are not followed"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """A file that is a picture by its name."""
 

@@ -166,10 +166,11 @@ def merge(current: pa.Table, new: Sequence[pa.Table], dropped: Iterable[str] = (
     gone = pa.concat_arrays([*added["path"].chunks, pa.array(list(dropped), pa.string())])
     is_gone = pc.is_in(current["path"], value_set=gone)
     superseded = current.filter(is_gone)
-    kept = pc.is_in(_outcome(superseded), value_set=_outcome(added))
-    superseded = superseded.filter(pc.invert(kept))
+    if superseded.num_rows:
+        kept = pc.is_in(_outcome(superseded), value_set=_outcome(added))
+        superseded = superseded.filter(pc.invert(kept))
     table = pa.concat_tables([current.filter(pc.invert(is_gone)), added]).sort_by([("path", "ascending"), ("page", "ascending")])
-    return table.combine_chunks(), superseded.filter(pc.not_equal(superseded["status"], "skipped"))
+    return table, superseded.filter(pc.not_equal(superseded["status"], "skipped"))
 
 
 def write_manifest(target: Place, table: pa.Table, superseded: pa.Table, run_id: str) -> None:

@@ -1,9 +1,10 @@
 """The worker of a bulk run: a block of paths in, coloured files in the target, one table of rows out.
 
 One actor reads, decodes, predicts, grafts, encodes and writes. Nothing but paths and rows goes through Ray, and no other task needs
-a CPU: a pool that takes every CPU cannot starve a stage before it. One picture is decoded at a time, so memory is that of the largest.
-Each picture is shown to the network by itself. In a batch, floating point may round by what else is in it, and a run that was resumed has
-other batches: its files would differ from an undisturbed run's. On one core a network pass costs 9.9 ms so, against 7.3 in batches.
+a CPU: a pool that takes every CPU cannot starve a stage before it.
+It works in chunks: the pictures of a chunk are opened and looked at small, those of one working shape are shown to the network in one
+batch, then each is grafted and written. A chunk ends at CHUNK_PICTURES, CHUNK_PIXELS or CHUNK_BYTES: a large picture is alone with the few
+small ones before it, and full-size pixels are only held of one.
 Outputs are committed in groups (`Journal`), closed at GROUP_PICTURES or GROUP_PIXELS.
 A file never stops the others. What is the file's fault is a PictureError and becomes a failed row; anything else is this program's,
 becomes a failed row that says so, and its traceback goes to the worker's log. What would fail every further file as well (a full disk, a
@@ -33,6 +34,7 @@ import pyarrow as pa
 import ray
 import torch
 
+from colorize.archive.batches import predict_in_batches
 from colorize.archive.journal import Journal, Output, StopRunError
 from colorize.archive.manifest import FOLDER, Row, to_table
 from colorize.archive.place import LocalPlace, Place, cause, digest
@@ -53,6 +55,11 @@ from colorize.model.swatches import Swatches
 GROUP_PICTURES = 16
 GROUP_PIXELS = 32_000_000
 """Outputs are committed together at whichever comes first: what a killed worker has to do again at most."""
+
+CHUNK_PICTURES = 16
+CHUNK_PIXELS = 8_000_000
+CHUNK_BYTES = 16_000_000
+"""A chunk is full at whichever comes first: of what is held open between looking at pictures and grafting them."""
 
 MOST_ATTEMPTS = 2
 """How many processes one picture may bring down."""
@@ -93,6 +100,18 @@ class Order:
     recolor: bool = False
     mark: bool = False
     confidence: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Open:
+    """A picture that is opened and waits for its colours."""
+
+    task: Task
+    scan: Scan
+    pages: list[Thumbnail]
+    seen: list[npt.NDArray[np.float32]]
+    """What the network is to see of each page."""
+    base: Row
 
 
 @dataclass(kw_only=True)
@@ -145,18 +164,52 @@ class Painter:
         done = self._journal.recall(block) if attempt > 1 else {}
         rows = [row for task in tasks for row in done.get(task.path, [])]
         group = _Group()
+        chunk: list[_Open | Row] = []
         for index, task in enumerate(tasks):
-            if task.path in done:
+            if task.path not in done:
+                if attempt > 1 and self._journal.begin(hashlib.sha256(task.path.encode()).hexdigest()) >= MOST_ATTEMPTS:
+                    reason = f"the worker process died over it {MOST_ATTEMPTS} times (out of memory?)"
+                    chunk.append(self._failed(task, reason))
+                else:
+                    chunk.append(self._open(task))
+            if attempt == 1 and index < len(tasks) - 1 and not _is_full(chunk):
                 continue
-            if attempt > 1 and self._journal.begin(hashlib.sha256(task.path.encode()).hexdigest()) >= MOST_ATTEMPTS:
-                reason = f"the worker process died over it {MOST_ATTEMPTS} times (out of memory?)"
-                group.members.append(self._failed(task, reason))
-            else:
-                self._add(group, task)
-            if group.is_full or attempt > 1 or index == len(tasks) - 1:
+            for number, predicted in enumerate(self._predicted(chunk)):
+                self._add(group, chunk.pop(0), predicted)  # popped, so that its pixels go
+                if group.is_full:
+                    rows += self._commit(f"{block}-{attempt}.{index:04}.{number:02}", group)
+                    group = _Group()
+            if attempt > 1 and group.members:
                 rows += self._commit(f"{block}-{attempt}.{index:04}", group)
                 group = _Group()
+        if group.members:
+            rows += self._commit(f"{block}-{attempt}.end", group)
         return rows
+
+    def _predicted(self, chunk: Sequence[_Open | Row]) -> list[tuple[list[Prediction], float] | Exception | None]:
+        """Of each picture of a chunk: a prediction a page and its share of the time, or what went wrong; of a row None."""
+        opened = [one for one in chunk if isinstance(one, _Open)]
+        began = time.perf_counter()
+        answers: list[list[Prediction] | Exception]
+        try:
+            flat = iter(predict_in_batches(self._colorizer, [L_hw for one in opened for L_hw in one.seen], self._settings))
+            answers = [[next(flat) for _ in one.seen] for one in opened]
+        except Exception as error:  # noqa: BLE001 – whatever one of them brings about, the others must not bear it
+            _log.warning("a batch failed, its pictures are tried one by one: %s", cause(error))
+            answers = [self._predicted_alone(one) for one in opened]
+        share = (time.perf_counter() - began) / max(1, len(opened))
+        found = iter(answers)
+        given: list[tuple[list[Prediction], float] | Exception | None] = []
+        for one in chunk:
+            answer = next(found) if isinstance(one, _Open) else None
+            given.append((answer, share) if isinstance(answer, list) else answer)
+        return given
+
+    def _predicted_alone(self, opened: _Open) -> list[Prediction] | Exception:
+        try:
+            return predict_in_batches(self._colorizer, opened.seen, self._settings)
+        except Exception as error:  # noqa: BLE001 – it becomes this picture's row
+            return error
 
     def _commit(self, part: str, group: _Group) -> list[Row]:
         if group.thumbnails:
@@ -178,8 +231,8 @@ class Painter:
             for one in group.members
         ]
 
-    def _add(self, group: _Group, task: Task) -> None:
-        """Colours one picture into the group, or adds the row of why not."""
+    def _open(self, task: Task) -> _Open | Row:
+        """Opens one picture and looks at it small; or the row of why it is not coloured."""
         try:
             began = time.perf_counter()
             source, source_bytes, sha256 = self._read(task)
@@ -188,50 +241,60 @@ class Painter:
                 seconds_read=time.perf_counter() - began, run_id=self._order.run_id,
             )  # fmt: skip
             if sha256 == task.known:
-                group.members.append(base)
-                return
+                return base
             began = time.perf_counter()
             scan = open_scan(source, name=_INPUT)
             pages = [Thumbnail.of(scan, index) for index in range(len(scan.pages))]
             colored = [index for index, page in enumerate(pages) if page.is_colored]
             if colored and not self._order.recolor:
                 which = f" (pages {', '.join(str(index + 1) for index in colored)} of {len(pages)})" if len(colored) < len(pages) else ""
-                reason = IN_COLOR + which
-                group.members.append(
-                    replace(
-                        base,
-                        status="skipped",
-                        reason=reason,
-                        format=scan.format,
-                        target_path=self._standing(task),
-                        target_sha256=task.replaces,
-                    )
-                )
-                return
+                return replace(
+                    base, status="skipped", reason=IN_COLOR + which, format=scan.format, target_path=self._standing(task),
+                    target_sha256=task.replaces,
+                )  # fmt: skip
             seen = views(scan, self._colorizer.model.card)
             base = replace(base, format=scan.format, pages=len(pages), seconds_decode=time.perf_counter() - began)
-            output, thumbnails = self._color(task, scan, seen, pages, base)
+            return _Open(task=task, scan=scan, pages=pages, seen=seen, base=base)
         except StopRunError:
             raise
-        except PictureError as error:
-            group.members.append(self._failed(task, str(error).removeprefix(f"{_INPUT}: ")))
         except Exception as error:  # noqa: BLE001 – one picture must not stop the others, whatever it meets
-            _log.exception("%s: an error of this program", task.path)
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"an error of this program: {type(error).__name__}: {cause(error)}"
-            group.members.append(self._failed(task, f"{reason} ({Path(where.filename).name}:{where.lineno})", program_error=True))
+            return self._row_of(task, error)
+
+    def _add(self, group: _Group, one: _Open | Row, predicted: tuple[list[Prediction], float] | Exception | None) -> None:
+        """Grafts one picture into the group, or adds the row of why not."""
+        if isinstance(one, Row):
+            group.members.append(one)
+            return
+        try:
+            if isinstance(predicted, Exception):
+                raise predicted
+            assert predicted is not None, "what is open has an answer"
+            output, thumbnails = self._color(one, *predicted)
+        except StopRunError:
+            raise
+        except Exception as error:  # noqa: BLE001 – as in `_open`
+            group.members.append(self._row_of(one.task, error))
         else:
             group.members.append(output)
             group.thumbnails += thumbnails
             group.megapixels += sum(row.megapixels for row in output.rows)
 
-    def _color(
-        self, task: Task, scan: Scan, seen: list[npt.NDArray[np.float32]], pages: list[Thumbnail], base: Row
-    ) -> tuple[Output, list[Thumbnail]]:
-        """The staged output of a scan, and its thumbnails in colour. Raises PictureError, or StopRunError where nothing can be staged."""
+    def _row_of(self, task: Task, error: Exception) -> Row:
+        """The row of a picture that failed: by its own fault, or by one of this program."""
+        if isinstance(error, PictureError):
+            return self._failed(task, str(error).removeprefix(f"{_INPUT}: "))
+        _log.error("%s: an error of this program", task.path, exc_info=error)
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"an error of this program: {type(error).__name__}: {cause(error)}"
+        return self._failed(task, f"{reason} ({Path(where.filename).name}:{where.lineno})", program_error=True)
+
+    def _color(self, one: _Open, predictions: list[Prediction], predict: float) -> tuple[Output, list[Thumbnail]]:
+        """The staged output of a scan, and its thumbnails in colour. Raises PictureError, or StopRunError where nothing can be staged.
+
+        `predict`: the seconds that the network had for it.
+        """
+        task, scan = one.task, one.scan
         times = [time.perf_counter()]
-        predictions = [self._colorizer.predict([L_hw], self._settings)[0] for L_hw in seen]
-        times.append(time.perf_counter())
         staged = self._journal.stage()
         try:
             with staged.open("xb+") as file:
@@ -252,12 +315,12 @@ class Painter:
             raise
         if self._order.confidence:
             self._write_confidence(task.path, scan, predictions)
-        thumbnails = [page.in_color(prediction.ab_n2hw[0]) for page, prediction in zip(pages, predictions, strict=True)]
+        thumbnails = [page.in_color(prediction.ab_n2hw[0]) for page, prediction in zip(one.pages, predictions, strict=True)]
         times.append(time.perf_counter())
-        predict, encode, write = (after - before for before, after in pairwise(times))
+        encode, write = (after - before for before, after in pairwise(times))
         rows = [
             replace(
-                base, status="coloured", page=index, width=page.width, height=page.height, target_bytes=target_bytes,
+                one.base, status="coloured", page=index, width=page.width, height=page.height, target_bytes=target_bytes,
                 target_path=converted_name(task.path, self._order.format),
                 target_sha256=target_sha256, mean_confidence=prediction.mean_confidence, colorfulness=thumbnail.colorfulness,
                 **(self._made_with if index else self._made_with | {
@@ -303,6 +366,12 @@ class Painter:
     def _standing(self, task: Task) -> str | None:
         """Where the output of an earlier run stands, if there is one."""
         return converted_name(task.path, self._order.format) if task.replaces else None
+
+
+def _is_full(chunk: Sequence[_Open | Row]) -> bool:
+    opened = [one for one in chunk if isinstance(one, _Open)]
+    pixels = sum(page.width * page.height for one in opened for page in one.scan.pages)
+    return len(chunk) >= CHUNK_PICTURES or pixels >= CHUNK_PIXELS or sum(one.task.size for one in opened) >= CHUNK_BYTES
 
 
 def to_block(name: str, tasks: Sequence[Task]) -> pa.Table:

@@ -90,12 +90,26 @@ class Colorizer:
         """Predictions for pictures of one size, shown to the network at the size that they have. L_b1hw: 0…100, on any device.
 
         hints: for each picture its own; the colours of those that have some come at the size of L_b1hw (see `spread`).
+        On a CPU each is bit for bit what the picture gets alone. The network's own sums do not depend on the size of a batch there; those
+        of the palette do, so its part is done picture by picture.
         """
         planes_b3hw = None
         if hints is not None:
             planes_b3hw = torch.stack([hint_planes(given, *L_b1hw.shape[-2:]) for given in hints]).to(self.device)
         L_b1hw = L_b1hw.to(self.device)
-        logits_bkhw = self._guided(self._log_shares(L_b1hw, planes_b3hw), L_b1hw, settings)
+        logits_bkhw = self._log_shares(L_b1hw, planes_b3hw)
+        together = 1 if self.device.type == "cpu" else len(L_b1hw)
+        predictions: list[Prediction] = []
+        for first in range(0, len(L_b1hw), together):
+            part = slice(first, first + together)
+            predictions += self._decoded(logits_bkhw[part], L_b1hw[part], settings, None if hints is None else hints[part])
+        return predictions
+
+    def _decoded(
+        self, logits_bkhw: Tensor, L_b1hw: Tensor, settings: DecodeSettings, hints: Sequence[Sequence[Hint]] | None
+    ) -> list[Prediction]:
+        """What the log-probabilities of a few pictures say, decoded."""
+        logits_bkhw = self._guided(logits_bkhw, L_b1hw, settings)
         with torch.inference_mode():
             ab_bn2hw = self._palette.candidates(logits_bkhw, settings, self.model.dial).cpu()
             confidence_bhw = self._palette.confidence(logits_bkhw).cpu()
