@@ -151,9 +151,12 @@ def load_classifier(path: Path, expected: Mapping[str, Any]) -> Classifier:
         raise ModelError(f"{path}: a classifier of format {version}; this program reads {FORMAT}: name another file for --classifier")
     if _digest(tensors) != sha256:
         raise ModelError(f"{path}: damaged: its weights do not match its checksum; delete it, or name another file for --classifier")
-    if not isinstance(facts, dict) or any(facts.get(key) != value for key, value in expected.items()):
-        other = facts.get("data", "something else") if isinstance(facts, dict) else "something else"
-        raise ModelError(f"{path}: was trained on {other}, not on {expected.get('data')}: name another file for --classifier")
+    if not isinstance(facts, dict):
+        raise ModelError(foreign)
+    for key, value in expected.items():
+        if facts.get(key) != value:
+            was = f"{key} {facts.get(key)!s:.40}, not {value}"
+            raise ModelError(f"{path}: this classifier was trained with {was}: name another file for --classifier")
     try:
         classifier = Classifier(classes)
         classifier.load_state_dict(tensors)

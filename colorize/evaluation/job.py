@@ -121,12 +121,15 @@ def evaluate(
         baselines={name: scores_from_sums(totals[name]) for name in BASELINES},
         classes={class_names[label]: scores_from_sums(of) for label, of in sorted(sums["model"].items())} if class_names else {},
         seconds=round(time.monotonic() - began, 3),
-        **_figures(extras, totals, metrics),
+        **figures(extras, totals, metrics),
     )
 
 
-def _figures(extras: Extras, totals: dict[str, Tensor], metrics: dict[str, float]) -> dict[str, Any]:
-    """What was asked for beside the scores, by the name of its field."""
+def figures(extras: Extras, totals: dict[str, Tensor], metrics: dict[str, float]) -> dict[str, Any]:
+    """What was asked for beside the scores, by the name of its field in `Evaluation`.
+
+    totals: the sums over all pictures by name, as the actors send them; metrics: the scores that came of them.
+    """
     pictures, found = float(totals["model"][0]), dict[str, Any]()
     if extras.hints is not None:
         found["hints"] = {"n": extras.hints, "psnr_gain": float(totals["hints"][0]) / pictures - metrics["psnr_mean"]}

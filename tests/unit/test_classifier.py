@@ -58,7 +58,7 @@ def test_it_comes_back_as_it_was(trained: Classifier, tmp_path: Path) -> None:
 def test_one_of_other_data_is_refused(trained: Classifier, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     save_classifier(trained, FACTS, path)
-    with pytest.raises(ModelError, match=r"c\.safetensors: was trained on cifar10-sample, not on cifar10: name another file"):
+    with pytest.raises(ModelError, match=r"c\.safetensors: this classifier was trained with data cifar10-sample, not cifar10: name"):
         load_classifier(path, FACTS | {"data": "cifar10"})
 
 
@@ -73,7 +73,18 @@ def test_damage_is_noticed(trained: Classifier, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"text", b"\x80\x05pickle", b"\xff" * 100, {}, {"other": "x"}, {KEY: "{"}, {KEY: "[]"}, {KEY: '{"format": 1}'}]
+    "content",
+    [
+        b"",
+        b"text",
+        b"\x80\x05pickle",
+        b"\xff" * 100,
+        {},
+        {"other": "x"},
+        {KEY: "{"},
+        {KEY: "[]"},
+        {KEY: '{"format": 1}'},
+    ],
 )
 def test_other_files_are_refused_in_one_line(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "c.safetensors"

@@ -1,12 +1,16 @@
 """What is measured beside the scores, against answers that are known: constructed confidences, sizes and hints."""
 
+import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from colorize.errors import ConfigError
+from colorize.evaluation.classifier import Classifier
+from colorize.evaluation.job import Evaluation, figures
 from colorize.evaluation.measures import BINS, confidence_counts, confidence_ratio, random_hints, size_differences
 from colorize.evaluation.scorer import Extras, predict_full_size
 from colorize.imaging.colorspace import rgb_to_lab
@@ -136,3 +140,37 @@ def test_what_the_network_sees_differently_differs() -> None:
     assert rough.shape == (2,)
     assert rough.min() > 1
     assert smooth.max() < 1e-2
+
+
+# The JSON
+
+
+def an_evaluation(**asked: Any) -> dict[str, Any]:
+    """As it is read from its JSON."""
+    plain = {"model": "m", "data": "d", "vividness": 0.0, "pictures": 1, "metrics": {}, "baselines": {}, "classes": {}, "seconds": 1.0}
+    found: dict[str, Any] = json.loads(Evaluation(**plain, **asked).to_json())
+    return {key: value for key, value in found.items() if key not in plain}
+
+
+def test_only_what_was_asked_for_is_in_the_json() -> None:
+    assert an_evaluation() == {}
+    asked = {"hints": {"n": 10, "psnr_gain": 4.0}, "confidence_ratio": 3.5, "size_stability": 0.0}
+    assert an_evaluation(**asked) == asked
+
+
+def test_what_is_undefined_is_null_and_there() -> None:
+    assert an_evaluation(confidence_ratio=math.nan) == {"confidence_ratio": None}
+    recognition = {"grey": 0.5, "colored": 0.6, "true": 0.5, "share": math.nan}
+    assert an_evaluation(recognition=recognition) == {"recognition": recognition | {"share": None}}
+
+
+def test_share_is_the_part_of_the_way_from_grey_to_true() -> None:
+    """Of 200 pictures 100, 120 and 150 are recognised in grey, coloured and true."""
+    totals = {"model": torch.tensor([200.0]), "recognition": torch.tensor([100.0, 120.0, 150.0], dtype=torch.float64)}
+    found = figures(Extras(classifier=Classifier(10)), totals, {})
+    assert found == {"recognition": pytest.approx({"grey": 0.5, "colored": 0.6, "true": 0.75, "share": 0.4})}
+
+
+def test_gain_of_hints_is_the_mean_with_them_minus_the_mean_without() -> None:
+    totals = {"model": torch.tensor([4.0]), "hints": torch.tensor([104.0])}
+    assert figures(Extras(hints=5), totals, {"psnr_mean": 24.5}) == {"hints": {"n": 5, "psnr_gain": pytest.approx(1.5)}}
