@@ -5,18 +5,20 @@ x by Gaussian-process regression (kriging; Rasmussen and Williams 2006, eq. 2.25
 
     ab(x) = predicted(x) + k(x, points) · (k(points, points) + jitter)⁻¹ · r
 
-Hints side by side therefore share what they say, instead of counting twice, and each is obeyed at its point. The kernel has a wide part,
-which falls with distance, with the difference of lightness and with that of the predicted distributions (Hellinger's distance), so that
-it ends where things end, and a narrow one, which takes up what a single pixel has for itself. Both are scaled by the spread of the
-predicted distribution at both ends: what the network is sure of, a grey road beside the hinted car, moves little.
+Hints side by side therefore share what they say, instead of counting twice, and each is obeyed at its point. The kernel is a sum of what
+looks alike to the network (Hellinger's distance of its distributions) in about the same light, near or far; of a little for
+everything; of what is near and of the same lightness, so that it ends at edges; and of the point itself, which takes up what it has for
+itself. All of it is scaled by the spread of the predicted distribution at both ends: what the network is sure of, a grey road beside
+the hinted car, moves little. The map has the resolution at which the picture is shown to the network, not that of its output, so
+that a point is small.
 
-The map has the resolution at which the picture is shown to the network, not that of its output, so that a point is small.
+NUMBERS
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -28,28 +30,47 @@ from colorize.model.hints import Hint
 JITTER = 0.01
 """Of the kernel at a point with itself: two hints in one place that contradict each other are averaged."""
 
+SCALE_AB = 20.0
+"""Keeps the kernel's values near 1; it cancels."""
+
+MANY, LONELY_DISTANCE = 10, 0.25
+"""See `Kernel.of`."""
+
 HINTS_AT_ONCE = 32
 """Bounds the memory of what is computed on the way."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """How far a hint carries."""
+    """How far a hint carries. Distances are shares of the longer side."""
 
-    distance: float = 0.35
-    """Of the wide part, in shares of the longer side."""
-    lightness: float = 15.0
-    """Of the wide part, in units of L."""
-    likeness: float = 0.2
-    """Of the wide part: Hellinger's squared distance, 0…1."""
-    narrow_pixels: float = 1.5
-    """Of the narrow part."""
-    narrow_lightness: float = 10.0
-    """Of the narrow part, in units of L."""
-    narrow_share: float = 0.25
-    """What of the variance is the narrow part's."""
-    certain: float = 4.0
-    """ab units that are added to the spread of the predicted distribution."""
+    alike: float = 0.47
+    """The variance of the part for what looks alike, in an arbitrary unit, as for the others."""
+    alike_distance: float = 1.0
+    """For MANY hints or more; a hint alone reaches LONELY_DISTANCE."""
+    alike_lightness: float = 27.0
+    """In units of L."""
+    alike_likeness: float = 0.037
+    """Hellinger's squared distance, 0…1."""
+
+    everything: float = 0.1
+    """The part for everything, which falls with Hellinger's squared distance alone, to 1/e at 1. For MANY hints; a hint alone has none."""
+
+    near: float = 0.094
+    near_distance: float = 0.128
+    near_lightness: float = 5.4
+
+    point: float = 0.06
+    point_pixels: float = 1.2
+
+    certain: float = 1.0
+    """ab units that are added to the predicted spread: without them a hint could not move what the network is sure of."""
+
+    def of(self, hints: int) -> Kernel:
+        """The kernel for that many hints: one says nothing of the picture as a whole, and ten spread over it do."""
+        share = min(1.0, (hints - 1) / (MANY - 1))
+        distance = LONELY_DISTANCE + share * (self.alike_distance - LONELY_DISTANCE)
+        return replace(self, alike_distance=distance, everything=share * self.everything)
 
 
 def spread(
@@ -60,7 +81,7 @@ def spread(
     ab_n2hw: n predicted colourings, ab units; share_khw: the predicted distribution, and spread_hw its standard deviation in ab units,
     of the same (h, w). L_hw: (H, W) lightness 0…100. All on the CPU, float32. `hints`: at least one.
     """
-    kernel = kernel or Kernel()
+    kernel = (kernel or Kernel()).of(len(hints))
     height, width = L_hw.shape
     L_np = L_hw.numpy()
     ab_n2hw = torch.stack([torch.from_numpy(ChromaUpsampler(ab_2hw.numpy(), L_np, height, width).rows(0, L_np)) for ab_2hw in ab_n2hw])
@@ -91,12 +112,18 @@ def _kernel_maps(place_m2: Tensor, share_khw: Tensor, spread_hw: Tensor, L_hw: T
     root_khw = share_khw.sqrt()
     alike_mhw = torch.einsum("km,khw->mhw", sampled(root_khw, place_m2), root_khw)
     unlike_mhw = 1 - F.interpolate(alike_mhw[None], size=(height, width), mode="bilinear")[0]
-    wide_mhw = (
-        square_mhw / (-2 * (kernel.distance * max(height, width)) ** 2)
-        - lighter_mhw / (2 * kernel.lightness**2)
-        - unlike_mhw / kernel.likeness
-    ).exp()
-    narrow_mhw = (square_mhw / (-2 * kernel.narrow_pixels**2) - lighter_mhw / (2 * kernel.narrow_lightness**2)).exp()
+    side = max(height, width)
     doubt_hw = F.interpolate(spread_hw[None, None], size=(height, width), mode="bilinear")[0, 0] + kernel.certain
     doubt_m = sampled(doubt_hw[None], place_m2)[0]
-    return torch.lerp(wide_mhw, narrow_mhw, kernel.narrow_share) * doubt_hw * doubt_m[:, None, None] / 400
+    maps_mhw = kernel.everything * (-unlike_mhw).exp()
+    maps_mhw += (
+        kernel.alike
+        * (
+            square_mhw / (-2 * (kernel.alike_distance * side) ** 2)
+            - lighter_mhw / (2 * kernel.alike_lightness**2)
+            - unlike_mhw / kernel.alike_likeness
+        ).exp()
+    )
+    maps_mhw += kernel.near * (square_mhw / (-2 * (kernel.near_distance * side) ** 2) - lighter_mhw / (2 * kernel.near_lightness**2)).exp()
+    maps_mhw += kernel.point * (square_mhw / (-2 * kernel.point_pixels**2)).exp()
+    return maps_mhw * doubt_hw * doubt_m[:, None, None] / SCALE_AB**2
