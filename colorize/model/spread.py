@@ -17,6 +17,7 @@ NUMBERS
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -35,6 +36,10 @@ SCALE_AB = 20.0
 
 MANY, LONELY_DISTANCE = 10, 0.25
 """See `Kernel.of`."""
+
+STAMP_SIDE, LARGEST_STAMP = 64, 2.2
+"""A hint's own disc has a radius of one pixel for this many of the longer side, from half a pixel to 2.2 of them: a flat place from
+which the upsampling to the original takes the very colour that was given."""
 
 HINTS_AT_ONCE = 32
 """Bounds the memory of what is computed on the way."""
@@ -93,7 +98,26 @@ def spread(
     residual_mc = given_m2.repeat(1, len(ab_n2hw)) - sampled(ab_n2hw.flatten(0, 1), place_m2).T
     weight_mc = torch.linalg.solve(between_mm + torch.diag(JITTER * diagonal_m), residual_mc)
     moved_chw: Tensor = torch.einsum("mc,mhw->chw", weight_mc, maps_mhw)
-    return ab_n2hw + moved_chw.view_as(ab_n2hw)
+    return _stamped(ab_n2hw + moved_chw.view_as(ab_n2hw), place_m2, given_m2)
+
+
+def _stamped(ab_n2hw: Tensor, place_m2: Tensor, given_m2: Tensor) -> Tensor:
+    """Each hint's own colour in a small disc around its point, and over one pixel from there what there is; nearest first."""
+    height, width = ab_n2hw.shape[-2:]
+    flat = min(max(max(height, width) / STAMP_SIDE, 0.5), LARGEST_STAMP)
+    reach = math.ceil(flat + 1)
+    nearest_hw = torch.full((height, width), flat + 1)
+    stamped_n2hw = ab_n2hw.clone()
+    for (across, down), given_2 in zip(place_m2.tolist(), given_m2, strict=True):
+        row, column = int(down * height), int(across * width)
+        rows, columns = (slice(max(0, at - reach), at + reach + 1) for at in (row, column))
+        rows_r, columns_c = (torch.arange(size)[part] + 0.5 for size, part in ((height, rows), (width, columns)))
+        away_rc = torch.hypot(rows_r[:, None] - down * height, columns_c - across * width)
+        is_nearest_rc = away_rc < nearest_hw[rows, columns]
+        own_n2rc = torch.lerp(ab_n2hw[..., rows, columns], given_2[:, None, None], (flat + 1 - away_rc).clamp(0, 1))
+        stamped_n2hw[..., rows, columns] = torch.where(is_nearest_rc, own_n2rc, stamped_n2hw[..., rows, columns])
+        nearest_hw[rows, columns] = torch.minimum(nearest_hw[rows, columns], away_rc)
+    return stamped_n2hw
 
 
 def sampled(planes_chw: Tensor, place_m2: Tensor) -> Tensor:
