@@ -89,39 +89,54 @@ class Colorizer:
     def predict_batch(self, L_b1hw: Tensor, settings: DecodeSettings, hints: Sequence[Sequence[Hint]] | None = None) -> list[Prediction]:
         """Predictions for pictures of one size, shown to the network at the size that they have. L_b1hw: 0…100, on any device.
 
-        hints: for each picture its own; the colours of those that have some come at the size of L_b1hw (see `spread`).
+        hints: for each picture its own, at least one; then the colours come at the size of L_b1hw. They are the mean of two estimates: what
+        the hints say beyond the prediction that the network makes without them is spread, and so is what they say beyond the one it makes
+        with them. A network that makes little of its hints loses nothing so, and one that makes much of them gains.
+
         On a CPU each is bit for bit what the picture gets alone. The network's own sums do not depend on the size of a batch there; those
         of the palette do, so its part is done picture by picture.
         """
-        planes_b3hw = None
-        if hints is not None:
-            planes_b3hw = torch.stack([hint_planes(given, *L_b1hw.shape[-2:]) for given in hints]).to(self.device)
+        size = L_b1hw.shape[-2:]
         L_b1hw = L_b1hw.to(self.device)
-        logits_bkhw = self._log_shares(L_b1hw, planes_b3hw)
+        logits_bkhw, told_bkhw = self._log_shares(L_b1hw), None
+        if hints is not None:
+            planes_b3hw = torch.stack([hint_planes(given, *size) for given in hints]).to(self.device)
+            told_bkhw = self._log_shares(L_b1hw, planes_b3hw)
         together = 1 if self.device.type == "cpu" else len(L_b1hw)
         predictions: list[Prediction] = []
-        for first in range(0, len(L_b1hw), together):
-            part = slice(first, first + together)
-            predictions += self._decoded(logits_bkhw[part], L_b1hw[part], settings, None if hints is None else hints[part])
+        for part in (slice(first, first + together) for first in range(0, len(L_b1hw), together)):
+            told = None if hints is None or told_bkhw is None else (told_bkhw[part], hints[part])
+            predictions += self._decoded(logits_bkhw[part], told, L_b1hw[part], settings)
         return predictions
 
     def _decoded(
-        self, logits_bkhw: Tensor, L_b1hw: Tensor, settings: DecodeSettings, hints: Sequence[Sequence[Hint]] | None
+        self, logits_bkhw: Tensor, told: tuple[Tensor, Sequence[Sequence[Hint]]] | None, L_b1hw: Tensor, settings: DecodeSettings
     ) -> list[Prediction]:
-        """What the log-probabilities of a few pictures say, decoded."""
+        """What the network's log-probabilities say of a few pictures; `told`: those that it gives with hints, and the hints."""
         logits_bkhw = self._guided(logits_bkhw, L_b1hw, settings)
+        ab_bn2hw = self._candidates(logits_bkhw, settings)
+        if told is not None:
+            told_bkhw, hints = self._guided(told[0], L_b1hw, settings), told[1]
+            both = [(logits_bkhw, ab_bn2hw), (told_bkhw, self._candidates(told_bkhw, settings))]
+            ab_bn2hw = torch.stack([self._spread(*one, L_b1hw, hints) for one in both]).mean(0)
+            logits_bkhw = told_bkhw
         with torch.inference_mode():
-            ab_bn2hw = self._palette.candidates(logits_bkhw, settings, self.model.dial).cpu()
             confidence_bhw = self._palette.confidence(logits_bkhw).cpu()
-            found = list(ab_bn2hw)
-            if hints is not None:
-                share_bkhw, spread_bhw = logits_bkhw.exp().cpu(), self._palette.spread(logits_bkhw).cpu()
-                for index, given in enumerate(hints):
-                    if given:
-                        found[index] = spread(found[index], share_bkhw[index], spread_bhw[index], L_b1hw[index, 0].cpu(), given)
         return [
-            Prediction(ab_n2hw=ab_n2hw, confidence_hw=confidence_hw) for ab_n2hw, confidence_hw in zip(found, confidence_bhw, strict=True)
+            Prediction(ab_n2hw=ab_n2hw, confidence_hw=confidence_hw)
+            for ab_n2hw, confidence_hw in zip(ab_bn2hw, confidence_bhw, strict=True)
         ]
+
+    def _candidates(self, logits_bkhw: Tensor, settings: DecodeSettings) -> Tensor:
+        """(b, candidates, 2, h', w') on the CPU."""
+        with torch.inference_mode():
+            return self._palette.candidates(logits_bkhw, settings, self.model.dial).cpu()
+
+    def _spread(self, logits_bkhw: Tensor, ab_bn2hw: Tensor, L_b1hw: Tensor, hints: Sequence[Sequence[Hint]]) -> Tensor:
+        """The candidates with the hints in them, at the size of L_b1hw."""
+        with torch.inference_mode():
+            share_bkhw, spread_bhw, L_bhw = logits_bkhw.exp().cpu(), self._palette.spread(logits_bkhw).cpu(), L_b1hw[:, 0].float().cpu()
+            return torch.stack([spread(*one) for one in zip(ab_bn2hw, share_bkhw, spread_bhw, L_bhw, hints, strict=True)])
 
     def _log_shares(self, L_b1hw: Tensor, hints_b3hw: Tensor | None = None) -> Tensor:
         """The network's log-probabilities (b, K, h', w')."""

@@ -5,18 +5,21 @@ x by Gaussian-process regression (kriging; Rasmussen and Williams 2006, eq. 2.25
 
     ab(x) = predicted(x) + k(x, points) · (k(points, points) + jitter)⁻¹ · r
 
-Hints side by side therefore share what they say, instead of counting twice, and each is obeyed at its point. The kernel has a wide part,
-which falls with distance, with the difference of lightness and with that of the predicted distributions (Hellinger's distance), so that
-it ends where things end, and a narrow one, which takes up what a single pixel has for itself. Both are scaled by the spread of the
-predicted distribution at both ends: what the network is sure of, a grey road beside the hinted car, moves little.
+Hints side by side therefore share what they say, instead of counting twice, and each is obeyed at its point. The kernel is a sum of what
+looks alike to the network (Hellinger's distance of its distributions) in about the same light, near or far; of a little for
+everything; of what is near and of the same lightness, so that it ends at edges; and of the point itself, which takes up what it has for
+itself. All of it is scaled by the spread of the predicted distribution at both ends: what the network is sure of, a grey road beside
+the hinted car, moves little. The map has the resolution at which the picture is shown to the network, not that of its output, so
+that a point is small.
 
-The map has the resolution at which the picture is shown to the network, not that of its output, so that a point is small.
+NUMBERS
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -28,28 +31,51 @@ from colorize.model.hints import Hint
 JITTER = 0.01
 """Of the kernel at a point with itself: two hints in one place that contradict each other are averaged."""
 
+SCALE_AB = 20.0
+"""Keeps the kernel's values near 1; it cancels."""
+
+MANY, LONELY_DISTANCE = 10, 0.25
+"""See `Kernel.of`."""
+
+STAMP_SIDE, LARGEST_STAMP = 64, 2.2
+"""A hint's own disc has a radius of one pixel for this many of the longer side, from half a pixel to 2.2 of them: a flat place from
+which the upsampling to the original takes the very colour that was given."""
+
 HINTS_AT_ONCE = 32
 """Bounds the memory of what is computed on the way."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """How far a hint carries."""
+    """How far a hint carries. Distances are shares of the longer side."""
 
-    distance: float = 0.35
-    """Of the wide part, in shares of the longer side."""
-    lightness: float = 15.0
-    """Of the wide part, in units of L."""
-    likeness: float = 0.2
-    """Of the wide part: Hellinger's squared distance, 0…1."""
-    narrow_pixels: float = 1.5
-    """Of the narrow part."""
-    narrow_lightness: float = 10.0
-    """Of the narrow part, in units of L."""
-    narrow_share: float = 0.25
-    """What of the variance is the narrow part's."""
-    certain: float = 4.0
-    """ab units that are added to the spread of the predicted distribution."""
+    alike: float = 0.47
+    """The variance of the part for what looks alike, in an arbitrary unit, as for the others."""
+    alike_distance: float = 1.0
+    """For MANY hints or more; a hint alone reaches LONELY_DISTANCE."""
+    alike_lightness: float = 27.0
+    """In units of L."""
+    alike_likeness: float = 0.037
+    """Hellinger's squared distance, 0…1."""
+
+    everything: float = 0.1
+    """The part for everything, which falls with Hellinger's squared distance alone, to 1/e at 1. For MANY hints; a hint alone has none."""
+
+    near: float = 0.094
+    near_distance: float = 0.128
+    near_lightness: float = 5.4
+
+    point: float = 0.06
+    point_pixels: float = 1.2
+
+    certain: float = 1.0
+    """ab units that are added to the predicted spread: without them a hint could not move what the network is sure of."""
+
+    def of(self, hints: int) -> Kernel:
+        """The kernel for that many hints: one says nothing of the picture as a whole, and ten spread over it do."""
+        share = min(1.0, (hints - 1) / (MANY - 1))
+        distance = LONELY_DISTANCE + share * (self.alike_distance - LONELY_DISTANCE)
+        return replace(self, alike_distance=distance, everything=share * self.everything)
 
 
 def spread(
@@ -60,7 +86,7 @@ def spread(
     ab_n2hw: n predicted colourings, ab units; share_khw: the predicted distribution, and spread_hw its standard deviation in ab units,
     of the same (h, w). L_hw: (H, W) lightness 0…100. All on the CPU, float32. `hints`: at least one.
     """
-    kernel = kernel or Kernel()
+    kernel = (kernel or Kernel()).of(len(hints))
     height, width = L_hw.shape
     L_np = L_hw.numpy()
     ab_n2hw = torch.stack([torch.from_numpy(ChromaUpsampler(ab_2hw.numpy(), L_np, height, width).rows(0, L_np)) for ab_2hw in ab_n2hw])
@@ -72,7 +98,26 @@ def spread(
     residual_mc = given_m2.repeat(1, len(ab_n2hw)) - sampled(ab_n2hw.flatten(0, 1), place_m2).T
     weight_mc = torch.linalg.solve(between_mm + torch.diag(JITTER * diagonal_m), residual_mc)
     moved_chw: Tensor = torch.einsum("mc,mhw->chw", weight_mc, maps_mhw)
-    return ab_n2hw + moved_chw.view_as(ab_n2hw)
+    return _stamped(ab_n2hw + moved_chw.view_as(ab_n2hw), place_m2, given_m2)
+
+
+def _stamped(ab_n2hw: Tensor, place_m2: Tensor, given_m2: Tensor) -> Tensor:
+    """Each hint's own colour in a small disc around its point, and over one pixel from there what there is; nearest first."""
+    height, width = ab_n2hw.shape[-2:]
+    flat = min(max(max(height, width) / STAMP_SIDE, 0.5), LARGEST_STAMP)
+    reach = math.ceil(flat + 1)
+    nearest_hw = torch.full((height, width), flat + 1)
+    stamped_n2hw = ab_n2hw.clone()
+    for (across, down), given_2 in zip(place_m2.tolist(), given_m2, strict=True):
+        row, column = int(down * height), int(across * width)
+        rows, columns = (slice(max(0, at - reach), at + reach + 1) for at in (row, column))
+        rows_r, columns_c = (torch.arange(size)[part] + 0.5 for size, part in ((height, rows), (width, columns)))
+        away_rc = torch.hypot(rows_r[:, None] - down * height, columns_c - across * width)
+        is_nearest_rc = away_rc < nearest_hw[rows, columns]
+        own_n2rc = torch.lerp(ab_n2hw[..., rows, columns], given_2[:, None, None], (flat + 1 - away_rc).clamp(0, 1))
+        stamped_n2hw[..., rows, columns] = torch.where(is_nearest_rc, own_n2rc, stamped_n2hw[..., rows, columns])
+        nearest_hw[rows, columns] = torch.minimum(nearest_hw[rows, columns], away_rc)
+    return stamped_n2hw
 
 
 def sampled(planes_chw: Tensor, place_m2: Tensor) -> Tensor:
@@ -91,12 +136,18 @@ def _kernel_maps(place_m2: Tensor, share_khw: Tensor, spread_hw: Tensor, L_hw: T
     root_khw = share_khw.sqrt()
     alike_mhw = torch.einsum("km,khw->mhw", sampled(root_khw, place_m2), root_khw)
     unlike_mhw = 1 - F.interpolate(alike_mhw[None], size=(height, width), mode="bilinear")[0]
-    wide_mhw = (
-        square_mhw / (-2 * (kernel.distance * max(height, width)) ** 2)
-        - lighter_mhw / (2 * kernel.lightness**2)
-        - unlike_mhw / kernel.likeness
-    ).exp()
-    narrow_mhw = (square_mhw / (-2 * kernel.narrow_pixels**2) - lighter_mhw / (2 * kernel.narrow_lightness**2)).exp()
+    side = max(height, width)
     doubt_hw = F.interpolate(spread_hw[None, None], size=(height, width), mode="bilinear")[0, 0] + kernel.certain
     doubt_m = sampled(doubt_hw[None], place_m2)[0]
-    return torch.lerp(wide_mhw, narrow_mhw, kernel.narrow_share) * doubt_hw * doubt_m[:, None, None] / 400
+    maps_mhw = kernel.everything * (-unlike_mhw).exp()
+    maps_mhw += (
+        kernel.alike
+        * (
+            square_mhw / (-2 * (kernel.alike_distance * side) ** 2)
+            - lighter_mhw / (2 * kernel.alike_lightness**2)
+            - unlike_mhw / kernel.alike_likeness
+        ).exp()
+    )
+    maps_mhw += kernel.near * (square_mhw / (-2 * (kernel.near_distance * side) ** 2) - lighter_mhw / (2 * kernel.near_lightness**2)).exp()
+    maps_mhw += kernel.point * (square_mhw / (-2 * kernel.point_pixels**2)).exp()
+    return maps_mhw * doubt_hw * doubt_m[:, None, None] / SCALE_AB**2

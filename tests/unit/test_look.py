@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -29,8 +29,8 @@ def colorizer() -> Colorizer:
     return Colorizer(small_model(), device="cpu", precision="fp32")
 
 
-def mean_ab(colorizer: Colorizer, **settings: object) -> torch.Tensor:
-    (prediction,) = colorizer.predict([L_HW], DecodeSettings(**settings))  # type: ignore[arg-type]
+def mean_ab(colorizer: Colorizer, **asked: object) -> torch.Tensor:
+    (prediction,) = colorizer.predict([L_HW], DecodeSettings(**asked))  # type: ignore[arg-type]
     return prediction.ab_n2hw[0].mean((1, 2))
 
 
@@ -68,6 +68,7 @@ def test_what_is_no_palette_is_one_line(document: str, message: str) -> None:
 NESTED = st.recursive(st.none() | st.floats() | st.text(), lambda one: st.lists(one) | st.fixed_dictionaries({"colors": one}))
 
 
+@settings(deadline=None)
 @given(st.text() | st.binary() | NESTED.map(json.dumps))
 def test_any_document_gives_a_palette_or_one_line(document: str | bytes) -> None:
     try:
@@ -145,11 +146,11 @@ def test_a_reference_is_read_upright_and_must_have_colour(tmp_path: Path) -> Non
 def test_settings_travel_and_say_what_they_are() -> None:
     assert DecodeSettings(vividness=1).control is None
     palette = load_swatches("faded")
-    settings = DecodeSettings(temperature=0.25, palette=palette)
-    assert settings.control == f"temperature 0.25, palette faded {palette.digest}"
-    again = pickle.loads(pickle.dumps(settings))
-    assert again == settings
-    assert hash(again) == hash(settings)
+    asked = DecodeSettings(temperature=0.25, palette=palette)
+    assert asked.control == f"temperature 0.25, palette faded {palette.digest}"
+    again = pickle.loads(pickle.dumps(asked))
+    assert again == asked
+    assert hash(again) == hash(asked)
     reference = Reference.from_rgb(painted(255, 90, 80))
     assert pickle.loads(pickle.dumps(DecodeSettings(reference=reference))) == DecodeSettings(reference=reference)
     assert DecodeSettings(reference=reference) != DecodeSettings(reference=Reference.from_rgb(painted(90, 130, 255)))
