@@ -46,6 +46,7 @@ class Replicas:
 
     def __init__(self, predictor: DeploymentHandle[Any], application: str) -> None:
         self._predictor, self._application = predictor, application
+        self._ingress: DeploymentHandle[Any] | None = None
 
     async def predict(self, question: Question) -> Answer:
         """See `Network`."""
@@ -65,9 +66,10 @@ class Replicas:
 
     async def measured(self) -> Mapping[str, list[Series]]:
         """See `Network`."""
-        own = serve.get_deployment_handle(INGRESS, self._application)
+        if self._ingress is None:  # not before the replica is up: Serve would wait for what it starts
+            self._ingress = serve.get_deployment_handle(INGRESS, self._application)
         found: list[tuple[str, list[Series]]] = []
-        for handle in (own, self._predictor):
+        for handle in (self._ingress, self._predictor):
             found += await _all(handle, "series")
         return dict(found)
 

@@ -297,6 +297,28 @@ def test_a_batch_is_worked_on_a_few_pictures_at_a_time() -> None:
     assert 1 < network.most_together <= TOGETHER
 
 
+def test_a_fault_costs_one_picture_of_a_batch() -> None:
+    async def work(client: httpx2.AsyncClient, _: Desk) -> httpx2.Response:
+        return await client.post("/v1/colorize/batch", content=zipped(("a.png", PNG), ("b.png", PNG)), headers=ZIP)
+
+    manifest = json.loads(entries(with_service(LocalNetwork(MODEL, RuntimeError("/secret")), MODEL, work))["manifest.json"])
+    assert sorted(row["status"] for row in manifest) == ["coloured", "failed"]
+    assert "secret" not in str(manifest)
+
+
+def test_a_client_that_goes_away_leaves_nothing_behind() -> None:
+    async def work(client: httpx2.AsyncClient, desk: Desk) -> list[int]:
+        files = zipped(*((f"{number}.png", PNG) for number in range(50)))
+        for seconds in (0.0, 0.01, 0.05, 0.1):
+            task = asyncio.create_task(client.post("/v1/colorize/batch", content=files, headers=ZIP))
+            await asyncio.sleep(seconds)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        return [(await client.post("/v1/colorize", content=PNG)).status_code]
+
+    assert with_service(LocalNetwork(MODEL), MODEL, work, max_requests=1) == [200]
+
+
 def bomb(name: str = "zeros.bmp", size: int = 1 << 24) -> bytes:
     return zipped((name, bytes(size)))
 
@@ -404,6 +426,7 @@ def test_a_key_has_its_rate(digest: str) -> None:
             "http://10.0.0.1:8000",
             {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "127.0.0.1", "Forwarded": "for=127.0.0.1"},
         ),
+        ("127.0.0.1", "http://127.0.0.1:8000", {"X-Forwarded-For": "127.0.0.1"}),
         ("127.0.0.1", "http://127.0.0.1:8000", {"Origin": "http://evil.example"}),
         ("127.0.0.1", "http://127.0.0.1:8000", {"Origin": "null"}),
         ("127.0.0.1", "http://127.0.0.1:8000", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}),
