@@ -203,7 +203,7 @@ async def _colored(desk: Desk, item: _Item, wish: Wish, reading: asyncio.Lock) -
     except Refusal as refusal:
         desk.meter.failed("in a batch")
         return one_line(refusal.reason)
-    except Exception:  # a fault of this program costs one picture, and not those before and after it
+    except Exception:  # noqa: BLE001 - a fault of this program costs one picture, and not those before and after it
         desk.meter.failed("fault")
         _log.exception("a picture of a batch")
         return "the service failed on this picture; its log says why"
