@@ -217,6 +217,25 @@ def test_limits_have_their_own_answers() -> None:
     assert (held.status_code, held.headers["retry-after"]) == (503, "1")
 
 
+@pytest.mark.slow
+def test_a_large_picture_in_a_small_file_keeps_nobody_waiting() -> None:
+    sent = encoded(np.zeros((10_000, 10_000), np.uint8), "PNG")
+    assert len(sent) < 1 << 20
+
+    async def work(client: httpx2.AsyncClient, _: Desk) -> tuple[httpx2.Response, int]:
+        large = asyncio.create_task(client.post("/v1/colorize", content=sent))
+        answered = 0
+        while not large.done():
+            assert (await client.get("/healthz")).status_code == 200
+            answered += 1
+            await asyncio.sleep(0.1)
+        return await large, answered
+
+    reply, answered = with_service(LocalNetwork(MODEL), MODEL, work)
+    assert (reply.status_code, open_scan(reply.content).pages[0].width) == (200, 10_000)
+    assert answered > 5
+
+
 def test_a_full_service_refuses_at_once_and_recovers() -> None:
     async def work(client: httpx2.AsyncClient, _: Desk) -> list[int]:
         uploads = [asyncio.create_task(client.post("/v1/colorize", content=trickle(PNG[:50]))) for _ in range(2)]
