@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from colorize.data.dataset import LabDataset
     from colorize.train.progress import EpochReport, Report, StepReport
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, emoji=False)  # a path may hold `:x:`
 
 
 def describe(dataset: LabDataset) -> str:

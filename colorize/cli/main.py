@@ -78,4 +78,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _complain(message: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"colorize: {message}", markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"colorize: {message}", markup=False)
