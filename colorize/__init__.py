@@ -18,11 +18,15 @@ from colorize.errors import (
     DataError,
     ModelError,
     PictureError,
+    RemoteError,
     RunError,
     ServiceError,
 )
 
 if TYPE_CHECKING:
+    from colorize.client.answers import Colored
+    from colorize.client.asynchronous import AsyncClient
+    from colorize.client.blocking import Client
     from colorize.imaging.formats import open_scan
     from colorize.model.coloring import colorize_scan
     from colorize.model.colorizer import Colorizer
@@ -31,8 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArchiveError",
+    "AsyncClient",
+    "Client",
     "ClusterError",
     "ColorModel",
+    "Colored",
     "ColorizeError",
     "Colorizer",
     "ConfigError",
@@ -40,6 +47,7 @@ __all__ = [
     "DecodeSettings",
     "ModelError",
     "PictureError",
+    "RemoteError",
     "RunError",
     "ServiceError",
     "colorize_scan",
@@ -48,6 +56,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncClient": "colorize.client.asynchronous",
+    "Client": "colorize.client.blocking",
+    "Colored": "colorize.client.answers",
     "ColorModel": "colorize.model.colormodel",
     "Colorizer": "colorize.model.colorizer",
     "DecodeSettings": "colorize.model.palette",
