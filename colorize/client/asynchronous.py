@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from colorize.client import calls
+from colorize.client import SERVER, calls
 from colorize.client.answers import Colored, Reply, RunStatus, ServedModel
 from colorize.client.calls import ArchiveSettings, Call, Collector, Pause, Picture, Read, Request, Settings, Step
 from colorize.errors import ColorizeError
@@ -25,7 +25,7 @@ class AsyncClient:
     """
 
     def __init__(
-        self, server: str = calls.SERVER, *, api_key: str | None = None, timeout: float = 150.0, attempts: int = 8, patience: float = 120.0
+        self, server: str = SERVER, *, api_key: str | None = None, timeout: float = 150.0, attempts: int = 8, patience: float = 120.0
     ) -> None:
         """As `Client`. Raises ConfigError."""
         self._connection = calls.connection(server, api_key, timeout, attempts, patience)

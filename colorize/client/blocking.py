@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from colorize.client import calls
+from colorize.client import SERVER, calls
 from colorize.client.answers import Colored, Reply, RunStatus, ServedModel
 from colorize.client.calls import ArchiveSettings, Call, Collector, Pause, Picture, Read, Request, Settings, Step
 from colorize.errors import ColorizeError
@@ -31,7 +31,7 @@ class Client:
     """
 
     def __init__(
-        self, server: str = calls.SERVER, *, api_key: str | None = None, timeout: float = 150.0, attempts: int = 8, patience: float = 120.0
+        self, server: str = SERVER, *, api_key: str | None = None, timeout: float = 150.0, attempts: int = 8, patience: float = 120.0
     ) -> None:
         """api_key: None takes that of COLORIZE_API_KEY, where it is set. timeout: seconds for the answer of one attempt. attempts: at
         most, the first one included; patience: seconds after which no further one begins. Raises ConfigError."""

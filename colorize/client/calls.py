@@ -18,15 +18,10 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from colorize.client import answers
+from colorize.client import KEY_VARIABLE, SERVER, answers
 from colorize.client.answers import Colored, Reply, RunStatus, ServedModel
 from colorize.client.retry import Attempts, RetryPolicy, retry_after_seconds
 from colorize.errors import ConfigError, PictureError, RemoteError
-
-SERVER = "http://127.0.0.1:8000"
-"""Where `colorize serve` listens when it is told nothing else."""
-
-KEY_VARIABLE = "COLORIZE_API_KEY"
 
 MAX_PICTURE_BYTES = 1 << 30
 MAX_ANSWER_BYTES = 1 << 30

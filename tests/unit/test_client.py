@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colorize import AsyncClient, Client, ColorizeError, ConfigError, PictureError, RemoteError
-from colorize.client import answers, calls
+from colorize.client import KEY_VARIABLE, answers, calls
 from colorize.client.answers import Colored, Reply
 from colorize.client.retry import Attempts, RetryPolicy, retry_after_seconds
 from tests.services import Answer, Asked, answering
@@ -107,7 +107,7 @@ def _in_no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses a hundredth as long, and no key from outside."""
     monkeypatch.setattr("colorize.client.retry.FIRST_SECONDS", 0.005)
     monkeypatch.setattr(calls, "POLL_SECONDS", (0.005, 0.05))
-    monkeypatch.delenv(calls.KEY_VARIABLE, raising=False)
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
 
 
 # One picture
@@ -518,7 +518,7 @@ def test_the_key_is_sent_and_is_seen_nowhere(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     if from_environment:
-        monkeypatch.setenv(calls.KEY_VARIABLE, KEY)
+        monkeypatch.setenv(KEY_VARIABLE, KEY)
     options = {} if from_environment else {"api_key": KEY}
     with answering(failing_first(error(503, "full"), error(401, "the key is not known"))) as stub, pytest.raises(RemoteError) as raised:
         twin.call(stub.url, "colorize", PICTURE, options=options)
