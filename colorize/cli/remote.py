@@ -144,9 +144,6 @@ def status(
     server: Annotated[str, SERVER] = DEFAULT_SERVER,
 ) -> None:
     """Say how far a bulk run of the service is, or list all that it knows."""
-    from rich.table import Table
-    from rich.text import Text
-
     from colorize.cli.display import console, duration
     from colorize.client.blocking import Client
 
@@ -155,16 +152,11 @@ def status(
             _print_run(client.archive(run).status())
             return
         runs = client.archives()
+    for one in runs:
+        places = f"{printable(one.source)} → {printable(one.target)}"
+        console.print(f"{one.id}  {one.status}  {_counts(one)}  {duration(one.seconds)}  {places}", markup=False)
     if not runs:
         console.print("no runs")
-        return
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
-    for name in ("run", "status", "coloured", "failed", "of", "time", "source", "target"):
-        table.add_column(name, justify="right" if name in ("coloured", "failed", "of", "time") else "left", overflow="fold")
-    for one in runs:
-        numbers = (f"{one.counts[name]:,}" for name in ("coloured", "failed", "listed"))
-        table.add_row(one.id, one.status, *numbers, duration(one.seconds), *(Text(printable(place)) for place in (one.source, one.target)))
-    console.print(table)
 
 
 @app.command()

@@ -39,7 +39,7 @@ OnRuns = Annotated[ArchiveRuns, Depends(runs_of)]
 RunId = Annotated[str, InPath(max_length=100, description="The run's id.")]
 
 
-@router.post("", summary="Start a bulk run", operation_id="startArchive", status_code=202, responses=errors(422, 503))
+@router.post("", summary="Start a bulk run", operation_id="startArchive", status_code=202, responses=errors(404, 422, 503))
 async def start(order: ArchiveOrder, runs: OnRuns) -> Started:
     """Colours all pictures below a folder or bucket: a Ray job on the service's cluster, which goes on when the service ends.
 

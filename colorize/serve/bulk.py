@@ -144,7 +144,10 @@ class ArchiveRuns:
         self._over: dict[str, ArchiveRun] = {}
 
     async def start(self, order: ArchiveOrder) -> Started:
-        """Submits a run. Refused with 403 outside the roots, 422 where it makes no sense, 429 while enough others are under way."""
+        """Submits a run.
+
+        Refused with 403 outside the roots, 404 for a model that is none, 422 for a target in its source, 429 while enough are under way.
+        """
         if not self._roots:
             raise Refusal(403, "bulk runs: the operator of this service allows none: its archive_roots are empty")
         return await self._off_loop(self._start, order)
@@ -180,7 +183,7 @@ class ArchiveRuns:
         try:
             model = self._model_of(order.model)
         except ModelError as error:
-            raise Refusal(422, str(error)) from error
+            raise Refusal(404, str(error)) from error
         run = f"archive-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
         with self._submitting:
             if len(self._under_way()) >= self._limit:
