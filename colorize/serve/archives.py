@@ -1,17 +1,25 @@
 """`/v1/archives`: bulk runs by HTTP. What a run is stands in `bulk`, where it may read and write in `roots`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from fastapi import Path as InPath
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.requests import HTTPConnection
 
 from colorize.serve.bulk import ArchiveList, ArchiveOrder, ArchiveRun, ArchiveRuns, Started
 from colorize.serve.desk import OnDesk
 from colorize.serve.roots import Roots
 from colorize.serve.schema import errors
+from colorize.serve.upload import receive
 
 router = APIRouter(prefix="/v1/archives", tags=["archives"])
+
+MAX_ORDER_BYTES = 64 * 1024
+"""Of the body of a request that starts a run: two places of 4,096 characters, however they are escaped, and some words."""
+
+_ORDER: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {"schema": ArchiveOrder.model_json_schema()}}}}
 
 
 def runs_of(connection: HTTPConnection, desk: OnDesk) -> ArchiveRuns:
@@ -35,12 +43,31 @@ def runs_of(connection: HTTPConnection, desk: OnDesk) -> ArchiveRuns:
     return runs
 
 
+async def order_of(request: Request, desk: OnDesk) -> ArchiveOrder:
+    """The body, read within limits: FastAPI itself would read a body of any size."""
+    body = bytearray()
+    length = request.headers.get("content-length")
+    await receive(request.stream(), length, MAX_ORDER_BYTES, desk.config.upload_seconds, body.extend)
+    try:
+        return ArchiveOrder.model_validate_json(bytes(body))
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": one["loc"] or ("body",)} for one in error.errors()]) from error
+
+
 OnRuns = Annotated[ArchiveRuns, Depends(runs_of)]
+OnOrder = Annotated[ArchiveOrder, Depends(order_of)]
 RunId = Annotated[str, InPath(max_length=100, description="The run's id.")]
 
 
-@router.post("", summary="Start a bulk run", operation_id="startArchive", status_code=202, responses=errors(404, 422, 503))
-async def start(order: ArchiveOrder, runs: OnRuns) -> Started:
+@router.post(
+    "",
+    summary="Start a bulk run",
+    operation_id="startArchive",
+    status_code=202,
+    responses=errors(400, 404, 408, 413, 422, 503),
+    openapi_extra=_ORDER,
+)
+async def start(order: OnOrder, runs: OnRuns) -> Started:
     """Colours all pictures below a folder or bucket: a Ray job on the service's cluster, which goes on when the service ends.
 
     Both places must lie within the roots that the operator allows (403). Where as many runs are under way as may be, 429.

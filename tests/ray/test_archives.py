@@ -18,7 +18,7 @@ from colorize.cluster import ClusterInfo
 from colorize.imaging.picture import read_picture
 from tests.models import small_model
 from tests.pictures import encoded, grey_scene
-from tests.ray.test_serve import free_port
+from tests.ray.test_serve import ask, free_port
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # Ray Serve 2.60 defines its settings in a way that pydantic deprecates
@@ -129,6 +129,24 @@ def test_what_is_refused(client: Client, places: Path) -> None:
     assert raised.value.status == 422
     assert not (root / "t").exists()
     assert not (places / "t").exists()
+
+
+def test_a_body_that_is_no_order_is_a_4xx_of_one_line(client: Client) -> None:
+    url = f"{client._connection.server}/v1/archives"
+    for body, status, reason in (
+        (b"", 422, "json"),
+        (b"\xff{", 422, "json"),
+        (b"[]", 422, "body"),
+        (b"{}", 422, "source"),
+        (b'{"source": "/a", "target": "/b", "force": true}', 422, "force"),
+        (b'{"source": "/a", "target": 1}', 422, "target"),
+        (b'{"source": "/a", "target": "/b", "vividness": NaN}', 422, "vividness"),
+        (b"[" * 60_000, 422, "json"),
+        (b" " * 70_000, 413, "too large"),
+        (b" " * 200_000, 413, "too large"),
+    ):
+        reply = ask(url, body)
+        assert (reply.status, reason in reply.error.lower()) == (status, True), (body[:50], reply.status, reply.error)
 
 
 def test_a_run_that_cannot_start_says_why(client: Client, places: Path) -> None:
