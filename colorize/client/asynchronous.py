@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any, Self, TypeVar, Unpack
 
-import httpx
+import httpx2
 
 from colorize.client import SERVER, calls
 from colorize.client.answers import Colored, Reply, RunStatus, ServedModel
@@ -29,7 +29,7 @@ class AsyncClient:
     ) -> None:
         """As `Client`. Raises ConfigError."""
         self._connection = calls.connection(server, api_key, timeout, attempts, patience)
-        self._http = httpx.AsyncClient(**self._connection.options())
+        self._http = httpx2.AsyncClient(**self._connection.options())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._connection.server!r})"
@@ -109,7 +109,7 @@ class AsyncClient:
             while True:
                 try:
                     result = await self._perform(step)
-                except httpx.HTTPError as error:
+                except httpx2.HTTPError as error:
                     step = call.throw(error)
                 else:
                     step = call.send(result)

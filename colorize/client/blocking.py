@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Self, TypeVar, Unpack
 
-import httpx
+import httpx2
 
 from colorize.client import SERVER, calls
 from colorize.client.answers import Colored, Reply, RunStatus, ServedModel
@@ -36,7 +36,7 @@ class Client:
         """api_key: None takes that of COLORIZE_API_KEY, where it is set. timeout: seconds for the answer of one attempt. attempts: at
         most, the first one included; patience: seconds after which no further one begins. Raises ConfigError."""
         self._connection = calls.connection(server, api_key, timeout, attempts, patience)
-        self._http = httpx.Client(**self._connection.options())
+        self._http = httpx2.Client(**self._connection.options())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._connection.server!r})"
@@ -110,7 +110,7 @@ class Client:
             while True:
                 try:
                     result = self._perform(step, stop)
-                except httpx.HTTPError as error:
+                except httpx2.HTTPError as error:
                     step = call.throw(error)
                 else:
                     step = call.send(result)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 from urllib.parse import quote, urlsplit
 
-import httpx
+import httpx2
 
 from colorize.client import KEY_VARIABLE, SERVER, answers
 from colorize.client.answers import Colored, Reply, RunStatus, ServedModel
@@ -81,7 +81,7 @@ class Request:
     json: Any = None
 
     def options(self) -> dict[str, Any]:
-        """The keyword arguments of `httpx.Client.stream`."""
+        """The keyword arguments of `httpx2.Client.stream`."""
         given = {"params": dict(self.params), "content": self.content, "files": self.files, "json": self.json}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -124,14 +124,14 @@ class Collector:
         self._deadline = time.monotonic() + seconds
 
     def add(self, chunk: bytes) -> None:
-        """Raises RemoteError for a body that is too large, httpx.ReadTimeout for one that takes too long."""
+        """Raises RemoteError for a body that is too large, httpx2.ReadTimeout for one that takes too long."""
         if len(self._body) + len(chunk) > MAX_ANSWER_BYTES:
             raise RemoteError(f"the service: answers with more than {MAX_ANSWER_BYTES:,} bytes")
         if time.monotonic() > self._deadline:
-            raise httpx.ReadTimeout(f"the answer is not complete after {self._seconds:g} s")
+            raise httpx2.ReadTimeout(f"the answer is not complete after {self._seconds:g} s")
         self._body += chunk
 
-    def reply(self, status: int, headers: httpx.Headers) -> Reply:
+    def reply(self, status: int, headers: httpx2.Headers) -> Reply:
         """The whole."""
         return Reply(status=status, headers=headers, body=bytes(self._body))
 
@@ -150,8 +150,8 @@ class Connection:
         try:
             parts = urlsplit(self.server)
             is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and self.server.isprintable()
-            is_url = is_url and httpx.URL(self.server).is_absolute_url
-        except (ValueError, httpx.InvalidURL):
+            is_url = is_url and httpx2.URL(self.server).is_absolute_url
+        except (ValueError, httpx2.InvalidURL):
             is_url = False
         if not is_url or parts.username is not None or parts.password is not None or parts.query or parts.fragment or " " in self.server:
             raise ConfigError(f"server {self._shown}: give the service's address, such as {SERVER}")
@@ -166,15 +166,15 @@ class Connection:
         return answers.one_line(re.sub(r"(?<=//)[^/]*@", "…@", self.server)) or "''"
 
     def options(self) -> dict[str, Any]:
-        """The keyword arguments of `httpx.Client` and `httpx.AsyncClient`."""
+        """The keyword arguments of `httpx2.Client` and `httpx2.AsyncClient`."""
         headers = {"Accept-Encoding": "identity", "User-Agent": "colorize"}
         if self.api_key is not None:
             headers["Authorization"] = f"Bearer {self.api_key}"
         return {
             "base_url": self.server,
             "headers": headers,
-            "timeout": httpx.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
-            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            "timeout": httpx2.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
+            "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=64),
             # A proxy that the environment names is for other machines; httpx would send it what is meant for this one.
             "trust_env": urlsplit(self.server).hostname not in ("127.0.0.1", "::1", "localhost"),
         }
@@ -244,9 +244,9 @@ class Connection:
             retry_after, status = 0.0, None
             try:
                 reply: Reply = yield request
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 reason = f"no answer ({_cause(error)})"
-                is_retried = request.is_repeatable or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                is_retried = request.is_repeatable or isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
             else:
                 if 200 <= reply.status < 300:
                     return reply
@@ -296,12 +296,12 @@ def _path_of(run: str) -> str:
     return f"/v1/archives/{quote(run, safe='')}"
 
 
-def _cause(error: httpx.HTTPError) -> str:
+def _cause(error: httpx2.HTTPError) -> str:
     """Why there was no answer; httpx's timeouts have no text of their own."""
-    told: dict[type[httpx.HTTPError], str] = {
-        httpx.ConnectTimeout: "connecting took too long",
-        httpx.ReadTimeout: "it took too long",
-        httpx.WriteTimeout: "sending took too long",
+    told: dict[type[httpx2.HTTPError], str] = {
+        httpx2.ConnectTimeout: "connecting took too long",
+        httpx2.ReadTimeout: "it took too long",
+        httpx2.WriteTimeout: "sending took too long",
     }
     text = str(error) or told.get(type(error), type(error).__name__)
     return answers.one_line(re.sub(r"^\[Errno -?\d+\] ", "", text)).lower()

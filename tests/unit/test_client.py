@@ -17,7 +17,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -256,7 +256,7 @@ def test_a_body_is_bounded_in_size_and_time(monkeypatch: pytest.MonkeyPatch, twi
         twin.call(stub.url, "colorize", PICTURE)
     slow = calls.Collector(0.0)
     time.sleep(0.001)
-    with pytest.raises(httpx.ReadTimeout):
+    with pytest.raises(httpx2.ReadTimeout):
         slow.add(b"x")
 
 
