@@ -108,7 +108,9 @@ class Predictor:
         answers: dict[int, Answer] = {}
         for indices in groups.values():
             question, colorizer, name = asked[indices[0]]
-            predictions = colorizer.predict([asked[index][0].lightness() for index in indices], question.settings)
+            members = [asked[index][0] for index in indices]
+            hints = [member.hints for member in members]
+            predictions = colorizer.predict([member.lightness() for member in members], question.settings, hints if any(hints) else None)
             for index, prediction in zip(indices, predictions, strict=True):
                 answers[index] = Answer(
                     ab_n2hw=prediction.ab_n2hw.numpy(), confidence_hw=prediction.confidence_hw.numpy(),
