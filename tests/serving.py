@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-import httpx
+import httpx2 as httpx
 
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel

@@ -33,12 +33,9 @@ def runs_of(connection: HTTPConnection, desk: OnDesk) -> ArchiveRuns:
 
         config = desk.config
         state.archives = ArchiveRuns(
-            Roots(config.archive_roots),
-            limit=config.archive_runs,
-            workers=config.archive_workers,
-            reserved_cpus=config.cpus,
-            model_of=model_of,
-        )
+            Roots(config.archive_roots), limit=config.archive_runs, workers=config.archive_workers, reserved_cpus=config.cpus,
+            reserved_gpus=config.gpus, model_of=model_of,
+        )  # fmt: skip
     runs: ArchiveRuns = state.archives
     return runs
 

@@ -30,6 +30,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from colorize.errors import ModelError
 from colorize.model.card import DEFAULT_VIVIDNESS
+from colorize.model.device import GPU_SHARE
 from colorize.serve.roots import MAX_LENGTH, Allowed, OutsideError, Roots
 from colorize.serve.upload import Refusal
 
@@ -130,14 +131,21 @@ class ArchiveRuns:
     """The runs of a cluster. What its methods refuse they raise as Refusal."""
 
     def __init__(
-        self, roots: Roots, *, limit: int, workers: int | None, reserved_cpus: float, model_of: Callable[[str | None], str]
+        self,
+        roots: Roots,
+        *,
+        limit: int,
+        workers: int | None,
+        reserved_cpus: float,
+        reserved_gpus: float,
+        model_of: Callable[[str | None], str],
     ) -> None:
-        """limit: runs at a time. workers: of one run; None: its share of the CPUs that the service leaves free, `reserved_cpus` being
-        those that it takes. model_of: from the name that a client gives to what `colorize archive --model` takes; raises ModelError."""
+        """limit: runs at a time. workers: of one run; None: its share of what the service, which takes `reserved_cpus` and `reserved_gpus`,
+        leaves free. model_of: from the name that a client gives to what `colorize archive --model` takes; raises ModelError."""
         self._roots = roots
         self._limit = limit
         self._workers = workers
-        self._reserved_cpus = reserved_cpus
+        self._reserved_cpus, self._reserved_gpus = reserved_cpus, reserved_gpus
         self._model_of = model_of
         self._client: JobSubmissionClient | None = None
         self._submitting = threading.Lock()
@@ -201,11 +209,18 @@ class ArchiveRuns:
     def _under_way(self) -> list[str]:
         return sorted(str(job.submission_id) for job in self._all() if not job.status.is_terminal())
 
+    def _room(self) -> int:
+        """How many workers a run gets: its share of what the service leaves free, of CPUs and, where there are any, of GPUs."""
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        room = resources.get("CPU", 1.0) - self._reserved_cpus
+        if gpus := resources.get("GPU", 0.0):
+            room = min(room, (gpus - self._reserved_gpus) / GPU_SHARE)
+            if room < 1:
+                raise Refusal(503, "bulk runs: the service's models take all GPUs: its operator can lower model_gpus", _retry())
+        return max(1, int(room // self._limit))
+
     def _command(self, order: ArchiveOrder, source: Allowed, target: Allowed, model: str) -> str:
-        workers = self._workers
-        if workers is None:
-            cpus: float = ray.cluster_resources().get("CPU", 1.0)  # type: ignore[no-untyped-call]
-            workers = max(1, int((cpus - self._reserved_cpus) // self._limit))
+        workers = self._workers or self._room()
         options = ["--json", "--vividness", repr(order.vividness), "--model", model, "--workers", str(workers)]
         options += ["--recolor"] if order.recolor else []
         return shlex.join([sys.executable, "-c", _PROGRAM, "archive", *options, "--", source.opened, target.opened])
@@ -235,7 +250,7 @@ class ArchiveRuns:
         if job.status.is_terminal():
             return Started(id=run, status=self._told(job).status)
         self._jobs().stop_job(run)
-        return Started(id=run, status="stopped")
+        return Started(id=run, status=cast(Status, str(job.status).lower()))
 
     def _all(self) -> list[JobDetails]:
         return [job for job in self._jobs().list_jobs() if _is_ours(job)]

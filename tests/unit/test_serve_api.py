@@ -6,7 +6,7 @@ import json
 import zipfile
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import imagecodecs
 import numpy as np
 import pytest
