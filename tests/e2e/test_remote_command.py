@@ -27,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "scans" / "a.jpg").write_bytes(encoded(grey_scene(), "JPEG"))
     (root / "scans" / "b.png").write_bytes(encoded(grey_scene(), "PNG"))
     first = root / "many" / "0.jpg"
-    first.write_bytes(encoded(grey_scene(1200, 1600), "JPEG", quality=30))
+    first.write_bytes(encoded(grey_scene(600, 800), "JPEG", quality=30))
     for number in range(1, 4000):
         os.link(first, root / "many" / f"{number}.jpg")
     return root

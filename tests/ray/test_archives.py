@@ -61,7 +61,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (small / "letter.jpg").write_bytes(b"no picture\n" * 20)
     (small / "notes.txt").write_text("no picture, by its name")
     one = large / "0.jpg"
-    one.write_bytes(encoded(grey_scene(1200, 1600), "JPEG", quality=30))
+    one.write_bytes(encoded(grey_scene(600, 800), "JPEG", quality=30))
     for number in range(1, MANY):
         os.link(one, large / f"{number}.jpg")
     shutil.copytree(small, top / "elsewhere")
