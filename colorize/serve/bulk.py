@@ -41,6 +41,9 @@ LONGEST_REASON = 500
 CALL_SECONDS = 60.0
 """How long the job server may take: a Ray that has just started accepts no job for some seconds."""
 
+NOT_READY_SECONDS = 1.0
+"""After which a job server that has just started is asked again."""
+
 STOP_SECONDS = 60
 """How long a run that is cancelled may take to write its manifest, before Ray kills it; the next run of its target settles it then."""
 
@@ -237,7 +240,7 @@ class ArchiveRuns:
             except RuntimeError as error:
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
                     raise
-                time.sleep(1.0)
+                time.sleep(NOT_READY_SECONDS)
             else:
                 return
 
@@ -294,11 +297,17 @@ class ArchiveRuns:
     def _jobs(self) -> JobSubmissionClient:
         """The job server of this cluster; RuntimeError where it has none."""
         if self._client is None:
-            address = _internal_kv_get(ray_constants.DASHBOARD_ADDRESS, namespace=ray_constants.KV_NAMESPACE_DASHBOARD)
-            if not address:
-                raise RuntimeError("the cluster has none: start Ray with its dashboard")
-            self._client = JobSubmissionClient(f"http://{address.decode()}")
+            try:
+                self._client = JobSubmissionClient(self._address())
+            except (RuntimeError, OSError, requests.RequestException) as error:
+                raise RuntimeError(f"the cluster has none: start Ray with its dashboard; {error}") from error
         return self._client
+
+    def _address(self) -> str:
+        address = _internal_kv_get(ray_constants.DASHBOARD_ADDRESS, namespace=ray_constants.KV_NAMESPACE_DASHBOARD)
+        if not address:
+            raise RuntimeError("there is no dashboard")
+        return f"http://{address.decode()}"
 
 
 def read_output(log: str) -> tuple[Counts, list[Failure], bool, str | None]:

@@ -156,6 +156,7 @@ def test_every_plain_name_within_is_admitted(tree: Path, names: list[str]) -> No
         ("s3://bucket/scans/::file:///etc", None),
         ("gs://other/x::file:///etc", None),
         ("simplecache::gs://other/x", None),
+        ("gs://other/x::memory", None),
         ("s3a://bucket/scans", None),
         ("s3://bucket／scans", None),
         ("s3://bucket/scans/․․/x", None),
@@ -223,3 +224,8 @@ def test_roots_that_make_no_sense_are_refused_at_the_start(spec: str) -> None:
     with pytest.raises(ConfigError, match=r"^archive_roots: ") as raised:
         Roots([spec])
     assert "word" not in str(raised.value)
+
+
+def test_a_key_in_a_url_is_refused_with_the_way_out() -> None:
+    with pytest.raises(OutsideError, match="credentials come from the environment"):
+        Roots(["s3://bucket"]).admit("s3://me:word@bucket/x")
