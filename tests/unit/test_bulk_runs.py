@@ -238,7 +238,7 @@ def test_a_cluster_without_a_job_server_is_told_apart(tmp_path: Path) -> None:
     runs = ArchiveRuns(Roots([str(tmp_path)]), limit=1, workers=1, reserved_cpus=1, reserved_gpus=0, model_of=model_of)
     runs._address = lambda: url  # type: ignore[method-assign]
     for ask in (runs.runs(), runs.find(A)):
-        with pytest.raises(Refusal, match="does not answer .the cluster has none: start Ray with its dashboard") as refused:
+        with pytest.raises(Refusal, match=r"does not answer .the cluster has none: start Ray with its dashboard") as refused:
             asyncio.run(ask)
         assert refused.value.status == 503
 
