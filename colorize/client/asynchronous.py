@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any, Self, TypeVar, Unpack
 
 import httpx2
@@ -50,7 +50,7 @@ class AsyncClient:
 
     def colorize_many(
         self, pictures: Iterable[Picture] | AsyncIterable[Picture], *, concurrency: int = 8, **settings: Unpack[Settings]
-    ) -> AsyncIterator[Colored | ColorizeError]:
+    ) -> AsyncGenerator[Colored | ColorizeError, None]:
         """Pictures in colour, in order; where one fails, its error in its place.
 
         `pictures` may be a generator without end: at most `concurrency` of them are held, on their way or waiting for one before them.
@@ -62,7 +62,7 @@ class AsyncClient:
 
     async def _colorize_many(
         self, pictures: AsyncIterator[Picture], concurrency: int, settings: Settings
-    ) -> AsyncIterator[Colored | ColorizeError]:
+    ) -> AsyncGenerator[Colored | ColorizeError, None]:
         async def one(picture: Picture) -> Colored | ColorizeError:
             try:
                 return await self._run(self._connection.colorize(picture, settings))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Self, TypeVar, Unpack
@@ -57,7 +57,7 @@ class Client:
 
     def colorize_many(
         self, pictures: Iterable[Picture], *, concurrency: int = 8, **settings: Unpack[Settings]
-    ) -> Iterator[Colored | ColorizeError]:
+    ) -> Generator[Colored | ColorizeError, None, None]:
         """Pictures in colour, in order; where one fails, its error in its place.
 
         `pictures` may be a generator without end: at most `concurrency` of them are held, on their way or waiting for one before them.
@@ -66,7 +66,9 @@ class Client:
         calls.check_concurrency(concurrency)
         return self._colorize_many(iter(pictures), concurrency, settings)
 
-    def _colorize_many(self, pictures: Iterator[Picture], concurrency: int, settings: Settings) -> Iterator[Colored | ColorizeError]:
+    def _colorize_many(
+        self, pictures: Iterator[Picture], concurrency: int, settings: Settings
+    ) -> Generator[Colored | ColorizeError, None, None]:
         stop = threading.Event()
 
         def one(picture: Picture) -> Colored | ColorizeError:

@@ -319,7 +319,7 @@ def test_a_generator_without_end_is_taken_as_it_is_needed(twin: Twin) -> None:
                     most = max(most, taken - number)
                     if number == 10:
                         break
-                results.close()  # type: ignore[attr-defined]
+                results.close()
         else:
 
             async def some() -> None:
@@ -333,7 +333,7 @@ def test_a_generator_without_end_is_taken_as_it_is_needed(twin: Twin) -> None:
                         most = max(most, taken - number)
                         if number == 10:
                             break
-                    await results.aclose()  # type: ignore[attr-defined]
+                    await results.aclose()
 
             asyncio.run(some())
     assert most < 3
@@ -373,14 +373,14 @@ def test_who_breaks_off_does_not_wait_for_pauses(twin: Twin) -> None:
             with Client(stub.url) as client:
                 results = client.colorize_many([b"1", b"2"])
                 next(results)
-                results.close()  # type: ignore[attr-defined]
+                results.close()
         else:
 
             async def first() -> None:
                 async with AsyncClient(stub.url) as client:
                     results = client.colorize_many([b"1", b"2"])
                     await anext(results)
-                    await results.aclose()  # type: ignore[attr-defined]
+                    await results.aclose()
 
             asyncio.run(first())
     assert time.monotonic() - began < 50, "a minute, if it waited"
