@@ -10,6 +10,7 @@ then by gRPC: Ray's own attempt takes 20 s where nothing answers and two minutes
 """
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -25,7 +26,7 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 import ray
 import ray.data
-from ray._private import ray_constants, services
+from ray._private import parameter, ray_constants, services
 from ray._private import worker as ray_worker  # the only place that knows whether this process started its Ray
 from ray._private.grpc_utils import init_grpc_channel  # with Ray's own TLS and token settings
 
@@ -141,7 +142,7 @@ def _connected(target: str, start: bool, origin: str, num_cpus: int | None, jobs
         if jobs:
             options |= {"dashboard_host": "127.0.0.1", "dashboard_port": 0}
     try:
-        with _signals_kept(), _loopback() if start else contextlib.nullcontext():
+        with _signals_kept(), _loopback() if start else contextlib.nullcontext(), _any_agent_port() if jobs else contextlib.nullcontext():
             ray.init(**options)
     except Exception as error:  # a node that is too slow to start is a bare Exception
         ray.shutdown()
@@ -221,6 +222,17 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def _any_agent_port() -> Iterator[None]:
+    """The agent of a Ray that starts inside, through which jobs go, listens on a free port: `ray.init` knows only 52365, one a machine."""
+    before = parameter.RayParams
+    parameter.RayParams = functools.partial(before, dashboard_agent_listen_port=0)  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        parameter.RayParams = before  # type: ignore[misc]
 
 
 def _found(target: str, origin: str) -> str:
