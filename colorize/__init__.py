@@ -19,11 +19,15 @@ from colorize.errors import (
     HintError,
     ModelError,
     PictureError,
+    RemoteError,
     RunError,
     ServiceError,
 )
 
 if TYPE_CHECKING:
+    from colorize.client.answers import Colored
+    from colorize.client.asynchronous import AsyncClient
+    from colorize.client.blocking import Client
     from colorize.imaging.formats import open_scan
     from colorize.model.coloring import colorize_scan, load_reference
     from colorize.model.colorizer import Colorizer
@@ -35,8 +39,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArchiveError",
+    "AsyncClient",
+    "Client",
     "ClusterError",
     "ColorModel",
+    "Colored",
     "ColorizeError",
     "Colorizer",
     "ConfigError",
@@ -47,6 +54,7 @@ __all__ = [
     "ModelError",
     "PictureError",
     "Reference",
+    "RemoteError",
     "RunError",
     "ServiceError",
     "Swatches",
@@ -59,6 +67,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncClient": "colorize.client.asynchronous",
+    "Client": "colorize.client.blocking",
+    "Colored": "colorize.client.answers",
     "ColorModel": "colorize.model.colormodel",
     "Colorizer": "colorize.model.colorizer",
     "DecodeSettings": "colorize.model.palette",

@@ -4,12 +4,13 @@ Knows nothing of pictures or networks. `connect` joins the Ray that `address` or
 neither it starts one on this machine, on the loopback interface only, and shuts it down again, Ctrl-C included. A Ray that
 somebody else started on this machine is never joined by accident, as a plain `ray.init()` would join it.
 
-Resources are checked before anything starts, because Ray waits for ever for what a cluster does not have. The local start takes
-2.5 s on 2 cores (without the dashboard, which this program never needs), joining under 2 s. A dead address is found out first, by TCP
-and then by gRPC: Ray's own attempt takes 20 s where nothing answers and two minutes where something else does.
+Resources are checked before anything starts, because Ray waits for ever for what a cluster does not have. The local start takes 2.5 s on
+2 cores (without the dashboard, which only bulk runs of the service need), joining under 2 s. A dead address is found out first, by TCP and
+then by gRPC: Ray's own attempt takes 20 s where nothing answers and two minutes where something else does.
 """
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -25,7 +26,7 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 import ray
 import ray.data
-from ray._private import ray_constants, services
+from ray._private import parameter, ray_constants, services
 from ray._private import worker as ray_worker  # the only place that knows whether this process started its Ray
 from ray._private.grpc_utils import init_grpc_channel  # with Ray's own TLS and token settings
 
@@ -108,12 +109,13 @@ def require(*, cpus: float = 0, gpus: float = 0, what: str, option: str | None =
 
 
 @contextlib.contextmanager
-def connect(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[ClusterInfo]:
+def connect(address: str | None = None, *, num_cpus: int | None = None, jobs: bool = False) -> Iterator[ClusterInfo]:
     """Joins or starts Ray for the length of a `with` block.
 
     `address`: `host:port`, `auto` (any Ray that runs on this machine), `ray://host:port`, or `local` (start one whatever the
     environment says). None: RAY_ADDRESS where it is set (as inside `ray job submit`), else `local`.
     `num_cpus`: how many CPUs a Ray that is started here offers; None: all of this machine's. A Ray that is joined has its own.
+    `jobs`: whether a Ray that is started here takes jobs, on a free port of 127.0.0.1, from who has its token; costs about 200 MB.
     A process that is connected already stays so: the block then uses that connection and leaves it open.
 
     Raises ClusterError within about 15 s when the address is dead, and when a local Ray cannot start.
@@ -128,17 +130,19 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Itera
     silence()
     if not start:
         target = _found(target, origin)
-    with _without_noise(), _connected(target, start, origin, num_cpus) as info:
+    with _without_noise(), _connected(target, start, origin, num_cpus, jobs) as info:
         yield info
 
 
 @contextlib.contextmanager
-def _connected(target: str, start: bool, origin: str, num_cpus: int | None) -> Iterator[ClusterInfo]:
+def _connected(target: str, start: bool, origin: str, num_cpus: int | None, jobs: bool) -> Iterator[ClusterInfo]:
     options: dict[str, Any] = {"address": target, "log_to_driver": False, "logging_level": logging.ERROR}
     if start:
-        options |= {"num_cpus": num_cpus, "include_dashboard": False}
+        options |= {"num_cpus": num_cpus, "include_dashboard": jobs}
+        if jobs:
+            options |= {"dashboard_host": "127.0.0.1", "dashboard_port": 0}
     try:
-        with _signals_kept(), _loopback() if start else contextlib.nullcontext():
+        with _signals_kept(), _loopback() if start else contextlib.nullcontext(), _any_agent_port() if jobs else contextlib.nullcontext():
             ray.init(**options)
     except Exception as error:  # a node that is too slow to start is a bare Exception
         ray.shutdown()
@@ -218,6 +222,17 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def _any_agent_port() -> Iterator[None]:
+    """The agent of a Ray that starts inside, through which jobs go, listens on a free port: `ray.init` knows only 52365, one a machine."""
+    before = parameter.RayParams
+    parameter.RayParams = functools.partial(before, dashboard_agent_listen_port=0)  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        parameter.RayParams = before  # type: ignore[misc]
 
 
 def _found(target: str, origin: str) -> str:

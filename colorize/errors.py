@@ -11,7 +11,8 @@ The tree:
     ├── ArchiveError     a bulk run cannot start, or its target cannot be written
     ├── RunError         a training run directory is missing, in the way, or of other settings
     ├── ClusterError     Ray cannot be reached, or has too little for what was asked
-    └── ServiceError     the service cannot start or cannot be reached
+    ├── ServiceError     the service cannot start
+    └── RemoteError      a service on the network refuses, fails or does not answer
 
 Each message is one line that names the file or the setting, the cause and, where there is one, the way out. The command line
 prints it after `colorize: ` and exits with 1; the library raises it. `assert` is kept for what this package promises itself.
@@ -55,4 +56,13 @@ class ClusterError(ColorizeError):
 
 
 class ServiceError(ColorizeError):
-    """The service cannot start or cannot be reached."""
+    """The service cannot start."""
+
+
+class RemoteError(ColorizeError):
+    """A service on the network refuses, fails or does not answer; the message has what it said."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """The HTTP status of a refusal; None where there was no answer, or one that makes no sense."""

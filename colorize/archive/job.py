@@ -39,6 +39,7 @@ from colorize.archive.summary import ArchiveSummary, Progress, Tally
 from colorize.errors import ArchiveError
 from colorize.model.card import ModelCard, read_card, resolve
 from colorize.model.colormodel import load_model
+from colorize.model.device import GPU_SHARE
 from colorize.model.palette import DecodeSettings
 
 BLOCK_PICTURES = 64
@@ -47,9 +48,6 @@ BLOCK_BYTES = 16_000_000
 
 BLOCKS_A_WORKER = 8
 """Small archives are cut finer, so that every worker gets this many blocks."""
-
-GPU_SHARE = 0.25
-"""Of a GPU, where the cluster has any, for each worker: decoding and encoding on its one CPU take longer than the network on the GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

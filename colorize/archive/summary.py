@@ -26,6 +26,8 @@ class Progress:
     pictures_per_second: float
     megapixels_per_second: float
     """Since the first pictures were done, so without the start of the workers; 0 until there are more."""
+    new_failures: tuple[tuple[str, str], ...] = ()
+    """(path, reason) of the pictures of this block that failed."""
 
     @property
     def done(self) -> int:
@@ -88,6 +90,7 @@ class Tally:
     _last: float = 0.0
     _before: tuple[int, float] = (0, 0.0)
     """Pictures and megapixels of the first block: its time has the start of the workers in it."""
+    _new_failures: tuple[tuple[str, str], ...] = ()
 
     def add(self, table: pa.Table) -> None:
         """Takes the rows of pictures that are done; a path that was here already is left out, whatever a restarted worker sends twice."""
@@ -99,6 +102,8 @@ class Tally:
         self.tables.append(table)
         for page, status in zip(table["page"].to_pylist(), table["status"].to_pylist(), strict=True):
             self._counts[status] += page == 0
+        failed = table.filter(pc.and_(pc.equal(table["status"], "failed"), pc.equal(table["page"], 0)))
+        self._new_failures = tuple(zip(failed["path"].to_pylist(), failed["reason"].to_pylist(), strict=True))
         colored = table.filter(pc.equal(table["status"], "coloured"))
         pixels = pc.sum(pc.multiply(pc.cast(colored["width"], pa.int64()), colored["height"])).as_py()
         self._megapixels += (pixels or 0) / 1e6
@@ -112,7 +117,7 @@ class Tally:
         return Progress(
             total=self.total, colored=self._counts["coloured"], failed=self._counts["failed"],
             skipped=self._counts["skipped"] + self._counts["unchanged"], megapixels=self._megapixels, pictures_per_second=rate,
-            megapixels_per_second=megapixel_rate,
+            megapixels_per_second=megapixel_rate, new_failures=self._new_failures,
         )  # fmt: skip
 
     def _rates(self) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json as json_module
 import os
 import sys
 import time
@@ -53,6 +55,7 @@ def archive(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Only the pictures that failed the last time.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Colour everything anew that this program has coloured.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much there is to do; write nothing.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for another program: a line now and then, and at the end.")] = False,
     address: Annotated[str | None, ADDRESS] = None,
 ) -> None:
     """Colour every picture below a folder or bucket, as a Ray Data job. `colorize archive status TARGET` sums up what a target holds.
@@ -64,6 +67,7 @@ def archive(
     from colorize import cluster
     from colorize.archive.config import ArchiveConfig
     from colorize.archive.job import carry_out, prepare
+    from colorize.cli.archive_json import ArchiveLines
     from colorize.cli.display import console
     from colorize.imaging.convert import as_format
 
@@ -82,8 +86,10 @@ def archive(
             or address
             or (model, vividness) != (DEFAULT_MODEL, DEFAULT_VIVIDNESS)
         ):
-            raise ConfigError("archive status takes a TARGET and no options; a folder that is called status is given as ./status")
-        _print_status(target)
+            raise ConfigError(
+                "archive status takes a TARGET and --json, and no other options; a folder that is called status is given as ./status"
+            )
+        _print_status(target, json)
         return
     config = ArchiveConfig(
         source=source, target=target, model=model, vividness=vividness, temperature=temperature, palette=palette,
@@ -91,22 +97,28 @@ def archive(
         format=as_format(format_), recolor=recolor, mark=mark, confidence=confidence,
     )  # fmt: skip
     plan = prepare(config)
-    console.print(_describe(plan), markup=False)
-    if plan.work.other_settings:
-        console.print(
-            f"{_count(plan.work.other_settings, 'picture')} in the target {'has' if plan.work.other_settings == 1 else 'have'} the colours "
-            f"of another model or other settings and stay; --force colours everything anew"
-        )
+    if not json:
+        console.print(_describe(plan), markup=False)
+        if plan.work.other_settings:
+            console.print(
+                f"{_count(plan.work.other_settings, 'picture')} in the target {'has' if plan.work.other_settings == 1 else 'have'} the "
+                "colours of another model or other settings and stay; --force colours everything anew"
+            )
     if dry_run:
-        _print_estimate(plan)
+        _print_estimate(plan, json)
         return
     pictures = len(plan.work.tasks)
-    with cluster.connect(address) if pictures else nullcontext() as ray:
-        if ray:
+    with (
+        cluster.connect(address) if pictures else nullcontext() as ray,
+        ArchiveLines(plan) if json else ArchiveDisplay(pictures) as display,
+    ):
+        if ray and not json:
             console.print(ray.describe())
-        with ArchiveDisplay(pictures) as display:
-            summary = carry_out(plan, on_progress=display.show)
-    _print_summary(summary)
+        summary = carry_out(plan, on_progress=display.show)
+        if isinstance(display, ArchiveLines):
+            display.end(summary)
+    if not json:
+        _print_summary(summary)
     if summary.failed:
         raise typer.Exit(1)
 
@@ -162,12 +174,15 @@ def _describe(plan: Plan) -> str:
     return f"{plan.source.shown}: {_count(len(work.tasks), 'picture')} to colour{why}{kept}{skipped}"
 
 
-def _print_estimate(plan: Plan) -> None:
+def _print_estimate(plan: Plan, as_json: bool) -> None:
     from colorize.archive.estimate import estimate
     from colorize.cli.display import console, duration
 
     workers = plan.config.workers or os.cpu_count() or 1
     found = estimate(plan.source, [task.path for task in plan.work.tasks], plan.current, workers)
+    if as_json:
+        print(json_module.dumps(dataclasses.asdict(found)))
+        return
     about = "about " if found.is_sampled else ""
     unreadable = f", {found.unreadable:,} without a readable header" if found.unreadable else ""
     console.print(
@@ -198,7 +213,7 @@ def _print_summary(summary: ArchiveSummary) -> None:
     console.print(f"report    {printable(summary.report)}", markup=False)
 
 
-def _print_status(target: str) -> None:
+def _print_status(target: str, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -215,6 +230,9 @@ def _print_status(target: str) -> None:
         return Text(printable(text))
 
     now = read_status(target)
+    if as_json:
+        print(json_module.dumps(dataclasses.asdict(now)))
+        return
     for run in now.unfinished:
         console.print(f"run {run} is under way or was killed; the next run settles what it left\n", markup=False)
     statuses = ", ".join(f"{count:,} {status}" for status, count in now.statuses.items())

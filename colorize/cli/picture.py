@@ -61,7 +61,7 @@ def picture(
 
     settings = settings_of(vividness, temperature, palette, reference, candidates)
     wanted = as_format(format_)
-    _check_names(files, output, settings.candidates, confidence, wanted)
+    check_names(files, output, settings.candidates, confidence, wanted)
     if hints is not None and len(files) > 1:
         raise ConfigError(f"--hints {hints}: belongs to one picture, and {len(files)} are given")
     document = None if hints is None else read_document(hints)
@@ -123,7 +123,7 @@ def _color(
     from colorize.model.coloring import confidence_png, note_of, paint, views
     from colorize.model.hints import parse_hints
 
-    *targets, map_target = _targets(file, output, settings.candidates, True, wanted)
+    *targets, map_target = result_files(file, output, settings.candidates, True, wanted)
     for target in [*targets, map_target] if confidence else targets:
         if os.path.lexists(target):
             raise PictureError(f"{file}: {target} is there already, and nothing is overwritten: give another folder")
@@ -148,19 +148,19 @@ def _color(
         yield map_target, f"{first.width}×{first.height}"
 
 
-def _check_names(files: list[Path], output: Path, candidates: int, confidence: bool, wanted: Format | None) -> None:
+def check_names(files: list[Path], output: Path, candidates: int, confidence: bool, wanted: Format | None) -> None:
     """Raises ConfigError where two files would become one, or one itself."""
     made_from: dict[Path, Path] = {}
     for file in files:
         if output.exists() and file.parent.exists() and output.samefile(file.parent):
             raise ConfigError(f"--output {output}: is the folder of {file}, which is not overwritten: give another folder")
-        for target in _targets(file, output, candidates, confidence, wanted):
+        for target in result_files(file, output, candidates, confidence, wanted):
             other = made_from.setdefault(target, file)
             if other is not file:
                 raise ConfigError(f"{other} and {file}: both would become {target}: colour them into different folders")
 
 
-def _targets(file: Path, output: Path, candidates: int, confidence: bool, wanted: Format | None) -> list[Path]:
+def result_files(file: Path, output: Path, candidates: int, confidence: bool, wanted: Format | None) -> list[Path]:
     """The files that one file becomes: its candidates, then its confidence map."""
     from colorize.imaging.convert import converted_name
 

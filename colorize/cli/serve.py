@@ -19,6 +19,10 @@ def serve(
     models: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder of further models, for ?model=NAME.", show_default="those that ship")
     ] = None,
+    archive_root: Annotated[
+        list[str] | None,
+        typer.Option(help="A folder or URL below which clients may start bulk runs; may be given again.", show_default="no bulk runs"),
+    ] = None,
     address: Annotated[str | None, ADDRESS] = None,
 ) -> None:
     """Answer pictures sent by HTTP in colour, until Ctrl-C.
@@ -29,11 +33,14 @@ def serve(
     from colorize.cli.display import console
     from colorize.errors import ConfigError
     from colorize.serve.config import ServeConfig
+    from colorize.serve.roots import Roots
     from colorize.serve.run import running
 
     if models is not None and not models.is_dir():
         raise ConfigError(f"--models {models}: is no folder")
-    config = ServeConfig(model=model, models_dir=None if models is None else str(models.absolute()))
+    roots = tuple(root if "://" in root else str(Path(root).absolute()) for root in archive_root or ())
+    Roots(roots)  # as an error of one line, which pydantic's is not
+    config = ServeConfig(model=model, models_dir=None if models is None else str(models.absolute()), archive_roots=roots)
     with running(config, port=port, host=host, address=address) as service:
         try:
             console.print(service.cluster.describe())

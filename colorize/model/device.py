@@ -10,6 +10,10 @@ from colorize.errors import ConfigError
 
 Precision = Literal["auto", "bf16", "fp32"]
 
+GPU_SHARE = 0.25
+"""Of a GPU, where the cluster has any, for each worker of a bulk run: decoding and encoding on its one CPU take longer than the network on
+the GPU."""
+
 
 def pick_device(name: str) -> torch.device:
     """`auto` (a GPU when there is one), `cpu`, or `cuda[:n]`. Raises ConfigError for a device that is not there."""

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from colorize.errors import PictureError
 from colorize.imaging.guard import one_line
-from colorize.serve import batch, pictures, status
+from colorize.serve import archives, batch, pictures, status
 from colorize.serve.desk import Desk
 from colorize.serve.gate import HEADERS, Gate
 from colorize.serve.upload import Refusal
@@ -23,6 +23,7 @@ from colorize.serve.upload import Refusal
 ROUTERS = (
     pictures.router,
     batch.router,
+    archives.router,
     status.router,
 )
 

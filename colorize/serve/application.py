@@ -8,6 +8,7 @@ Deployed again with another model, each deployment first starts a new replica an
 what it works on. Meanwhile either version may answer: an answer says which one it was.
 """
 
+from pathlib import Path
 from typing import Any
 
 from ray import serve
@@ -15,7 +16,7 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
 from colorize.errors import ModelError
-from colorize.model.card import ModelCard, resolve
+from colorize.model.card import ModelCard, resolve, shipped_names
 from colorize.model.colormodel import ColorModel
 from colorize.serve.config import ServeConfig
 from colorize.serve.ingress import INGRESS, Ingress
@@ -46,6 +47,8 @@ def read_model(name_or_path: str) -> tuple[bytes, ModelCard]:
 
 def assemble(config: ServeConfig, model: bytes, card: ModelCard) -> serve.Application:
     """The application that serves a model that has been read already."""
+    if config.model not in shipped_names():  # a bulk run, which reads the model's file itself, is at home in another folder
+        config = config.model_copy(update={"model": str(Path(config.model).absolute())})
     common: dict[str, Any] = {
         "graceful_shutdown_timeout_s": DRAIN_SECONDS,
         "graceful_shutdown_wait_loop_s": 0.1,

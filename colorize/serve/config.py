@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from colorize.imaging.guard import MAX_PIXELS
 from colorize.model.card import DEFAULT_MODEL
 from colorize.serve.keys import API_KEYS, hashed_keys
+from colorize.serve.roots import Roots
 
 
 class ServeConfig(BaseModel):
@@ -42,6 +43,12 @@ class ServeConfig(BaseModel):
 
     archive_roots: tuple[str, ...] = ()
     """The folders and URLs below which bulk runs may read and write; none: bulk runs are refused."""
+
+    archive_runs: int = Field(default=1, gt=0)
+    """Bulk runs at a time; above that, 429."""
+
+    archive_workers: int | None = Field(default=None, gt=0)
+    """Workers of a bulk run, one CPU each; none: its share of the CPUs that the service leaves free."""
 
     max_body_bytes: int = Field(default=64 * 2**20, gt=0)
     """The largest picture file; a larger one is refused before it has been read."""
@@ -104,6 +111,12 @@ class ServeConfig(BaseModel):
             if not key.startswith("sha256:") or len(key) != 71 or set(key[7:]) - set("0123456789abcdef"):
                 raise ValueError("must be SHA-256 digests of keys, sha256:HEX: a key itself does not belong into a configuration")
         return keys
+
+    @field_validator("archive_roots")
+    @classmethod
+    def _are_roots(cls, roots: tuple[str, ...]) -> tuple[str, ...]:
+        Roots(roots)
+        return roots
 
     @model_validator(mode="after")
     def _have_room(self) -> Self:

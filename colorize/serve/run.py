@@ -72,11 +72,12 @@ def running(config: ServeConfig, *, port: int, host: str = LOOPBACK, address: st
     if not (address or os.environ.get("RAY_ADDRESS")):
         _check_port(host, port)
     is_ours = not ray.is_initialized()
-    with cluster.connect(address) as info:
+    with cluster.connect(address, jobs=bool(config.archive_roots)) as info:
         is_ours = is_ours and info.started_here
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         if info.gpus:
-            config = config.model_copy(update={"model_gpus": 1})
+            # Half of one leaves room for the workers of bulk runs, which would wait for ever for theirs.
+            config = config.model_copy(update={"model_gpus": 0.5 if config.archive_roots else 1})
         info.require(cpus=config.cpus, gpus=config.gpus, what="the service's replicas")
         if serve.status().proxies:
             raise ServiceError(f"Ray Serve runs already on {info.address}: use `serve deploy`, or stop it with `serve shutdown`")

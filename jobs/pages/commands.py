@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -28,12 +28,21 @@ def page() -> str:
     """The whole page, as Markdown."""
     group: Any = typer.main.get_command(app)
     assert app.registered_callback is not None
-    functions = {command.name: command.callback for command in app.registered_commands}
     sections = [HEAD, _section("colorize", "colorize [OPTIONS] COMMAND", group, app.registered_callback.callback)]
-    for name, command in group.commands.items():
-        arguments = [_title(parameter, kind) for parameter, kind in _parameters(command, functions[name]) if not _is_option(parameter)]
-        sections.append(_section(f"colorize {name}", " ".join([f"colorize {name}", *arguments, "[OPTIONS]"]), command, functions[name]))
+    for name, command in _commands(group, "colorize"):
+        function = inspect.unwrap(command.callback)
+        arguments = [_title(parameter, kind) for parameter, kind in _parameters(command, function) if not _is_option(parameter)]
+        sections.append(_section(name, " ".join([name, *arguments, "[OPTIONS]"]), command, function))
     return "\n".join(sections)
+
+
+def _commands(group: Any, above: str) -> Iterator[tuple[str, Any]]:
+    """(its whole name, a command), those of groups within the group included."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{above} {name}")
+        else:
+            yield f"{above} {name}", command
 
 
 def _section(name: str, usage: str, command: Any, function: Callable[..., Any] | None) -> str:

@@ -1,14 +1,22 @@
 """One local Ray for the whole test session: starting one takes longer than most tests."""
 
+import contextlib
+import socket
 from collections.abc import Iterator
 
 import pytest
 
 from colorize.cluster import ClusterInfo, connect
 
+AGENT_PORT = 52365
+"""The one that the agents of all Rays on a machine would take, if they were let."""
+
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[ClusterInfo]:
-    """A Ray of two CPUs on the loopback interface, shut down when the session ends."""
-    with connect("local", num_cpus=2) as info:
-        yield info
+    """A Ray of two CPUs on the loopback interface that takes jobs, shut down when the session ends."""
+    with socket.socket() as other:
+        with contextlib.suppress(OSError):  # another Ray has it, which will do as well
+            other.bind(("127.0.0.1", AGENT_PORT))
+        with connect("local", num_cpus=2, jobs=True) as info:
+            yield info

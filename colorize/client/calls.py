@@ -1,0 +1,307 @@
+"""Every call on the service, written once, for the client that blocks and the one that does not.
+
+A call is a generator: it yields what is to be done (a `Request` to send, a `Pause`, a file to `Read`), is sent what came of it, and returns
+its result. So retries, checks and messages stand here, without a connection; `blocking` and `asynchronous` only carry the steps out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypedDict, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx2
+
+from colorize.client import KEY_VARIABLE, SERVER, answers
+from colorize.client.answers import Colored, Reply, RunStatus, ServedModel
+from colorize.client.retry import Attempts, RetryPolicy, retry_after_seconds
+from colorize.errors import ConfigError, PictureError, RemoteError
+
+MAX_PICTURE_BYTES = 1 << 30
+MAX_ANSWER_BYTES = 1 << 30
+"""Neither side can make this one hold more."""
+
+POLL_SECONDS = (0.5, 10.0)
+"""How often a run is asked for, at first and at most seldom."""
+
+RETRIED = frozenset({429, 503})
+"""The service has done nothing and says that it will, later."""
+
+_THE_PICTURE = "the picture: "
+"""How the service names a picture, whose name it does not know."""
+
+T = TypeVar("T")
+Picture = bytes | os.PathLike[str]
+
+
+class Settings(TypedDict, total=False):
+    """How a picture is coloured; what is left out is as the service has it."""
+
+    model: str
+    vividness: float
+    """0…1: 0 is the most accurate colour, 1 as colourful as real pictures."""
+    temperature: float
+    candidates: int
+    """How many colourings; more than one are answered as a zip."""
+    candidate: int
+    """Only this one of them, from 1."""
+    format: Literal["jpeg", "png", "tiff", "webp"]
+    confidence: bool | Literal["only"]
+    """True: a zip with the confidence map beside the picture; "only": the map itself."""
+    hints: Sequence[Mapping[str, Any]]
+    """Colours that are given: {"x": pixels, "y": pixels, "color": "#rrggbb"}, of the upright original."""
+
+
+class ArchiveSettings(TypedDict, total=False):
+    """How an archive is coloured."""
+
+    model: str
+    vividness: float
+    recolor: bool
+    """Colour pictures anew that are in colour already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """An HTTP request, to be sent once."""
+
+    method: str
+    path: str
+    is_repeatable: bool = True
+    """Sent twice, it has done no more than sent once."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = field(default=None, repr=False)
+    files: Mapping[str, Any] | None = field(default=None, repr=False)
+    json: Any = None
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of `httpx2.Client.stream`."""
+        given = {"params": dict(self.params), "content": self.content, "files": self.files, "json": self.json}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pause:
+    """Seconds in which nothing is done."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """A file that is to be read: `carry_out` does it, in a thread where nothing may block."""
+
+    path: Path
+
+    def carry_out(self) -> bytes:
+        """The file's bytes. Raises PictureError."""
+        try:
+            with self.path.open("rb") as file:
+                data = file.read(MAX_PICTURE_BYTES + 1)
+        except OSError as error:
+            raise PictureError(f"{self.path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+        if len(data) > MAX_PICTURE_BYTES:
+            raise PictureError(f"{self.path}: is too large; files of up to {MAX_PICTURE_BYTES:,} bytes are sent")
+        return data
+
+
+Step = Request | Pause | Read
+Call = Generator[Step, Any, T]
+
+
+class Collector:
+    """The body of a reply as it comes in: within a size, and within a time, however slowly it drips."""
+
+    def __init__(self, seconds: float) -> None:
+        self._body = bytearray()
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
+
+    def add(self, chunk: bytes) -> None:
+        """Raises RemoteError for a body that is too large, httpx2.ReadTimeout for one that takes too long."""
+        if len(self._body) + len(chunk) > MAX_ANSWER_BYTES:
+            raise RemoteError(f"the service: answers with more than {MAX_ANSWER_BYTES:,} bytes")
+        if time.monotonic() > self._deadline:
+            raise httpx2.ReadTimeout(f"the answer is not complete after {self._seconds:g} s")
+        self._body += chunk
+
+    def reply(self, status: int, headers: httpx2.Headers) -> Reply:
+        """The whole."""
+        return Reply(status=status, headers=headers, body=bytes(self._body))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Where a service is and how it is spoken to, checked; and the calls on it."""
+
+    server: str = SERVER
+    api_key: str | None = field(default=None, repr=False)
+    timeout: float = 150.0
+    """Seconds for one attempt's answer; the service itself gives up on a request after 120."""
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urlsplit(self.server)
+            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and self.server.isprintable()
+            is_url = is_url and httpx2.URL(self.server).is_absolute_url
+        except (ValueError, httpx2.InvalidURL):
+            is_url = False
+        if not is_url or parts.username is not None or parts.password is not None or parts.query or parts.fragment or " " in self.server:
+            raise ConfigError(f"server {self._shown}: give the service's address, such as {SERVER}")
+        if self.api_key is not None and not re.fullmatch(r"[\x21-\x7e]{1,500}", self.api_key):
+            raise ConfigError(f"api_key (from the argument or {KEY_VARIABLE}): must be 1 to 500 printable ASCII characters, without spaces")
+        if not 0 < self.timeout < float("inf"):
+            raise ConfigError(f"timeout {self.timeout}: must be more than 0 s, and finite")
+
+    @property
+    def _shown(self) -> str:
+        """The address as a message may have it: whatever could be a user and password is left out."""
+        return answers.one_line(re.sub(r"(?<=//)[^/]*@", "…@", self.server)) or "''"
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of `httpx2.Client` and `httpx2.AsyncClient`."""
+        headers = {"Accept-Encoding": "identity", "User-Agent": "colorize"}
+        if self.api_key is not None:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        return {
+            "base_url": self.server,
+            "headers": headers,
+            "timeout": httpx2.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
+            "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=64),
+            # A proxy that the environment names is for other machines; httpx would send it what is meant for this one.
+            "trust_env": urlsplit(self.server).hostname not in ("127.0.0.1", "::1", "localhost"),
+        }
+
+    # The calls
+
+    def colorize(self, picture: Picture, settings: Settings) -> Call[Colored]:
+        """POST /v1/colorize: a pure function, so it may be asked again whenever no answer came."""
+        params, hints = _query(settings)
+        name = None if isinstance(picture, bytes) else str(Path(picture))
+        data = picture if isinstance(picture, bytes) else (yield Read(path=Path(picture)))
+        if hints is None:
+            request = Request(method="POST", path="/v1/colorize", params=params, content=data)
+        else:
+            files = {"file": ("picture", data, "application/octet-stream"), "hints": (None, hints, "application/json")}
+            request = Request(method="POST", path="/v1/colorize", params=params, files=files)
+        return answers.colored((yield from self._ask(request, name)))
+
+    def models(self) -> Call[list[ServedModel]]:
+        """GET /v1/models."""
+        reply: Reply = yield from self._ask(Request(method="GET", path="/v1/models"))
+        return answers.served_models(reply.json())
+
+    def submit_archive(self, source: str, target: str, settings: ArchiveSettings) -> Call[str]:
+        """POST /v1/archives: the run's id. Not asked again where no answer came, since a run may have begun."""
+        _check_names(settings, ArchiveSettings)
+        wanted = {"source": str(source), "target": str(target), **settings}
+        reply: Reply = yield from self._ask(Request(method="POST", path="/v1/archives", is_repeatable=False, json=wanted))
+        return answers.run_id(reply.json())
+
+    def archives(self) -> Call[list[RunStatus]]:
+        """GET /v1/archives."""
+        reply: Reply = yield from self._ask(Request(method="GET", path="/v1/archives"))
+        return answers.run_statuses(reply.json())
+
+    def archive(self, run: str) -> Call[RunStatus]:
+        """GET /v1/archives/{id}."""
+        reply: Reply = yield from self._ask(Request(method="GET", path=_path_of(run)))
+        return answers.run_status(reply.json())
+
+    def cancel(self, run: str) -> Call[None]:
+        """DELETE /v1/archives/{id}: the run stops soon; what it has done is kept."""
+        yield from self._ask(Request(method="DELETE", path=_path_of(run)))
+
+    def wait(self, run: str, timeout: float | None, on_status: Callable[[RunStatus], None] | None) -> Call[RunStatus]:
+        """Asks for a run until it is over. While the service is started anew it is asked again, for as long as its patience lasts."""
+        patient = replace(self, policy=replace(self.policy, attempts=max(self.policy.attempts, 1000)))
+        began, (pause, longest) = time.monotonic(), POLL_SECONDS
+        while True:
+            status: RunStatus = yield from patient.archive(run)
+            if on_status is not None:
+                on_status(status)
+            if status.is_over:
+                return status
+            left = float("inf") if timeout is None else timeout - (time.monotonic() - began)
+            if left <= 0:
+                raise RemoteError(f"run {run}: is not over after {timeout:g} s; it goes on")
+            yield Pause(seconds=min(pause, left))
+            pause = min(longest, pause * 1.3)
+
+    # What they have in common
+
+    def _ask(self, request: Request, picture: str | None = None) -> Call[Reply]:
+        """The reply of success to a request. picture: the name of the file that it is about."""
+        attempts = Attempts(policy=self.policy)
+        while True:
+            retry_after, status = 0.0, None
+            try:
+                reply: Reply = yield request
+            except httpx2.HTTPError as error:
+                reason = f"no answer ({_cause(error)})"
+                is_retried = request.is_repeatable or isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            else:
+                if 200 <= reply.status < 300:
+                    return reply
+                status, reason = reply.status, reply.reason()
+                is_retried = status in RETRIED
+                retry_after = retry_after_seconds(reply.headers.get("retry-after"))
+            pause = attempts.pause(retry_after) if is_retried else None
+            if pause is None:
+                tried = f" (tried {attempts.made} times in {attempts.seconds:.0f} s)" if attempts.made > 1 else ""
+                if picture is not None and status is not None and reason.startswith(_THE_PICTURE):
+                    raise RemoteError(f"{picture}: {reason.removeprefix(_THE_PICTURE)}{tried}", status)
+                raise RemoteError(f"{self.server}: {reason}{tried}", status)
+            yield Pause(seconds=pause)
+
+
+def connection(server: str, api_key: str | None, timeout: float, attempts: int, patience: float) -> Connection:
+    """A connection; the key from the environment where none is given. Raises ConfigError."""
+    key = api_key if api_key is not None else os.environ.get(KEY_VARIABLE) or None
+    return Connection(server=server.rstrip("/"), api_key=key, timeout=timeout, policy=RetryPolicy(attempts=attempts, patience=patience))
+
+
+def check_concurrency(concurrency: int) -> int:
+    """Raises ConfigError where that many requests cannot be under way."""
+    if not 1 <= concurrency <= 256:
+        raise ConfigError(f"concurrency {concurrency}: must lie in 1…256")
+    return concurrency
+
+
+def _query(settings: Settings) -> tuple[dict[str, str], str | None]:
+    """(the query, the hints as JSON). Raises ConfigError for a setting that there is none of."""
+    _check_names(settings, Settings)
+    given = {name: value for name, value in settings.items() if name != "hints" and value is not None}
+    hints = settings.get("hints")
+    query = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()}
+    return query, None if hints is None else json.dumps([dict(hint) for hint in hints])
+
+
+def _check_names(settings: Mapping[str, Any], kind: type) -> None:
+    known = kind.__annotations__
+    if unknown := [name for name in settings if name not in known]:
+        raise ConfigError(f"{unknown[0]}: there is no such setting; there are {', '.join(known)}")
+
+
+def _path_of(run: str) -> str:
+    if not run or run in (".", ".."):
+        raise ConfigError(f"run {run!r}: is not the id of a run")
+    return f"/v1/archives/{quote(run, safe='')}"
+
+
+def _cause(error: httpx2.HTTPError) -> str:
+    """Why there was no answer; httpx's timeouts have no text of their own."""
+    told: dict[type[httpx2.HTTPError], str] = {
+        httpx2.ConnectTimeout: "connecting took too long",
+        httpx2.ReadTimeout: "it took too long",
+        httpx2.WriteTimeout: "sending took too long",
+    }
+    text = str(error) or told.get(type(error), type(error).__name__)
+    return answers.one_line(re.sub(r"^\[Errno -?\d+\] ", "", text)).lower()
