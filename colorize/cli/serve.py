@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,18 +14,27 @@ from colorize.model.card import DEFAULT_MODEL
 
 def serve(
     model: Annotated[str, typer.Option(help="A shipped model's name, a model file, or a training run's directory.")] = DEFAULT_MODEL,
-    port: Annotated[int, typer.Option(help="The port on 127.0.0.1.")] = 8000,
+    port: Annotated[int, typer.Option(help="The port.")] = 8000,
+    host: Annotated[str, typer.Option(help="The IP address to listen on. Another than this machine's own needs API keys.")] = "127.0.0.1",
+    models: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder of further models, for ?model=NAME.", show_default="those that ship")
+    ] = None,
     address: Annotated[str | None, ADDRESS] = None,
 ) -> None:
     """Answer pictures sent by HTTP in colour, until Ctrl-C.
 
-    POST a JPEG or PNG to /v1/colorize (?vividness=0…1): the answer is the same picture in colour.
+    POST a picture to /v1/colorize (?vividness=0…1): the answer is the same picture in colour. COLORIZE_API_KEYS holds the keys of
+    which a client must send one, with commas between them: keys, or their digests as sha256:HEX.
     """
     from colorize.cli.display import console
+    from colorize.errors import ConfigError
     from colorize.serve.config import ServeConfig
     from colorize.serve.run import running
 
-    with running(ServeConfig(model=model), port=port, address=address) as service:
+    if models is not None and not models.is_dir():
+        raise ConfigError(f"--models {models}: is no folder")
+    config = ServeConfig(model=model, models_dir=None if models is None else str(models.absolute()))
+    with running(config, port=port, host=host, address=address) as service:
         try:
             console.print(service.cluster.describe())
             console.print(f"Ready: {service.url}  (model {service.model}; POST a picture to /v1/colorize; Ctrl-C stops it)")

@@ -13,6 +13,11 @@ from colorize.errors import PictureError
 
 MAX_PIXELS = 200_000_000
 
+
+class TooManyPixelsError(PictureError):
+    """More than MAX_PIXELS by the header: for whoever answers that in another way than damage."""
+
+
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -29,10 +34,10 @@ _DAMAGE = (
 
 
 def check_size(width: int, height: int, name: str) -> None:
-    """PictureError where the header promises more than MAX_PIXELS."""
+    """TooManyPixelsError where the header promises more than MAX_PIXELS."""
     if width * height > MAX_PIXELS:
         limit = MAX_PIXELS // 1_000_000
-        raise PictureError(f"{name}: has {width}×{height} pixels by its header; pictures of up to {limit} megapixels are read")
+        raise TooManyPixelsError(f"{name}: has {width}×{height} pixels by its header; pictures of up to {limit} megapixels are read")
 
 
 @contextmanager

@@ -1,29 +1,37 @@
 """The Serve application: the ingress in front of the model, bound to a configuration.
 
-`build` is what `serve deploy` and `serve run colorize.serve.application:build` call. It reads the model where it runs and hands its
-bytes to the replicas, so no other machine of a cluster needs the file. They lie in Serve's controller, which starts lost replicas anew.
+`build`, which is `colorize.serve.app`, is what `serve deploy` and `serve run` call. It reads the service's own model where it runs and
+hands its bytes to the replicas, so no other machine of a cluster needs the file. They lie in Serve's controller, which starts lost
+replicas anew.
+
+Deployed again with another model, each deployment first starts a new replica and then ends an old one (`max_surge_percent`), which finishes
+what it works on. Meanwhile either version may answer: an answer says which one it was.
 """
 
 from typing import Any
 
 from ray import serve
-from ray.serve.config import BackpressureConfig
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
 from colorize.errors import ModelError
 from colorize.model.card import ModelCard, resolve
 from colorize.model.colormodel import ColorModel
 from colorize.serve.config import ServeConfig
-from colorize.serve.ingress import RETRY_SECONDS, Ingress
+from colorize.serve.ingress import INGRESS, Ingress
 from colorize.serve.predictor import Predictor
+from colorize.serve.upload import RETRY_SECONDS
 
-SHUTDOWN_SECONDS = 3.0
-"""How long a replica that is stopped may finish what it works on: the service ends within 5 s."""
+DRAIN_SECONDS = 60.0
+"""How long a replica that is replaced may finish what it works on."""
 
 
 def build(config: ServeConfig) -> serve.Application:
-    """The application for a configuration. Raises ModelError where its model is no whole model of this program."""
-    return assemble(config, *read_model(config.model))
+    """The application for a configuration. Raises ModelError where its model is no whole model of this program.
+
+    The keys in COLORIZE_API_KEYS, where this runs, count too. Raises ConfigError where they are none.
+    """
+    return assemble(config.with_keys_of_environment(), *read_model(config.model))
 
 
 def read_model(name_or_path: str) -> tuple[bytes, ModelCard]:
@@ -39,22 +47,36 @@ def read_model(name_or_path: str) -> tuple[bytes, ModelCard]:
 def assemble(config: ServeConfig, model: bytes, card: ModelCard) -> serve.Application:
     """The application that serves a model that has been read already."""
     common: dict[str, Any] = {
-        "graceful_shutdown_timeout_s": SHUTDOWN_SECONDS,
+        "graceful_shutdown_timeout_s": DRAIN_SECONDS,
         "graceful_shutdown_wait_loop_s": 0.1,
-        "max_queued_requests": config.max_requests,
+        "max_surge_percent": 100,
+        "health_check_period_s": 2.0,
         "logging_config": LoggingConfig(enable_access_log=False),
     }
     predictor = serve.deployment(
-        num_replicas=config.model_replicas,
+        **_replicas(config.model_replicas, config.max_model_replicas, 2.0 * config.batch_size),
         ray_actor_options={"num_cpus": config.model_cpus, "num_gpus": config.model_gpus},
         max_ongoing_requests=config.model_requests,
+        max_queued_requests=config.max_requests,
         **common,
     )(Predictor)
     ingress = serve.deployment(
-        num_replicas=config.ingress_replicas,
+        **_replicas(config.ingress_replicas, config.max_ingress_replicas, config.max_requests / 2),
+        name=INGRESS,
         ray_actor_options={"num_cpus": config.ingress_cpus},
-        max_ongoing_requests=2 * config.max_requests,  # above what it admits: the refusal is its own, and `/healthz` gets through
+        max_ongoing_requests=4 * config.max_requests,  # above what it admits: the refusal is its own, and `/healthz` gets through
+        max_queued_requests=config.max_requests,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_SECONDS),
         **common,
     )(Ingress)
-    return ingress.bind(config, card, predictor.bind(model, config))
+    return ingress.bind(config, card, predictor.bind(model, card, config))
+
+
+def _replicas(least: int, most: int, target: float) -> dict[str, Any]:
+    """A fixed number of replicas, or as many as keep each at `target` requests: pictures that are decoded, or questions that wait."""
+    if most <= least:
+        return {"num_replicas": least}
+    scaling = AutoscalingConfig(
+        min_replicas=least, max_replicas=most, target_ongoing_requests=target, upscale_delay_s=5.0, downscale_delay_s=120.0
+    )
+    return {"autoscaling_config": scaling}

@@ -1,59 +1,153 @@
-"""From a picture file to a question to the network, and from its answer back to a file: the ingress's work on one picture.
+"""From a picture file to questions to the network, and from its answers back to files: the ingress's work on one picture.
 
 Knows nothing of HTTP and nothing of Ray. A picture is brought to the network's size here, not in the model's replica: a scan of 17 MP
-is 68 MB of lightness, of which the network sees 64 KB at a working size of 128.
+is 68 MB of lightness, of which the network sees 49,000 numbers at a working size of 192. They travel as 16 bits each: L has 100 steps of
+which the network sees 256 in bfloat16, and what is below 100 KB goes along with the call instead of through the object store.
 """
 
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from colorize.imaging.formats import open_scan
-from colorize.imaging.scan import Note, Scan
+from colorize.imaging.convert import Format
+from colorize.imaging.scan import Scan
 from colorize.model.card import ModelCard
-from colorize.model.coloring import paint, views
+from colorize.model.coloring import confidence_png, note_of, paint, views
 from colorize.model.colorizer import Prediction
 from colorize.model.palette import DecodeSettings
+
+MEDIA_TYPES = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "TIFF": "image/tiff",
+    "WEBP": "image/webp",
+    "JPEG2000": "image/jp2",
+    "BMP": "image/bmp",
+    "PPM": "image/x-portable-anymap",
+    "HEIF": "image/heic",
+}
+"""By `Scan.format`."""
+
+SUFFIXES = {
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "TIFF": ".tif",
+    "WEBP": ".webp",
+    "JPEG2000": ".jp2",
+    "BMP": ".bmp",
+    "PPM": ".ppm",
+    "HEIF": ".heic",
+}
+"""By `Scan.format`: for a picture that came without a name."""
+
+_L_STEPS = 65535 / 100
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Question:
-    """One picture, as the network is to see it."""
+    """One page, as the network is to see it."""
 
-    L_hw: npt.NDArray[np.float32]
-    """(h, w) 0…100, at the model's working size."""
+    L16_hw: npt.NDArray[np.uint16]
+    """(h, w) lightness, 0…65535 for 0…100, at the model's working size. `packed` makes it."""
 
     settings: DecodeSettings
-    """How its colours are decoded; one candidate."""
+    """How its colours are decoded."""
+
+    model: str | None = None
+    """The name of a model that the catalog has; None: the service's own."""
+
+    def lightness(self) -> npt.NDArray[np.float32]:
+        """L (h, w) 0…100."""
+        return self.L16_hw.astype(np.float32) / np.float32(_L_STEPS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answer:
-    """What the network says of one picture."""
+    """What the network says of one page."""
 
-    ab_2hw: npt.NDArray[np.float32]
-    """(2, h', w') ab units, at the network's resolution."""
+    ab_n2hw: npt.NDArray[np.float32]
+    """(candidates, 2, h', w') ab units, at the network's resolution."""
 
     confidence_hw: npt.NDArray[np.float32]
     """(h', w') 0…1."""
 
     batch_size: int
-    """How many pictures, this one included, the network was shown together."""
+    """How many pages, this one included, the network was shown together."""
+
+    model: str
+    """The name of the model that answered: while a new version rolls out, it may be either."""
+
+    model_sha256: str
+    """The digest of its weights."""
+
+    @property
+    def prediction(self) -> Prediction:
+        """The same for what paints."""
+        return Prediction(ab_n2hw=torch.tensor(self.ab_n2hw), confidence_hw=torch.tensor(self.confidence_hw))
 
 
-def decode(body: bytes, settings: DecodeSettings, card: ModelCard) -> tuple[Scan, Question]:
-    """The picture, opened, and what the model of `card` is to be asked about it. Raises PictureError."""
-    scan = open_scan(body)
-    (L_hw,) = views(scan, card)
-    return scan, Question(L_hw=L_hw, settings=settings)
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a client wants of a picture."""
+
+    settings: DecodeSettings
+    model: str | None = None
+    """As in `Question`."""
+    candidate: int | None = None
+    """1…: only that one of the candidates; None: all."""
+    format: Format | None = None
+    """None: the picture's own."""
+    confidence: Literal["no", "true", "only"] = "no"
+    """Whether the confidence map comes with the pictures, or alone."""
+    hints: str | bytes | None = None
+    """The JSON document; None: no hints."""
 
 
-def encode(scan: Scan, answer: Answer, note: Note) -> tuple[bytes, float]:
-    """The file in colour, in the picture's format, and the mean confidence, 0…1. Raises PictureError."""
-    prediction = Prediction(ab_n2hw=torch.tensor(answer.ab_2hw)[None], confidence_hw=torch.tensor(answer.confidence_hw))
-    target = BytesIO()
-    paint(scan, [prediction], target, note)
-    return target.getvalue(), prediction.mean_confidence
+@dataclass(frozen=True, kw_only=True)
+class Coloring:
+    """What became of a picture."""
+
+    files: tuple[tuple[str, str, bytes], ...]
+    """(name, media type, bytes): the candidates, then the confidence map."""
+    mean_confidence: float
+    """0…1, of all pages."""
+
+
+def packed(L_hw: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+    """Lightness 0…100 in 16 bits, as a `Question` carries it."""
+    return (L_hw * np.float32(_L_STEPS) + np.float32(0.5)).astype(np.uint16)
+
+
+def questions(scan: Scan, wish: Wish, card: ModelCard) -> list[Question]:
+    """What the model of `card` is to be asked about the picture, a question a page. Raises PictureError."""
+    return [Question(L16_hw=packed(L_hw), settings=wish.settings, model=wish.model) for L_hw in views(scan, card)]
+
+
+def coloring(scan: Scan, answers: list[Answer], wish: Wish, card: ModelCard, name: str) -> Coloring:
+    """The files in colour, and the confidence map where it is wished for.
+
+    card: of the model that answered. name: what the picture is called, with its suffix. Raises PictureError.
+    """
+    predictions = [answer.prediction for answer in answers]
+    stem, dot, suffix = name.rpartition(".")
+    stem, suffix = (stem, dot + suffix) if stem else (name, "")
+    files: list[tuple[str, str, bytes]] = []
+    if wish.confidence != "only":
+        kind = wish.format.upper() if wish.format else scan.format
+        if wish.format and wish.format.upper() != scan.format:
+            suffix = SUFFIXES[kind]
+        wanted = range(wish.settings.candidates) if wish.candidate is None else [wish.candidate - 1]
+        for index in wanted:
+            target = BytesIO()
+            paint(scan, predictions, target, note_of(card, wish.settings), candidate=index, wanted=wish.format)
+            number = f"-{index + 1}" if index else ""
+            files.append((f"{stem}{number}{suffix}", MEDIA_TYPES[kind], target.getvalue()))
+    if wish.confidence != "no":
+        page = scan.pages[0]
+        files.append((f"{stem}-confidence.png", "image/png", confidence_png(predictions[0], *page.upright_shape)))
+    certain = sum(prediction.mean_confidence for prediction in predictions) / len(predictions)
+    return Coloring(files=tuple(files), mean_confidence=certain)

@@ -1,12 +1,18 @@
-"""The model deployment: lightness in, chroma out, batched across requests.
+"""The model deployment: lightness in, chroma out, batched across requests, a bounded number of models side by side.
 
-Knows nothing of HTTP or of picture files. Only what the network sees and says crosses the process boundary: 64 KB in and 48 KB out a
-picture at a working size of 128, whatever the size of the scan. The model comes as bytes, since a replica may run on a machine that has
-never seen the file.
+Knows nothing of HTTP or of picture files. Only what the network sees and says crosses the process boundary: 96 KB in and 96 KB out a
+picture at a working size of 192, whatever the size of the scan. The service's own model comes as bytes, since a replica may run on a
+machine that has never seen the file; the others are read where they lie when they are first asked for.
+
+The cache of models is one of its own and not Serve's multiplexing, which gives a replica one model a request and no hint of the next
+version of a file, and splits batches only by a header that a client may set (`serve_multiplexed_model_id`).
 """
 
 import asyncio
+import logging
 import tempfile
+import time
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,42 +20,134 @@ import numpy as np
 import torch
 from ray import serve
 
-from colorize.model.card import SUFFIX
+from colorize.errors import ColorizeError, ModelError
+from colorize.model.card import SUFFIX, ModelCard
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
+from colorize.serve.catalog import Catalog, Entry, Version
 from colorize.serve.codec import Answer, Question
 from colorize.serve.config import ServeConfig
+from colorize.serve.meter import ModelMeter, Series
+
+_log = logging.getLogger("ray.serve")
 
 
 class Predictor:
-    """One replica: the network on its device, and one thread that runs it."""
+    """One replica: networks on their device, one thread that runs them, and one that loads them."""
 
-    def __init__(self, model: bytes, config: ServeConfig) -> None:
-        """model: the bytes of a model file."""
+    def __init__(self, model: bytes, card: ModelCard, config: ServeConfig) -> None:
+        """model: the bytes of the file of the service's own model, and its card."""
+        self._catalog = Catalog(card, config.models_dir)
+        self._models = Models(config.max_models)
+        self._meter = ModelMeter()
+        self._waiting = 0
         # A thread of its own, and not asyncio's: both settings count for the thread that makes them and for those it starts.
         self._thread = ThreadPoolExecutor(1, "predict", initializer=_settle_thread, initargs=(config.model_threads,))
-        self._colorizer = self._thread.submit(_load, model).result()
+        self._loader = ThreadPoolExecutor(1, "load", initializer=_settle_thread, initargs=(1,))
+        self._loading: dict[tuple[str, Version | None], asyncio.Future[Colorizer]] = {}
+        self._own = self._thread.submit(_load_bytes, model).result()
         batched = serve.batch(max_batch_size=config.batch_size, batch_wait_timeout_s=config.batch_wait_seconds)
         self._predict_batched = batched(self._predict_batch)
 
     async def predict(self, question: Question) -> Answer:
-        """Waits for the batch that the question gets into."""
-        return await self._predict_batched(question)
+        """Waits for the model, where it is not loaded, and for the batch that the question gets into. Raises ModelError."""
+        self._waiting += 1
+        self._meter.waiting(self._waiting)
+        try:
+            return await self._predict_batched((question, *await self._model(question.model)))
+        finally:
+            self._waiting -= 1
+            self._meter.waiting(self._waiting)
 
-    async def _predict_batch(self, questions: list[Question]) -> list[Answer]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, questions)
+    async def series(self) -> tuple[str, list[Series]]:
+        """This replica's name and its measurements."""
+        return serve.get_replica_context().replica_id.unique_id, self._meter.series()
 
-    def _predict(self, questions: list[Question]) -> list[Answer]:
+    async def loaded(self) -> list[str]:
+        """The names of the models in memory."""
+        return [self._catalog.own.name, *self._models.names()]
+
+    async def _model(self, name: str | None) -> tuple[Colorizer, str]:
+        """The model and what it is called."""
+        entry = self._catalog.own if name is None else await asyncio.to_thread(self._catalog.find, name)
+        if entry.path is None:
+            return self._own, entry.name
+        colorizer = self._models.get(entry)
+        if colorizer is None:
+            colorizer = await self._load(entry)
+        return colorizer, entry.name
+
+    async def _load(self, entry: Entry) -> Colorizer:
+        """Loads a model once, however many ask for it; where its new version is none, the old one stays."""
+        key = (entry.name, entry.version)
+        loading = self._loading.get(key)
+        if loading is None:
+            loading = self._loading[key] = asyncio.get_running_loop().run_in_executor(self._loader, _load_file, entry)
+            loading.add_done_callback(lambda _: self._loading.pop(key, None))
+        try:
+            colorizer = await asyncio.shield(loading)
+        except ModelError as error:
+            old = self._models.any_version(entry.name)
+            _log.error("model %s: its file is damaged or of another program%s", entry.name, "; the last version stays" if old else "")
+            if old is None:
+                raise ModelError(f"model {entry.name}: its file is damaged or of another program") from error
+            return old
+        self._models.put(entry, colorizer)
+        return colorizer
+
+    async def _predict_batch(self, asked: list[tuple[Question, Colorizer, str]]) -> list[Answer]:
+        began = time.monotonic()
+        answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, asked)
+        self._meter.batch(len(asked), time.monotonic() - began)
+        return answers
+
+    def _predict(self, asked: list[tuple[Question, Colorizer, str]]) -> list[Answer]:
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for index, (question, colorizer, _) in enumerate(asked):
+            groups.setdefault((id(colorizer), question.settings), []).append(index)
         answers: dict[int, Answer] = {}
-        for settings in dict.fromkeys(question.settings for question in questions):
-            indices = [index for index, question in enumerate(questions) if question.settings == settings]
-            # Ray's arrays are read-only views of shared memory, which torch warns of: the copies are of the network's size.
-            predictions = self._colorizer.predict([questions[index].L_hw.copy() for index in indices], settings)
+        for indices in groups.values():
+            question, colorizer, name = asked[indices[0]]
+            predictions = colorizer.predict([asked[index][0].lightness() for index in indices], question.settings)
             for index, prediction in zip(indices, predictions, strict=True):
                 answers[index] = Answer(
-                    ab_2hw=prediction.ab_n2hw[0].numpy(), confidence_hw=prediction.confidence_hw.numpy(), batch_size=len(indices)
-                )
-        return [answers[index] for index in range(len(questions))]
+                    ab_n2hw=prediction.ab_n2hw.numpy(), confidence_hw=prediction.confidence_hw.numpy(),
+                    batch_size=len(indices), model=name, model_sha256=colorizer.model.card.weights_sha256,
+                )  # fmt: skip
+        return [answers[index] for index in range(len(asked))]
+
+
+class Models:
+    """At most so many models in memory; the one that was not asked for the longest makes room."""
+
+    def __init__(self, most: int) -> None:
+        """most: beside the service's own, one fewer."""
+        self._most = most - 1
+        self._models: OrderedDict[str, tuple[Entry, Colorizer]] = OrderedDict()
+
+    def names(self) -> list[str]:
+        """Of the models in memory."""
+        return list(self._models)
+
+    def get(self, entry: Entry) -> Colorizer | None:
+        """The model in the version of the entry."""
+        held = self._models.get(entry.name)
+        if held is None or held[0].version != entry.version:
+            return None
+        self._models.move_to_end(entry.name)
+        return held[1]
+
+    def any_version(self, name: str) -> Colorizer | None:
+        """The model in whatever version there is."""
+        held = self._models.get(name)
+        return None if held is None else held[1]
+
+    def put(self, entry: Entry, colorizer: Colorizer) -> None:
+        """Keeps a model, in place of its last version."""
+        self._models[entry.name] = (entry, colorizer)
+        self._models.move_to_end(entry.name)
+        while len(self._models) > self._most:
+            self._models.popitem(last=False)
 
 
 def _settle_thread(threads: int) -> None:
@@ -57,11 +155,25 @@ def _settle_thread(threads: int) -> None:
     torch.set_flush_denormal(True)
 
 
-def _load(model: bytes) -> Colorizer:
+def _load_bytes(model: bytes) -> Colorizer:
     with tempfile.TemporaryDirectory(prefix="colorize-") as folder:
         path = Path(folder) / f"model{SUFFIX}"
         path.write_bytes(model)
-        colorizer = Colorizer(ColorModel.load(path))
+        return _load_path(path)
+
+
+def _load_file(entry: Entry) -> Colorizer:
+    assert entry.path is not None, "only files are loaded later"
+    try:
+        return _load_path(entry.path)
+    except ColorizeError:
+        raise
+    except (OSError, MemoryError) as error:
+        raise ModelError(f"{entry.path}: cannot be loaded") from error
+
+
+def _load_path(path: Path) -> Colorizer:
+    colorizer = Colorizer(ColorModel.load(path))
     side = colorizer.model.card.working_size
     colorizer.predict([np.zeros((side, side), np.float32)])  # the first pass is slow: before the replica counts as ready
     return colorizer

@@ -2,9 +2,10 @@
 
 Knows nothing of pictures. Serve's own `run` waits for ever for replicas that do not fit, answers a port in use with the traceback of
 an actor, and may take 20 s to stop; here the first two are one line each, and the end took 2.7 s on two busy cores.
-It listens on the loopback interface of the cluster's head node only: Serve has no authentication.
+It listens on the loopback interface of the cluster's head node unless told otherwise, and on no other without API keys.
 """
 
+import ipaddress
 import logging
 import os
 import socket
@@ -27,15 +28,15 @@ from colorize import cluster
 from colorize.errors import ConfigError, ServiceError
 from colorize.serve.application import assemble, read_model
 from colorize.serve.config import ServeConfig
+from colorize.serve.keys import API_KEYS
 
-HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 APPLICATION = "colorize"
 START_SECONDS = 300.0
 """How long the service may take to start: 70 s were seen on two cores that ten other programs shared."""
 
-REQUEST_SECONDS = 120.0
-"""How long a request may take, its upload included, before it is cut off with 408."""
-
+STOP_SECONDS = 3.0
+"""How long requests that are under way may take to end when the service is stopped; it ends within 5 s."""
 
 _PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
 # With 5 s, Serve kills a proxy that imports its libraries on a busy machine, three checks later, and starts it from the beginning.
@@ -54,17 +55,22 @@ class Service:
 
 
 @contextmanager
-def running(config: ServeConfig, *, port: int, address: str | None = None) -> Iterator[Service]:
-    """The service, answering for the length of a `with` block. address: as in `cluster.connect`.
+def running(config: ServeConfig, *, port: int, host: str = LOOPBACK, address: str | None = None) -> Iterator[Service]:
+    """The service, answering for the length of a `with` block. host: an address of the head node. address: as in `cluster.connect`.
 
-    Raises ConfigError for a port that is none, ModelError before Ray starts, ClusterError where Ray cannot be joined or is too small,
-    and ServiceError where the port is taken, Serve runs on the cluster already, or a replica does not start.
+    The keys in COLORIZE_API_KEYS count beside those of the configuration.
+    Raises ConfigError for a port or host that is none, keys that are none, and a host that others reach while there are no keys; ModelError
+    before Ray starts, ClusterError where Ray cannot be joined or is too small, and ServiceError where the port is taken, Serve runs on the
+    cluster already, or a replica does not start.
     """
     if not 1 <= port <= 65535:
         raise ConfigError(f"--port {port}: must lie in 1…65535")
+    config = config.with_keys_of_environment()
+    if not _is_loopback(host) and not config.api_keys:
+        raise ConfigError(f"--host {host}: others can reach it, so API keys are needed: set {API_KEYS} (`openssl rand -hex 24` makes one)")
     model, card = read_model(config.model)
     if not (address or os.environ.get("RAY_ADDRESS")):
-        _check_port(port)
+        _check_port(host, port)
     is_ours = not ray.is_initialized()
     with cluster.connect(address) as info:
         is_ours = is_ours and info.started_here
@@ -76,12 +82,13 @@ def running(config: ServeConfig, *, port: int, address: str | None = None) -> It
             raise ServiceError(f"Ray Serve runs already on {info.address}: use `serve deploy`, or stop it with `serve shutdown`")
         is_here = _is_head_here(info)
         if is_here:
-            _check_port(port)
+            _check_port(host, port)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         try:
-            _start(assemble(config, model, card), port)
+            _start(assemble(config, model, card), host, port)
             if is_here:
-                _wait_until_routed(port)
-            yield Service(url=f"http://{HOST}:{port}", model=card.name, cluster=info)
+                _wait_until_routed(url.replace("0.0.0.0", LOOPBACK).replace("[::]", "[::1]"))
+            yield Service(url=url, model=card.name, cluster=info)
         finally:
             _stop(is_ours)
 
@@ -91,29 +98,42 @@ def _is_head_here(info: cluster.ClusterInfo) -> bool:
 
 
 def _stop(is_ours: bool) -> None:
-    """Lets requests that are under way end, for SHUTDOWN_SECONDS at most, and takes Serve off a Ray that stays."""
+    """Lets requests that are under way end, for STOP_SECONDS at most, and takes Serve off a Ray that stays."""
     if is_ours:  # the rest of Serve goes down with Ray, without the raylet's message on the controller's end
         with suppress(RayServeException):  # Serve did not get as far as to start
-            serve.delete(APPLICATION)
+            serve.delete(APPLICATION, _blocking=False)
+            deadline = time.monotonic() + STOP_SECONDS
+            while APPLICATION in serve.status().applications and time.monotonic() < deadline:
+                time.sleep(0.1)
     else:
         serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
+def _is_loopback(host: str) -> bool:
+    """Raises ConfigError for what is no IP address: a name may mean another machine tomorrow."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError as error:
+        raise ConfigError(
+            f"--host {host}: must be an IP address: {LOOPBACK} for this machine only, 0.0.0.0 for all that reach it"
+        ) from error
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port that was just given up is free
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError as error:
-            raise ServiceError(f"port {port} of {HOST}: {(error.strerror or str(error)).lower()}: choose another with --port") from error
+            raise ServiceError(f"port {port} of {host}: {(error.strerror or str(error)).lower()}: choose another with --port") from error
 
 
-def _start(application: serve.Application, port: int) -> None:
+def _start(application: serve.Application, host: str, port: int) -> None:
     try:
         with suppress(TimeoutError):  # after 60 s; the proxy goes on to start, and the service is waited for below
             serve.start(
                 proxy_location="HeadOnly",
-                http_options=HTTPOptions(host=HOST, port=port, request_timeout_s=REQUEST_SECONDS),
+                http_options=HTTPOptions(host=host, port=port),  # no time limit of the proxy's: it would cut off streams and batches
                 controller_options=ControllerOptions(runtime_env={"env_vars": _PATIENCE}),
                 logging_config=LoggingConfig(enable_access_log=False),
             )
@@ -130,16 +150,16 @@ def _start(application: serve.Application, port: int) -> None:
         raise ServiceError(f"the service does not start on port {port}: {_last_line([str(error)])}") from error
 
 
-def _wait_until_routed(port: int) -> None:
+def _wait_until_routed(url: str) -> None:
     """Until the proxy, which learns of a new application a moment after it runs, passes requests on."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            with urllib.request.urlopen(f"http://{HOST}:{port}/healthz", timeout=10):
+            with urllib.request.urlopen(f"{url}/healthz", timeout=10):
                 return
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             if time.monotonic() > deadline:
-                raise ServiceError(f"port {port} of {HOST}: the service does not answer there: {error}") from error
+                raise ServiceError(f"{url}: the service does not answer there: {error}") from error
             time.sleep(0.1)
 
 

@@ -1,20 +1,15 @@
-"""What a client sends, before it is decoded: the body within its limit, the size it claims, and how many pixels are held at a time.
+"""What a client sends, before it is decoded: the body within its limits of size and time, and how much is held at a time.
 
-Knows nothing of Ray or of decoding. The header is looked at here because two answers depend on it before any pixel exists: a picture
-that is too large is 413 and no damage (422), and decoding waits until its pixels fit into memory beside those already there.
+Knows nothing of Ray or of decoding. A body is pushed, chunk by chunk, to whoever takes it: a single picture into memory, a batch into a
+file without a name.
 """
 
 import asyncio
-import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
-from colorize.imaging.guard import MAX_PIXELS
-
-_JPEG_SIGNATURE = b"\xff\xd8\xff"
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0…SOF15; the others there define tables
-_BARE_MARKERS = frozenset(range(0xD0, 0xD8)) | {0x01}  # no length follows
+RETRY_SECONDS = 1
+"""What Retry-After says when the service is full."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer to a client, and no failure of this program
@@ -27,59 +22,58 @@ class Refusal(Exception):  # noqa: N818 - an answer to a client, and no failure 
         self.headers = headers
 
 
-async def read_body(chunks: AsyncIterator[bytes], declared: str | None, limit: int) -> bytes:
-    """The body, of which at most `limit` bytes are kept. declared: the Content-Length header.
+def full(reason: str = "the service is full; try again") -> Refusal:
+    """503 with Retry-After."""
+    return Refusal(503, reason, {"Retry-After": str(RETRY_SECONDS)})
 
-    Raises Refusal 413 where it is too large; where the header says more than twice the limit, before anything is read. A smaller excess
-    is read and dropped, because a client that sends first and listens afterwards would see a closed connection and no reason.
+
+async def receive(chunks: AsyncIterator[bytes], declared: str | None, limit: int, seconds: float, take: Callable[[bytes], object]) -> None:
+    """Gives `take` the body, at most `limit` bytes of it. declared: the Content-Length header.
+
+    Raises Refusal 408 where it takes longer than `seconds`, 413 where it is too large; where the header says more than twice the limit,
+    before anything is read. A smaller excess is read and dropped, because a client that sends first and listens afterwards would see a
+    closed connection and no reason.
     """
-    too_large = Refusal(413, f"the picture: is too large; files of up to {limit:,} bytes are read")
-    if declared is not None and declared.isdecimal() and int(declared) > 2 * limit:
+    too_large = Refusal(413, f"the body: is too large; up to {limit:,} bytes are read")
+    if declared is not None and declared.isdecimal() and int(declared[:20]) > 2 * limit:
         raise too_large
-    body, size = bytearray(), 0
-    async for chunk in chunks:
-        size += len(chunk)
-        if size <= limit:
-            body += chunk
-        elif size <= 2 * limit:
-            body.clear()
-        else:
-            break
+    size = 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in chunks:
+                size += len(chunk)
+                if size <= limit:
+                    take(chunk)
+                elif size > 2 * limit:
+                    break
+    except TimeoutError as error:
+        raise Refusal(408, f"the body: did not arrive within {seconds:g} s", {"Connection": "close"}) from error
     if size > limit:
         raise too_large
-    return bytes(body)
 
 
-def is_supported(body: bytes) -> bool:
-    """Whether the body begins as a JPEG or a PNG does."""
-    return body.startswith((_JPEG_SIGNATURE, _PNG_SIGNATURE))
+class HeldBytes:
+    """At most `limit` bytes of bodies are in memory at a time; what does not fit is refused at once."""
 
+    def __init__(self, limit: int) -> None:
+        self._free = limit
 
-def claimed_pixels(body: bytes) -> int:
-    """Width × height as the header has them; 0 where there is none to decode.
+    @contextmanager
+    def hold(self) -> Iterator[Callable[[int], None]]:
+        """A block that adds bytes as they come; they are given back at its end. Adding raises Refusal 503."""
+        held = 0
 
-    A JPEG whose frame header is not where it should be counts as MAX_PIXELS: decoders search further than this function does.
-    """
-    if body.startswith(_PNG_SIGNATURE):
-        if len(body) < 24:
-            return 0
-        width, height = struct.unpack_from(">II", body, 16)
-        return int(width * height)
-    if not body.startswith(_JPEG_SIGNATURE):
-        return 0
-    position = 2
-    while position + 9 <= len(body) and body[position] == 0xFF:
-        marker = body[position + 1]
-        if marker in _FRAME_MARKERS:
-            height, width = struct.unpack_from(">HH", body, position + 5)
-            return int(width * height)
-        if marker == 0xFF:  # a fill byte
-            position += 1
-        elif marker in _BARE_MARKERS:
-            position += 2
-        else:
-            position += 2 + int.from_bytes(body[position + 2 : position + 4])
-    return MAX_PIXELS
+        def add(size: int) -> None:
+            nonlocal held
+            if size > self._free:
+                raise full("the service holds as many bytes of pictures as it may; try again")
+            self._free -= size
+            held += size
+
+        try:
+            yield add
+        finally:
+            self._free += held
 
 
 class PixelBudget:

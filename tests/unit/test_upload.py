@@ -1,18 +1,15 @@
-"""Uploads before they are decoded: the body's limit, the size that a header claims, and the pixels held at a time."""
+"""Uploads before they are decoded: the body's limits of size and time, and what is held at a time."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from colorize.imaging.guard import MAX_PIXELS
-from colorize.imaging.picture import read_picture
 from colorize.serve.config import ServeConfig
-from colorize.serve.upload import PixelBudget, Refusal, claimed_pixels, is_supported, read_body
-from tests.pictures import encoded, grey_scene, jpeg_claiming, png_header, rgb_scene
+from colorize.serve.upload import HeldBytes, PixelBudget, Refusal, receive
 
 
 class Chunks:
@@ -28,59 +25,48 @@ class Chunks:
             yield chunk
 
 
-def read(chunks: Chunks, declared: str | None, limit: int) -> bytes:
-    return asyncio.run(read_body(aiter(chunks), declared, limit))
+def read(chunks: AsyncIterator[bytes], declared: str | None, limit: int, seconds: float = 60) -> bytes:
+    body = bytearray()
+    asyncio.run(receive(chunks, declared, limit, seconds, body.extend))
+    return bytes(body)
 
 
 @pytest.mark.parametrize("declared", [None, "10", "not a number"])
 def test_a_body_up_to_the_limit_is_read_whole(declared: str | None) -> None:
-    assert read(Chunks(b"01234", b"", b"56789"), declared, 10) == b"0123456789"
+    assert read(aiter(Chunks(b"01234", b"", b"56789")), declared, 10) == b"0123456789"
 
 
-@pytest.mark.parametrize(("declared", "taken"), [("21", 0), ("1000000000000", 0), ("11", 11), (None, 21), ("5", 21)])
+@pytest.mark.parametrize(("declared", "taken"), [("21", 0), ("1000000000000", 0), ("9" * 5000, 0), ("11", 11), (None, 21), ("5", 21)])
 def test_a_body_above_the_limit_is_refused_at_twice_the_limit_or_by_its_header(declared: str | None, taken: int) -> None:
     chunks = Chunks(*[b"x"] * (11 if declared == "11" else 1000))
     with pytest.raises(Refusal) as refused:
-        read(chunks, declared, 10)
+        read(aiter(chunks), declared, 10)
     assert (refused.value.status, chunks.taken) == (413, taken)
     assert "up to 10 bytes" in refused.value.reason
 
 
-@given(height=st.integers(1, 70), width=st.integers(1, 70), kind=st.sampled_from(["JPEG", "PNG"]), grey=st.booleans())
-@settings(max_examples=40, deadline=None)
-def test_the_claim_of_a_whole_file_is_its_size(height: int, width: int, kind: str, grey: bool) -> None:
-    data = encoded(grey_scene(height, width) if grey else rgb_scene(height, width), kind)
-    assert is_supported(data)
-    assert claimed_pixels(data) == height * width
-    assert read_picture(data).pixels.shape[:2] == (height, width)
+def test_a_body_that_does_not_arrive_is_refused() -> None:
+    async def trickle() -> AsyncIterator[bytes]:
+        yield b"0"
+        await asyncio.Event().wait()
+
+    with pytest.raises(Refusal) as refused:
+        read(trickle(), "10", 10, seconds=0.01)
+    assert refused.value.status == 408
 
 
-def test_a_claim_may_be_a_lie() -> None:
-    assert claimed_pixels(jpeg_claiming(60_000, 50_000)) == 3_000_000_000
-    assert claimed_pixels(png_header(2**31 - 1, 2**31 - 1)) == (2**31 - 1) ** 2
-
-
-@pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_with_metadata_fill_bytes_and_bare_markers_has_a_size(progressive: bool) -> None:
-    data = encoded(rgb_scene(20, 30), "JPEG", exif=b"Exif\0\0" + b"\xff\xc0" * 500, progressive=progressive)
-    assert claimed_pixels(data) == 600
-    assert claimed_pixels(data[:2] + b"\xff\x01\xff\xff" + data[2:]) == 600
-
-
-@given(st.binary(max_size=64))
-@example(b"")
-@example(b"\x89PNG\r\n\x1a\n")
-@example(b"\xff\xd8\xff")
-def test_any_bytes_have_a_claim(tail: bytes) -> None:
-    for start in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\0\0", b"\xff\xd8\xff\xff\xff\xff"):
-        assert claimed_pixels(start + tail) >= 0
-
-
-def test_a_jpeg_whose_frame_is_hidden_counts_as_the_largest() -> None:
-    data = encoded(rgb_scene(20, 30), "JPEG")
-    assert claimed_pixels(data[:2] + b"\0garbage" + data[2:]) == 0, "no JPEG by its first bytes"
-    first = data.index(b"\xff\xdb")
-    assert claimed_pixels(data[:first] + b"\0garbage" + data[first:]) == MAX_PIXELS
+def test_bytes_beyond_what_is_held_are_refused_and_given_back() -> None:
+    held = HeldBytes(10)
+    with held.hold() as add:
+        add(6)
+        with held.hold() as other, pytest.raises(Refusal) as refused:
+            other(4)
+            other(1)
+        assert refused.value.status == 503
+        assert refused.value.headers == {"Retry-After": "1"}
+        add(4)
+    with held.hold() as add:
+        add(10)
 
 
 def test_pixels_beyond_the_budget_wait_in_order() -> None:

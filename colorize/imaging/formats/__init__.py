@@ -9,12 +9,17 @@ from pathlib import Path
 from colorize.errors import PictureError
 from colorize.imaging.files import reason_of
 from colorize.imaging.formats.jpeg import JpegScan
-from colorize.imaging.formats.raster import RasterScan
+from colorize.imaging.formats.raster import RasterScan, is_raster
 from colorize.imaging.formats.tiff import TiffScan
 from colorize.imaging.scan import Scan
 
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
+
+
+def is_known(data: bytes) -> bool:
+    """Whether the bytes begin as a file of one of the formats that are read; they may be damaged all the same."""
+    return data.startswith((*_TIFF_SIGNATURES, _JPEG_SIGNATURE)) or is_raster(data)
 
 
 def open_scan(source: Path | bytes, *, name: str | None = None) -> Scan:

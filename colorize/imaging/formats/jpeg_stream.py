@@ -17,7 +17,7 @@ import struct
 from dataclasses import dataclass, replace
 
 from colorize.errors import PictureError
-from colorize.imaging.guard import MAX_PIXELS
+from colorize.imaging.guard import MAX_PIXELS, TooManyPixelsError
 
 MAX_SCANS = 128
 """Of a file: usual progressive ones have 6 to 14; each makes a decoder pass over the whole picture."""
@@ -276,7 +276,7 @@ class _Reader:
             raise self._damage(f"it has {self._width}×{self._height} pixels by its header")
         if self._width * self._height > MAX_PIXELS:
             limit = MAX_PIXELS // 1_000_000
-            raise PictureError(
+            raise TooManyPixelsError(
                 f"{self._name}: has {self._width}×{self._height} pixels by its header; pictures of up to {limit} megapixels are read"
             )
         for place in range(6, len(content), 3):

@@ -76,6 +76,11 @@ _REFUSED = (
 )
 
 
+def is_raster(data: bytes) -> bool:
+    """Whether the bytes begin as a file of one of the formats that `RasterScan` reads."""
+    return any(data.startswith(signature, offset) for offset, signature, _ in _FORMATS)
+
+
 class RasterScan(Scan):
     """A PNG, WebP, JPEG 2000, BMP, PBM, PGM, PPM or HEIF file."""
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from colorize.errors import PictureError
 from colorize.imaging.formats.tiff_directory import Directory, Source
-from colorize.imaging.guard import MAX_PIXELS
+from colorize.imaging.guard import MAX_PIXELS, TooManyPixelsError
 
 MAX_SIDE = 1_000_000
 MAX_SEGMENTS = 4_000_000
@@ -184,7 +184,8 @@ class _Tags:
             raise self._damaged(f"it has {width}×{height} pixels")
         if width * height > MAX_PIXELS:
             limit = MAX_PIXELS // 1_000_000
-            raise self._refused(f"has {width}×{height} pixels by its header; pictures of up to {limit} megapixels are read")
+            refused = self._refused(f"has {width}×{height} pixels by its header; pictures of up to {limit} megapixels are read")
+            raise TooManyPixelsError(str(refused))
         if max(width, height) > MAX_SIDE:
             raise self._refused(f"has {width}×{height} pixels by its header; pictures of up to {MAX_SIDE} pixels a side are read")
         return width, height

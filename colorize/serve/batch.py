@@ -1,0 +1,186 @@
+"""`POST /v1/colorize/batch`: many pictures, answered as one zip that is sent as they are done, in the order in which they came.
+
+The upload waits in a file without a name, which the system takes back whatever becomes of this process. A few pictures are worked on at a
+time, so that the network sees them together; of the answer, memory holds those few.
+"""
+
+import asyncio
+import json
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Annotated, Any, BinaryIO
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+
+from colorize.imaging.guard import one_line
+from colorize.serve.bundle import Names, UploadedZip, ZipStream, safe_name
+from colorize.serve.codec import Wish
+from colorize.serve.desk import Desk, OnDesk
+from colorize.serve.form import KIND, FormReader, is_form
+from colorize.serve.schema import BINARY, BatchQuery, errors
+from colorize.serve.upload import Refusal, receive
+from colorize.serve.work import Done, colored
+
+router = APIRouter(tags=["pictures"])
+
+TOGETHER = 8
+"""Pictures of one batch that are worked on at a time."""
+
+INFLATED = 4
+"""A zip may inflate to this many times `max_batch_bytes`: TIFFs of line art do."""
+
+PATIENCE = 5
+"""A batch may take this many times as long to arrive as a picture."""
+
+_ZIPS = ("application/zip", "application/x-zip-compressed")
+
+_FORM: dict[str, Any] = {
+    "schema": {
+        "type": "object",
+        "required": ["file"],
+        "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "The pictures."}},
+    }
+}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A zip of the pictures in colour, in the order in which they came; its last entry, `manifest.json`, tells of each.",
+        "content": {"application/zip": BINARY},
+    },
+    **errors(400, 404, 408, 413, 415, 422, 503),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Item:
+    """A file of the batch."""
+
+    name: str
+    """As the client called it."""
+    read: Callable[[], bytes]
+    """Its bytes. Raises Refusal."""
+
+
+@router.post(
+    "/v1/colorize/batch",
+    summary="Many pictures in colour",
+    operation_id="colorize_batch",
+    response_class=StreamingResponse,
+    responses=_ANSWERS,
+    openapi_extra={"requestBody": {"required": True, "content": {KIND: _FORM, "application/zip": BINARY}}},
+)
+async def colorize_batch(request: Request, query: Annotated[BatchQuery, Query()], desk: OnDesk) -> StreamingResponse:
+    """The body is a form with many parts called `file`, or a zip. A file that cannot be coloured is in the manifest and stops no other."""
+    desk.model(query.model)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(desk.admitted())
+        file = stack.enter_context(tempfile.TemporaryFile(prefix="colorize-"))  # noqa: SIM115 - the stack closes it
+        items = await _received(request, desk, file)
+        if not items:
+            raise Refusal(400, "the batch: has no files")
+        if (bucket := request.scope.get("colorize.bucket")) is not None:
+            bucket.take(len(items) - 1)
+        kept = stack.pop_all()  # for the answer, which outlives this function
+    return StreamingResponse(_answer(desk, items, query.wish(), kept), media_type="application/zip")
+
+
+async def _received(request: Request, desk: Desk, file: BinaryIO) -> list[_Item]:
+    """The files of the upload, which lies in `file`."""
+    config, kind = desk.config, request.headers.get("content-type", "")
+    form = None
+    if is_form(kind):
+        form = FormReader(kind, file, fields=("file",), most=config.max_batch_files)
+    elif kind.partition(";")[0].strip().lower() not in _ZIPS:
+        raise Refusal(415, "the batch: must be a form with parts called file, or a zip with Content-Type application/zip")
+    take = file.write if form is None else form.write
+    await receive(
+        request.stream(), request.headers.get("content-length"), config.max_batch_bytes, PATIENCE * config.upload_seconds, take
+    )  # fmt: skip
+    file.flush()
+    if form is not None:
+        return [_Item(name=part.file_name, read=_part_reader(file, part.start, part.size, config.max_body_bytes)) for part in form.parts()]
+    return await asyncio.to_thread(_unzipped, file, desk)
+
+
+def _part_reader(file: BinaryIO, start: int, size: int, most: int) -> Callable[[], bytes]:
+    def read() -> bytes:
+        if size > most:
+            raise Refusal(413, f"is too large; files of up to {most:,} bytes are read")
+        file.seek(start)
+        return file.read(size)
+
+    return read
+
+
+def _unzipped(file: BinaryIO, desk: Desk) -> list[_Item]:
+    config = desk.config
+    uploaded = UploadedZip(
+        file, most_files=config.max_batch_files, most_bytes=INFLATED * config.max_batch_bytes, most_bytes_each=config.max_body_bytes
+    )
+
+    def reader(member: Any) -> Callable[[], bytes]:
+        def read() -> bytes:
+            if member.reason is not None:
+                raise Refusal(422, member.reason)
+            return uploaded.read(member)
+
+        return read
+
+    return [_Item(name=member.name, read=reader(member)) for member in uploaded.members]
+
+
+async def _answer(desk: Desk, items: Sequence[_Item], wish: Wish, kept: AsyncExitStack) -> AsyncIterator[bytes]:
+    """The zip, in pieces."""
+    bundle, names, manifest = ZipStream(), Names(), []
+    names.unique("manifest.json")
+    reading = asyncio.Lock()  # of the upload's file, which has one position
+    waiting = iter(items)
+    tasks: deque[tuple[_Item, asyncio.Task[Done | str]]] = deque()
+
+    def start_next() -> None:
+        if (item := next(waiting, None)) is not None:
+            tasks.append((item, asyncio.create_task(_colored(desk, item, wish, reading))))
+
+    async with kept:
+        try:
+            for _ in range(TOGETHER):
+                start_next()
+            while tasks:
+                item, task = tasks.popleft()
+                result = await task
+                start_next()
+                row: dict[str, Any] = {
+                    "file": one_line(item.name), "status": "failed", "reason": None, "name": None, "model": None, "mean_confidence": None
+                }  # fmt: skip
+                if isinstance(result, str):
+                    row["reason"] = result
+                else:
+                    row |= {"status": "coloured", "model": result.model, "mean_confidence": round(result.coloring.mean_confidence, 4)}
+                    for name, _, data in result.coloring.files:
+                        given = names.unique(name)
+                        row["name"] = row["name"] or given
+                        for piece in bundle.add(given, data):
+                            yield piece
+                manifest.append(row)
+            for piece in bundle.add("manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1).encode()):
+                yield piece
+            for piece in bundle.end():
+                yield piece
+        finally:
+            for _, task in tasks:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
+
+
+async def _colored(desk: Desk, item: _Item, wish: Wish, reading: asyncio.Lock) -> Done | str:
+    """A file of the batch in colour, or why not."""
+    try:
+        async with reading:
+            body = await desk.run(item.read)
+        return await colored(desk, body, wish, safe_name(item.name))
+    except Refusal as refusal:
+        desk.meter.failed("in a batch")
+        return one_line(refusal.reason)
