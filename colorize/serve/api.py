@@ -18,12 +18,14 @@ from colorize.imaging.guard import one_line
 from colorize.serve import batch, pictures, status
 from colorize.serve.desk import Desk
 from colorize.serve.gate import Gate
+from colorize.serve.page import site
 from colorize.serve.upload import Refusal
 
 ROUTERS = (
     pictures.router,
     batch.router,
     status.router,
+    site.router,
 )
 
 

@@ -63,6 +63,9 @@ class Album extends EventTarget {
     this.#tell(picture);
   }
 
+  /** The picture that the user looks at goes before all others. */
+  hurry(picture) { if (picture.state === "waiting" && !this.#idle.has(picture)) this.#queue.add(picture, { first: true }); }
+
   /** The wishes as query parameters; the hints are added by whoever knows the size of the copy. */
   wishes(picture) {
     const { candidate } = picture;

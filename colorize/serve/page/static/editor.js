@@ -43,6 +43,7 @@ export class Editor {
     find("editor-title").textContent = picture.name;
     this.#hints.show(picture.hints);
     this.#candidates.choose(picture.candidate);
+    album.hurry(picture);
     this.#describe();
     this.#update();
   }

@@ -97,6 +97,7 @@ export class Gallery {
     find("progress").value = all ? (of.done + of.failed) / all : 0;
     find("progress").hidden = !left;
     find("download-all").disabled = !of.done;
+    if (!left) find("announcement").textContent = find("tally").textContent; // not each of 200: a screen reader would never end
   }
 
   async #saveAll() {

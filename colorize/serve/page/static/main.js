@@ -68,7 +68,7 @@ find("tab-live").addEventListener("click", () => show("live"));
 
 addEventListener("popstate", ({ state }) => {
   const picture = album.pictures.find(({ id }) => id === state?.picture);
-  const view = state?.view === "editor" && !picture || !state ? home() : state.view === "gallery" ? home() : state.view;
+  const view = state?.view === "live" || state?.view === "editor" && picture ? state.view : home();
   show(view, picture, { isBack: true });
   if (view === "editor") enter(picture);
 });
