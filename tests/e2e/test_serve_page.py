@@ -218,6 +218,7 @@ def test_a_hint_colours_where_it_is_placed_moves_and_goes(page: playwright.Page)
     page.locator(".marker").focus()
     page.keyboard.press("Delete")
     assert page.locator(".marker, #hint-list li").count() == 0
+    stage(page, "copy")
     stage(page, "original")
     assert abs(chroma_at(pixels(page, "#final"), 0.7, 0.25)[0]) < 15
     page.get_by_role("button", name="Add one in the middle").click()
@@ -324,13 +325,15 @@ def test_a_full_service_is_asked_again_and_a_failure_can_be_tried_again(page: pl
         {"status": 413, "json": {"error": "the picture: is too large"}},
     ]
     page.route("**/v1/colorize?*", lambda route: route.fulfill(**answers.pop(0)) if answers else route.continue_())
-    page.set_input_files("#pick-files", {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": encoded(grey_scene(), "JPEG")})
-    page.keyboard.press("Escape")
-    card = page.locator(".card")
-    playwright.expect(card.locator(".why")).to_have_text("the picture: is too large")
+    files = [{"name": name, "mimeType": "image/jpeg", "buffer": encoded(grey_scene(), "JPEG")} for name in ("a.jpg", "b.jpg")]
+    page.set_input_files("#pick-files", files)
+    all_settled(page)
     assert not answers
-    page.get_by_role("button", name="Try a.jpg again").click()
-    playwright.expect(card).to_have_attribute("data-state", "done")
+    failed = page.locator(".card[data-state=failed]")
+    playwright.expect(failed).to_have_count(1)
+    assert failed.locator(".why").inner_text() == "the picture: is too large"
+    failed.get_by_role("button", name=re.compile("Try . again")).click()
+    playwright.expect(page.locator(".card[data-state=done]")).to_have_count(2)
 
 
 def test_the_key_is_asked_for_once_and_kept_in_the_tab_only(page: playwright.Page, expected: list[str]) -> None:

@@ -2,7 +2,7 @@
 // "list" (pictures came or went). Knows nothing of the document.
 //
 // A request for the original in full resolution costs what its pixels cost. So it is sent at once when a picture is added, but after an
-// edit only when nobody has edited for IDLE_MS, or on download; meanwhile the editor works on a copy of at most 1,024 pixels (editor.js).
+// edit only when nobody has edited for IDLE_MS, or on download; meanwhile the editor works on a small copy (editor.js).
 import { colorize, Refused } from "./service.js";
 import { Picture } from "./picture.js";
 import { Queue } from "./queue.js";
