@@ -1,5 +1,5 @@
 // All pictures and the work on them: what is coloured when, and with which wishes. Tells its listeners "change" (detail: the picture) and
-// "list" (pictures came or went). Knows nothing of the document.
+// "list" (pictures came or went), and "wishes" (what counts for all is another). Knows nothing of the document.
 //
 // A request for the original in full resolution costs what its pixels cost. So it is sent at once when a picture is added, but after an
 // edit only when nobody has edited for IDLE_MS, or on download; meanwhile the editor works on a small copy (editor.js).
@@ -55,6 +55,7 @@ class Album extends EventTarget {
   setAll({ vividness = this.vividness, model = this.model }) {
     Object.assign(this, { vividness, model });
     for (const picture of this.pictures) if (!this.isFresh(picture)) this.retry(picture);
+    this.dispatchEvent(new Event("wishes"));
   }
 
   retry(picture) {

@@ -5,6 +5,7 @@ export const find = id => document.getElementById(id);
 /** An element with properties, and children that are elements or text. `aria-…` and `data-…` become attributes. */
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
+  if (tag === "img") made.draggable = false; // else it could be dropped onto the page as a new picture
   for (const [name, value] of Object.entries(properties)) {
     if (name.includes("-")) made.setAttribute(name, value);
     else made[name] = value;

@@ -34,6 +34,7 @@ export class Editor {
     find("doubt-switch").addEventListener("change", () => this.#doubt());
     find("download").addEventListener("click", () => this.#download());
     find("retry").addEventListener("click", () => album.retry(this.picture));
+    album.addEventListener("wishes", () => { if (this.picture) { this.#preview(); this.#loadCandidates(); } });
     album.addEventListener("change", ({ detail }) => { if (detail === this.picture) this.#update(); });
   }
 

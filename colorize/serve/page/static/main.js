@@ -23,6 +23,7 @@ function show(view, picture = null, { isBack = false } = {}) {
   const state = { view, picture: picture?.id ?? null };
   if (!isBack && before !== view) history.pushState(state, "", view === "welcome" ? "." : `#${view}`);
   else if (!isBack) history.replaceState(state, "");
+  document.title = { editor: picture && `${picture.name} – colorize`, live: "Live – colorize" }[view] ?? "colorize";
   if (view !== before) scrollTo(0, 0);
 }
 
