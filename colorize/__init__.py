@@ -16,6 +16,7 @@ from colorize.errors import (
     ColorizeError,
     ConfigError,
     DataError,
+    HintError,
     ModelError,
     PictureError,
     RunError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from colorize.model.coloring import colorize_scan
     from colorize.model.colorizer import Colorizer
     from colorize.model.colormodel import ColorModel, load_model
+    from colorize.model.hints import Hint, parse_hints
     from colorize.model.palette import DecodeSettings
 
 __all__ = [
@@ -38,6 +40,8 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DecodeSettings",
+    "Hint",
+    "HintError",
     "ModelError",
     "PictureError",
     "RunError",
@@ -45,15 +49,18 @@ __all__ = [
     "colorize_scan",
     "load_model",
     "open_scan",
+    "parse_hints",
 ]
 
 _HOMES = {
     "ColorModel": "colorize.model.colormodel",
     "Colorizer": "colorize.model.colorizer",
     "DecodeSettings": "colorize.model.palette",
+    "Hint": "colorize.model.hints",
     "colorize_scan": "colorize.model.coloring",
     "load_model": "colorize.model.colormodel",
     "open_scan": "colorize.imaging.formats",
+    "parse_hints": "colorize.model.hints",
 }
 
 

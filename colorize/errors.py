@@ -5,6 +5,7 @@ The tree:
     ColorizeError (ValueError)
     ├── ConfigError      a setting is out of range or contradicts another one
     ├── PictureError     a file is not a picture that can be read, or cannot be written
+    ├── HintError        hints, a palette or a reference are not what they must be
     ├── ModelError       a model file is missing, damaged, foreign, or newer than this program
     ├── DataError        a data source is missing, empty, damaged or of the wrong layout
     ├── ArchiveError     a bulk run cannot start, or its target cannot be written
@@ -27,6 +28,10 @@ class ConfigError(ColorizeError):
 
 class PictureError(ColorizeError):
     """A file is not a picture that can be read, or a picture cannot be written; the message names the file."""
+
+
+class HintError(ColorizeError):
+    """Hints, a palette or a reference picture are not what they must be; the message names the document and the entry."""
 
 
 class ModelError(ColorizeError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colorize.errors import ConfigError, PictureError
+from colorize.errors import ConfigError, HintError, PictureError
 from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
 
 if TYPE_CHECKING:
@@ -28,6 +28,12 @@ def picture(
     model: Annotated[str, typer.Option(help="A shipped model, a model file, or a training run's directory.")] = DEFAULT_MODEL,
     vividness: Annotated[float, typer.Option(help="0 is the most accurate colour, 1 as colourful as real pictures.")] = DEFAULT_VIVIDNESS,
     candidates: Annotated[int, typer.Option(help="How many colourings of each: NAME, NAME-2, …")] = 1,
+    hints: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json", help="Colours given at pixels of the one upright picture, a list of x, y, color.", show_default=False
+        ),
+    ] = None,
     format_: Annotated[
         str | None, typer.Option("--format", help="Of the results: jpeg, png, tiff or webp.", show_default="each its own")
     ] = None,
@@ -47,6 +53,9 @@ def picture(
     settings = DecodeSettings(vividness=vividness, candidates=candidates)
     wanted = as_format(format_)
     _check_names(files, output, settings.candidates, confidence, wanted)
+    if hints is not None and len(files) > 1:
+        raise ConfigError(f"--hints {hints}: belongs to one picture, and {len(files)} are given")
+    document = None if hints is None else read_document(hints)
     colorizer = Colorizer(load_model(model))
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -56,9 +65,9 @@ def picture(
     for file in files:
         began = time.monotonic()
         try:
-            for target, note in _color(file, output, colorizer, settings, confidence, mark, wanted):
+            for target, note in _color(file, output, colorizer, settings, confidence, mark, wanted, hints, document):
                 console.print(f"{printable(target)}  {note}, {duration(time.monotonic() - began)}", markup=False)
-        except PictureError as error:
+        except (PictureError, HintError) as error:
             failed = True
             print(f"colorize: {printable(str(error))}", file=sys.stderr)
     if failed:
@@ -70,13 +79,34 @@ def printable(text: str | Path) -> str:
     return "".join(character if character.isprintable() else "?" for character in str(text))
 
 
+def read_document(path: Path) -> bytes:
+    """A small file that the user gives: hints, a palette. Raises HintError."""
+    from colorize.imaging.files import reason_of
+    from colorize.model.hints import LONGEST_DOCUMENT
+
+    try:
+        with path.open("rb") as file:
+            return file.read(LONGEST_DOCUMENT + 1)  # one too many says that it is too long
+    except OSError as error:
+        raise HintError(f"{path}: {reason_of(error)}") from error
+
+
 def _color(
-    file: Path, output: Path, colorizer: Colorizer, settings: DecodeSettings, confidence: bool, mark: bool, wanted: Format | None
+    file: Path,
+    output: Path,
+    colorizer: Colorizer,
+    settings: DecodeSettings,
+    confidence: bool,
+    mark: bool,
+    wanted: Format | None,
+    hints: Path | None,
+    document: bytes | None,
 ) -> Iterator[tuple[Path, str]]:
     """Colours one file; gives each file that it has written with a word on it."""
     from colorize.imaging.files import write_whole, writing_whole
     from colorize.imaging.formats import open_scan
     from colorize.model.coloring import confidence_png, note_of, paint, views
+    from colorize.model.hints import parse_hints
 
     *targets, map_target = _targets(file, output, settings.candidates, True, wanted)
     for target in [*targets, map_target] if confidence else targets:
@@ -84,8 +114,14 @@ def _color(
             raise PictureError(f"{file}: {target} is there already, and nothing is overwritten: give another folder")
     card = colorizer.model.card
     scan = open_scan(file)
-    predictions = colorizer.predict(views(scan, card), settings)
     first = scan.pages[0]
+    given = None
+    if document is not None:
+        if len(scan.pages) > 1:
+            raise HintError(f"{hints}: hints belong to one picture, and {file} has {len(scan.pages)} pages")
+        height, width = first.upright_shape
+        given = [parse_hints(document, width=width, height=height, name=str(hints))]
+    predictions = colorizer.predict(views(scan, card), settings, given)
     pages = f", {len(scan.pages)} pages" if len(scan.pages) > 1 else ""
     certain = sum(prediction.mean_confidence for prediction in predictions) / len(predictions)
     for index, target in enumerate(targets):

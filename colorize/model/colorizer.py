@@ -18,8 +18,10 @@ from torch import Tensor
 from colorize.model.card import ModelCard
 from colorize.model.colormodel import ColorModel
 from colorize.model.device import Precision, pick_device, uses_bfloat16
+from colorize.model.hints import Hint, hint_planes
 from colorize.model.network import config_of
 from colorize.model.palette import DecodeSettings
+from colorize.model.spread import spread
 from colorize.model.unet import mirror_averaged
 
 LONGEST_ASPECT = 8
@@ -34,7 +36,7 @@ class Prediction:
     """What the network says of one picture, at its own resolution."""
 
     ab_n2hw: Tensor
-    """(candidates, 2, h', w') ab units, float32, on the CPU; covers the whole picture."""
+    """(candidates, 2, h', w') ab units, float32, on the CPU; covers the whole picture. With hints it is finer than the confidence."""
     confidence_hw: Tensor
     """(h', w') 0…1."""
 
@@ -55,32 +57,55 @@ class Colorizer:
         self._palette = model.palette.to(self.device)
         self._bfloat16 = uses_bfloat16(precision, self.device)
 
-    def predict(self, L_hw_list: Sequence[npt.NDArray[np.float32]], settings: DecodeSettings | None = None) -> list[Prediction]:
-        """One prediction a picture, in order. L_hw_list: lightness 0…100, any sizes."""
+    def predict(
+        self,
+        L_hw_list: Sequence[npt.NDArray[np.float32]],
+        settings: DecodeSettings | None = None,
+        hints: Sequence[Sequence[Hint]] | None = None,
+    ) -> list[Prediction]:
+        """One prediction a picture, in order. L_hw_list: lightness 0…100, any sizes. hints: for each picture its own, or none at all.
+
+        A picture's own hints never touch the others: what has none is predicted in the same batches as if nothing had any.
+        """
         settings = settings or DecodeSettings()
+        hints = [()] * len(L_hw_list) if hints is None else hints
+        assert len(hints) == len(L_hw_list), f"{len(hints)} sequences of hints for {len(L_hw_list)} pictures"
         card = self.model.card
-        shapes = [working_shape(L_hw.shape, card) for L_hw in L_hw_list]
+        kinds = [(working_shape(L_hw.shape, card), bool(given)) for L_hw, given in zip(L_hw_list, hints, strict=True)]
         predictions: dict[int, Prediction] = {}
-        for shape in dict.fromkeys(shapes):
-            indices = [index for index, other in enumerate(shapes) if other == shape]
-            most = max(1, BATCH_PIXELS // (shape[0] * shape[1]))
+        for kind in dict.fromkeys(kinds):
+            (height, width), hinted = kind
+            indices = [index for index, other in enumerate(kinds) if other == kind]
+            most = max(1, BATCH_PIXELS // (height * width))
             for first in range(0, len(indices), most):
                 part = indices[first : first + most]
                 L_b1hw = torch.from_numpy(np.stack([shrink(L_hw_list[index], card) for index in part])[:, None])
-                predictions |= zip(part, self.predict_batch(L_b1hw, settings), strict=True)
+                given = ([hints[index] for index in part],) if hinted else ()
+                predictions |= zip(part, self.predict_batch(L_b1hw, settings, *given), strict=True)
         return [predictions[index] for index in range(len(L_hw_list))]
 
-    def predict_batch(self, L_b1hw: Tensor, settings: DecodeSettings) -> list[Prediction]:
-        """Predictions for pictures of one size, shown to the network at the size that they have. L_b1hw: 0…100, on any device."""
+    def predict_batch(self, L_b1hw: Tensor, settings: DecodeSettings, hints: Sequence[Sequence[Hint]] | None = None) -> list[Prediction]:
+        """Predictions for pictures of one size, shown to the network at the size that they have. L_b1hw: 0…100, on any device.
+
+        hints: for each picture its own; the colours of those that have some come at the size of L_b1hw (see `spread`).
+        """
+        planes_b3hw = None
+        if hints is not None:
+            planes_b3hw = torch.stack([hint_planes(given, *L_b1hw.shape[-2:]) for given in hints]).to(self.device)
         L_b1hw = L_b1hw.to(self.device)
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
-            logits_bkhw = mirror_averaged(self._network, L_b1hw)
+            logits_bkhw = mirror_averaged(self._network, L_b1hw, planes_b3hw)
         with torch.inference_mode():
             ab_bn2hw = self._palette.candidates(logits_bkhw, settings, self.model.dial).cpu()
             confidence_bhw = self._palette.confidence(logits_bkhw).cpu()
+            found = list(ab_bn2hw)
+            if hints is not None:
+                share_bkhw, spread_bhw = logits_bkhw.exp().cpu(), self._palette.spread(logits_bkhw).cpu()
+                for index, given in enumerate(hints):
+                    if given:
+                        found[index] = spread(found[index], share_bkhw[index], spread_bhw[index], L_b1hw[index, 0].cpu(), given)
         return [
-            Prediction(ab_n2hw=ab_n2hw, confidence_hw=confidence_hw)
-            for ab_n2hw, confidence_hw in zip(ab_bn2hw, confidence_bhw, strict=True)
+            Prediction(ab_n2hw=ab_n2hw, confidence_hw=confidence_hw) for ab_n2hw, confidence_hw in zip(found, confidence_bhw, strict=True)
         ]
 
 

@@ -181,16 +181,18 @@ class Palette:
         return torch.stack([self.decode(logits_bkhw, temperature, rebalance, hue) for hue in hues], dim=1)
 
     def confidence(self, logits_bkhw: Tensor) -> Tensor:
-        """How sure the network is of its colour: (b, h, w) float32 in 0…1.
+        """How sure the network is of its colour: (b, h, w) float32 in 0…1: exp(−`spread` / 20)."""
+        return (-self.spread(logits_bkhw) / CONFIDENCE_SCALE_AB).exp()
 
-        exp(−s / 20), where s is the root-mean-square distance, in ab units, of the predicted distribution from its own mean: the error
-        that the network expects of itself.
+    def spread(self, logits_bkhw: Tensor) -> Tensor:
+        """The error that the network expects of itself: (b, h, w) float32, ab units.
+
+        The root-mean-square distance of the predicted distribution from its own mean.
         """
         share_bkhw = logits_bkhw.float().softmax(1)
         mean_b2hw = torch.einsum("bkhw,kc->bchw", share_bkhw, self.bins_k2)
         square_bhw = torch.einsum("bkhw,k->bhw", share_bkhw, self.bins_k2.square().sum(1))
-        spread_bhw = (square_bhw - mean_b2hw.square().sum(1)).clamp_min(0).sqrt()
-        return (-spread_bhw / CONFIDENCE_SCALE_AB).exp()
+        return (square_bhw - mean_b2hw.square().sum(1)).clamp_min(0).sqrt()
 
     def _nearest_bin_of_every_node(self) -> Tensor:
         axis = (torch.arange(self._nodes_per_side) - self._nodes_per_side // 2).float() * self.step

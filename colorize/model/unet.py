@@ -114,12 +114,13 @@ class UNet(nn.Module):
         return logits_bkhw[:, :, : -(-height // OUTPUT_STRIDE), : -(-width // OUTPUT_STRIDE)]
 
 
-def mirror_averaged(network: nn.Module, L_b1hw: Tensor) -> Tensor:
+def mirror_averaged(network: nn.Module, L_b1hw: Tensor, hints_b3hw: Tensor | None = None) -> Tensor:
     """Log-probabilities (b, K, h', w') at the network's output size: the mean of the distributions of each picture and of its mirror image.
 
     Twice the work of one pass for 0.1 dB on CIFAR-10, and a picture gets the colours of its mirror image.
     """
-    logits_bkhw = network(torch.cat([L_b1hw, L_b1hw.flip(-1)])).float().log_softmax(1)
+    both_b3hw = None if hints_b3hw is None else torch.cat([hints_b3hw, hints_b3hw.flip(-1)])
+    logits_bkhw = network(torch.cat([L_b1hw, L_b1hw.flip(-1)]), both_b3hw).float().log_softmax(1)
     seen_bkhw, mirrored_bkhw = logits_bkhw.chunk(2)
     return torch.logaddexp(seen_bkhw, mirrored_bkhw.flip(-1)) - math.log(2)
 
