@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from colorize.errors import PictureError
 from colorize.imaging.guard import one_line
-from colorize.serve import batch, pictures, status
+from colorize.serve import batch, pictures, status, stream
 from colorize.serve.desk import Desk
 from colorize.serve.gate import Gate
 from colorize.serve.upload import Refusal
@@ -24,6 +24,7 @@ ROUTERS = (
     pictures.router,
     batch.router,
     status.router,
+    stream.router,
 )
 
 

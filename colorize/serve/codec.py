@@ -60,6 +60,9 @@ class Question:
     model: str | None = None
     """The name of a model that the catalog has; None: the service's own."""
 
+    working_size: int | None = None
+    """The size at which `L16_hw` was made, where it is not the model's."""
+
     def lightness(self) -> npt.NDArray[np.float32]:
         """L (h, w) 0…100."""
         return self.L16_hw.astype(np.float32) / np.float32(_L_STEPS)

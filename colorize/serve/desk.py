@@ -58,6 +58,7 @@ class Desk:
         self.meter = IngressMeter()
         self.held = HeldBytes(config.max_held_bytes)
         self.pixels = PixelBudget(config.max_pixels)
+        self.streams = asyncio.Semaphore(config.max_streams)
         self._codecs = ThreadPoolExecutor(config.codec_threads, "codec")
         self._questions = asyncio.Semaphore(config.max_requests)
         self._working = 0
