@@ -108,8 +108,9 @@ class Predictor:
         answers: dict[int, Answer] = {}
         for indices in groups.values():
             question, colorizer, name = asked[indices[0]]
-            L_hw_list = [asked[index][0].lightness() for index in indices]
-            predictions = colorizer.predict(L_hw_list, question.settings, working_size=question.working_size)
+            members = [asked[index][0] for index in indices]
+            L_hw_list, hints = [member.lightness() for member in members], [member.hints for member in members]
+            predictions = colorizer.predict(L_hw_list, question.settings, hints if any(hints) else None, working_size=question.working_size)
             for index, prediction in zip(indices, predictions, strict=True):
                 answers[index] = Answer(
                     ab_n2hw=prediction.ab_n2hw.numpy(), confidence_hw=prediction.confidence_hw.numpy(),
