@@ -3,6 +3,8 @@
 python -m jobs.benchmark lab --json lab.json
 python -m jobs.benchmark train --json train.json
 python -m jobs.benchmark archive --json archive.json
+python -m jobs.benchmark serve --json serve.json
+python -m jobs.benchmark serve --faults --json faults.json
 
 Every figure is the median of alternating runs; the JSON holds each run's number too.
 """
@@ -10,6 +12,7 @@ Every figure is the median of alternating runs; the JSON holds each run's number
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 from importlib import import_module
@@ -20,7 +23,7 @@ from colorize import cluster
 from colorize.imaging.files import write_whole
 from colorize.train.run import hardware
 
-NAMES = ("lab", "train", "archive")
+NAMES = ("lab", "train", "archive", "serve")
 
 
 def main() -> None:
@@ -28,13 +31,20 @@ def main() -> None:
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--runs", type=int, default=3, help="alternating runs of each rival, 3 or more")
-    parser.add_argument("--address", help="a Ray cluster to join; without it a local one is started")
+    parser.add_argument("--address", help="a Ray cluster to join; without it a local one is started (not for serve, which starts its own)")
+    parser.add_argument("--faults", action="store_true", help="of serve: overload, a killed replica and a roll-out; one run, 13 minutes")
     arguments = parser.parse_args()
     if arguments.runs < 3:
         parser.error("--runs: a median needs 3 or more")
-    with cluster.connect(arguments.address) as ray:
-        print(ray.describe())
-        runs: dict[str, list[float]] = import_module(f"jobs.benchmarks.{arguments.name}").measure(arguments.runs)
+    if arguments.name == "serve" and arguments.address:
+        parser.error("--address: the service that is measured starts a Ray of its own")
+    if arguments.faults and arguments.name != "serve":
+        parser.error("--faults: is an option of serve")
+    benchmark = import_module(f"jobs.benchmarks.{arguments.name}")
+    with contextlib.ExitStack() as stack:
+        if arguments.name != "serve":
+            print(stack.enter_context(cluster.connect(arguments.address)).describe())
+        runs: dict[str, list[float]] = benchmark.measure_faults(1) if arguments.faults else benchmark.measure(arguments.runs)
         result = {
             "benchmark": arguments.name,
             "hardware": hardware(),

@@ -15,9 +15,9 @@ from starlette.requests import ClientDisconnect
 
 from colorize.errors import PictureError
 from colorize.imaging.guard import one_line
-from colorize.serve import batch, pictures, status
+from colorize.serve import batch, pictures, status, stream
 from colorize.serve.desk import Desk
-from colorize.serve.gate import Gate
+from colorize.serve.gate import HEADERS, Gate
 from colorize.serve.page import site
 from colorize.serve.upload import Refusal
 
@@ -25,6 +25,7 @@ ROUTERS = (
     pictures.router,
     batch.router,
     status.router,
+    stream.router,
     site.router,
 )
 
@@ -101,4 +102,4 @@ async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
 async def _answer_failure(request: Request, error: Exception) -> JSONResponse:
     """A fault of this program; Serve logs it."""
     request.app.state.desk.meter.failed("fault")
-    return JSONResponse({"error": "the service failed on this request; its log says why"}, 500)
+    return JSONResponse({"error": "the service failed on this request; its log says why"}, 500, HEADERS)

@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from colorize.errors import HintError
 from colorize.imaging.convert import Format
 from colorize.imaging.scan import Scan
 from colorize.model.card import ModelCard
 from colorize.model.coloring import confidence_png, note_of, paint, views
 from colorize.model.colorizer import Prediction
+from colorize.model.hints import Hint, parse_hints
 from colorize.model.palette import DecodeSettings
 
 MEDIA_TYPES = {
@@ -59,6 +61,12 @@ class Question:
 
     model: str | None = None
     """The name of a model that the catalog has; None: the service's own."""
+
+    working_size: int | None = None
+    """The size at which `L16_hw` was made, where it is not the model's."""
+
+    hints: tuple[Hint, ...] = ()
+    """Colours that are given."""
 
     def lightness(self) -> npt.NDArray[np.float32]:
         """L (h, w) 0…100."""
@@ -123,8 +131,14 @@ def packed(L_hw: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
 
 
 def questions(scan: Scan, wish: Wish, card: ModelCard) -> list[Question]:
-    """What the model of `card` is to be asked about the picture, a question a page. Raises PictureError."""
-    return [Question(L16_hw=packed(L_hw), settings=wish.settings, model=wish.model) for L_hw in views(scan, card)]
+    """What the model of `card` is to be asked about the picture, a question a page. Raises PictureError and HintError."""
+    hints: tuple[Hint, ...] = ()
+    if wish.hints is not None:
+        height, width = scan.pages[0].upright_shape
+        hints = parse_hints(wish.hints, width=width, height=height)
+        if hints and len(scan.pages) > 1:
+            raise HintError(f"hints: are for pictures of one page, and this has {len(scan.pages)}")
+    return [Question(L16_hw=packed(L_hw), settings=wish.settings, model=wish.model, hints=hints) for L_hw in views(scan, card)]
 
 
 def coloring(scan: Scan, answers: list[Answer], wish: Wish, card: ModelCard, name: str) -> Coloring:

@@ -1,7 +1,7 @@
 """The desk: what every route works with, and the only way from a route to the network.
 
 A route takes it as a parameter, `desk: OnDesk`. What stands behind it is one ingress replica's: its configuration, the models, the
-limits, the measurements, the threads of the codecs, and `ask`. It knows nothing of HTTP; Ray it knows as a handle that answers.
+limits, the measurements, the threads of the codecs, and `ask`. It knows nothing of HTTP or Ray.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends
-from ray.exceptions import RayActorError, RayTaskError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.requests import HTTPConnection
 
 from colorize.errors import ModelError
@@ -31,11 +29,15 @@ ATTEMPTS = 6
 Result = TypeVar("Result")
 
 
+class UnavailableError(Exception):
+    """The network cannot be asked now: its replica is lost, or has its hands full. The same question will do, later."""
+
+
 class Network(Protocol):
     """What answers questions: the model's replicas."""
 
     async def predict(self, question: Question) -> Answer:
-        """One answer."""
+        """One answer. Raises UnavailableError, and ModelError where the model is gone."""
         ...
 
     async def loaded(self) -> list[str]:
@@ -58,6 +60,7 @@ class Desk:
         self.meter = IngressMeter()
         self.held = HeldBytes(config.max_held_bytes)
         self.pixels = PixelBudget(config.max_pixels)
+        self.streams = asyncio.Semaphore(config.max_streams)
         self._codecs = ThreadPoolExecutor(config.codec_threads, "codec")
         self._questions = asyncio.Semaphore(config.max_requests)
         self._working = 0
@@ -93,15 +96,13 @@ class Desk:
             for attempt in range(ATTEMPTS):
                 try:
                     return await self.network.predict(question)
-                except (BackPressureError, DeploymentUnavailableError, RayActorError) as error:
+                except UnavailableError as error:
                     if attempt == ATTEMPTS - 1:
                         raise full() from error
                     await asyncio.sleep(pause)
                     pause *= 2
-                except RayTaskError as error:
-                    if isinstance(error.cause, ModelError):
-                        raise Refusal(404, str(error.cause)) from error
-                    raise
+                except ModelError as error:
+                    raise Refusal(404, str(error)) from error
         raise AssertionError("the last attempt returns or raises")
 
     async def ask_all(self, questions: Sequence[Question]) -> list[Answer]:

@@ -5,6 +5,7 @@ listens on, and no web page of another site that a browser on this machine happe
 looked at. What needs a key is named in KEYED. Knows nothing of pictures; the requests are counted here, since every one passes.
 """
 
+import asyncio
 import ipaddress
 import math
 import time
@@ -34,6 +35,9 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 """On every answer; a route that sets one of them itself keeps its own."""
+
+GONE = 499
+"""What a request counts as whose client did not wait for its answer."""
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _ROUTE_OF_NONE = "other"
@@ -71,6 +75,9 @@ class Gate:
                 await send({"type": "websocket.close", "code": 1008, "reason": ""})
             else:
                 await refused(scope, receive, send_on)
+        except asyncio.CancelledError:  # the client went away
+            status = GONE
+            raise
         finally:
             route = getattr(scope.get("route"), "path", _ROUTE_OF_NONE)
             method = "WS" if is_socket else scope["method"] if scope["method"] in _METHODS else _ROUTE_OF_NONE

@@ -6,14 +6,17 @@ from typing import Any
 import torch
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from colorize.errors import ModelError
 from colorize.model.card import ModelCard
 from colorize.serve.api import create_app
 from colorize.serve.catalog import Catalog
 from colorize.serve.codec import Answer, Question
 from colorize.serve.config import ServeConfig
-from colorize.serve.desk import Desk
+from colorize.serve.desk import Desk, UnavailableError
 from colorize.serve.meter import Series
 
 INGRESS = "Ingress"
@@ -46,7 +49,14 @@ class Replicas:
 
     async def predict(self, question: Question) -> Answer:
         """See `Network`."""
-        answer: Answer = await self._predictor.predict.remote(question)
+        try:
+            answer: Answer = await self._predictor.predict.remote(question)
+        except (BackPressureError, DeploymentUnavailableError, RayActorError) as error:
+            raise UnavailableError from error
+        except RayTaskError as error:
+            if isinstance(error.cause, ModelError):
+                raise error.cause from error
+            raise
         return answer
 
     async def loaded(self) -> list[str]:

@@ -8,7 +8,7 @@ import dataclasses
 import time
 from dataclasses import dataclass
 
-from colorize.errors import PictureError
+from colorize.errors import HintError, PictureError
 from colorize.imaging.formats import is_known, open_scan
 from colorize.imaging.guard import TooManyPixelsError
 from colorize.imaging.scan import Scan
@@ -55,7 +55,7 @@ async def colored(desk: Desk, body: bytes, wish: Wish, name: str = "") -> Done:
             card = dataclasses.replace(entry.card, name=answer.model, weights_sha256=answer.model_sha256)
             name = name or f"picture{SUFFIXES[scan.format]}"
             result = await desk.run(coloring, scan, answers, wish, card, name)
-        except PictureError as error:
+        except (PictureError, HintError) as error:
             raise Refusal(422, str(error)) from error
         marks.append(time.monotonic())
     desk.meter.colored(answer.model, pixels)

@@ -1,13 +1,19 @@
-"""The service on a local Ray, asked over HTTP: pictures, batches, limits, and what a client gets wrong."""
+"""The service on a local Ray, asked over HTTP: pictures, batches, limits, lost replicas, new models. The rest is in test_serve_api."""
 
 import contextlib
+import dataclasses
 import http.client
+import io
 import json
+import os
+import signal
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 import warnings
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +23,7 @@ import numpy as np
 import pytest
 import yaml
 
+import colorize.serve
 from colorize.cluster import ClusterInfo
 from colorize.errors import ClusterError, ConfigError, ModelError, ServiceError
 from colorize.imaging.formats import open_scan
@@ -28,7 +35,7 @@ from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import load_model
 from colorize.model.palette import DecodeSettings
 from tests.models import small_model
-from tests.pictures import encoded, grey_scene, jpeg_claiming, png_header, rgb_scene
+from tests.pictures import encoded, grey_scene, rgb_scene
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # Ray Serve 2.60 defines its settings in a way that pydantic deprecates
@@ -41,8 +48,12 @@ with warnings.catch_warnings():
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-BATCH, REQUESTS, BODY = 4, 12, 1 << 20
+BATCH, REQUESTS, BODY, UPLOAD_SECONDS = 4, 12, 1 << 20, 10.0
 MODEL = small_model(seed=3, working_size=32)
+OTHER = dataclasses.replace(
+    small_model(seed=4, working_size=48), card=dataclasses.replace(small_model(seed=4, working_size=48).card, name="other")
+)
+JPEG, PNG = encoded(rgb_scene(), "JPEG"), encoded(rgb_scene(), "PNG")
 
 
 @dataclass(frozen=True)
@@ -62,8 +73,8 @@ class Reply:
         return str(answer["error"])
 
 
-def ask(url: str, body: bytes | None = None, method: str | None = None) -> Reply:
-    request = urllib.request.Request(url, data=body, method=method or ("GET" if body is None else "POST"))
+def ask(url: str, body: bytes | None = None, method: str | None = None, **headers: str) -> Reply:
+    request = urllib.request.Request(url, data=body, method=method or ("GET" if body is None else "POST"), headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=120) as response:
             return Reply(response.status, response.headers, response.read())
@@ -86,8 +97,17 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(ray_cluster: ClusterInfo, model_file: Path) -> Iterator[Service]:
-    config = ServeConfig(model=str(model_file), max_body_bytes=BODY, max_requests=REQUESTS, batch_size=BATCH, batch_wait_seconds=0.3)
+def config(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> ServeConfig:
+    models = tmp_path_factory.mktemp("models")
+    OTHER.save(models / "house.safetensors")
+    return ServeConfig(
+        model=str(model_file), models_dir=str(models), max_body_bytes=BODY, upload_seconds=UPLOAD_SECONDS, max_requests=REQUESTS,
+        batch_size=BATCH, batch_wait_seconds=0.3,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def service(ray_cluster: ClusterInfo, config: ServeConfig) -> Iterator[Service]:
     with running(config, port=free_port()) as service:
         yield service
 
@@ -148,76 +168,75 @@ def test_one_batch_serves_different_settings(colorize_url: str) -> None:
         assert difference[n % 2] < difference[1 - n % 2]
 
 
-def test_health(service: Service) -> None:
-    reply = ask(f"{service.url}/healthz")
-    assert (reply.status, json.loads(reply.body)) == (200, {"status": "ok", "model": "small"})
+def test_health_readiness_models_and_measurements(service: Service, colorize_url: str) -> None:
+    assert json.loads(ask(f"{service.url}/healthz").body) == {"status": "ok"}
+    assert json.loads(ask(f"{service.url}/readyz").body) == {"status": "ok"}
+    assert ask(f"{colorize_url}?model=house", PNG).headers["X-Colorize-Model"] == "house"
+    models = json.loads(ask(f"{service.url}/v1/models").body)
+    assert models["default"] == "small"
+    assert {model["name"]: model["loaded"] for model in models["models"]} == {
+        "small": True,
+        "cifar10": False,
+        "house": True,
+        "photo": False,
+    }
+
+    reply = ask(f"{service.url}/metrics")
+    assert reply.headers["Content-Type"].startswith("text/plain")
+    samples = [line.rpartition(" ") for line in reply.body.decode().splitlines() if not line.startswith("#")]
+    found = {name: float(value) for name, _, value in samples}
+    batches = [value for name, value in found.items() if name.startswith("colorize_batch_size_count{replica=")]
+    pictures = [value for name, value in found.items() if name.startswith("colorize_batch_size_sum{replica=")]
+    assert 0 < sum(batches) <= sum(pictures), "of the model's replica"
+    assert any(name.startswith("colorize_requests_total{") and 'route="/v1/colorize"' in name for name in found), "and of the ingress"
 
 
-def test_the_openapi_document_names_the_paths_and_their_errors(service: Service) -> None:
-    document = json.loads(ask(f"{service.url}/openapi.json").body)
-    assert set(document["paths"]) == {"/healthz", "/v1/colorize"}
-    operation = document["paths"]["/v1/colorize"]["post"]
-    assert set(operation["requestBody"]["content"]) == {"image/jpeg", "image/png"}
-    assert set(operation["responses"]) == {"200", "413", "415", "422", "503"}
+def test_a_new_version_of_a_file_in_the_folder_is_the_next_answer(colorize_url: str, config: ServeConfig) -> None:
+    assert config.models_dir is not None
+    path = Path(config.models_dir) / "changing.safetensors"
+    small_model(seed=5).save(path)
+    first = ask(f"{colorize_url}?model=changing", PNG).headers["X-Colorize-Model-SHA256"]
+    small_model(seed=6).save(path)
+    second = ask(f"{colorize_url}?model=changing", PNG).headers["X-Colorize-Model-SHA256"]
+    assert first != second
+    path.write_bytes(b"no model")
+    assert ask(f"{colorize_url}?model=changing", PNG).headers["X-Colorize-Model-SHA256"] == second, "a version that is none changes nothing"
 
 
-JPEG, PNG = encoded(rgb_scene(), "JPEG"), encoded(rgb_scene(), "PNG")
+def test_a_batch_comes_back_as_a_streamed_zip(service: Service) -> None:
+    sent = io.BytesIO()
+    with zipfile.ZipFile(sent, "w") as upload:
+        for number in range(3 * BATCH):
+            upload.writestr(f"page {number}.png", encoded(grey_scene(20 + number, 30), "PNG") if number != 5 else b"no picture")
+    reply = ask(f"{service.url}/v1/colorize/batch", sent.getvalue(), **{"Content-Type": "application/zip"})
+    assert reply.headers["Transfer-Encoding"] == "chunked"
+    with zipfile.ZipFile(io.BytesIO(reply.body)) as found:
+        assert found.testzip() is None
+        assert found.namelist() == [*(f"page {number}.png" for number in range(3 * BATCH) if number != 5), "manifest.json"]
+        manifest = json.loads(found.read("manifest.json"))
+        assert [row["status"] for row in manifest] == ["failed" if number == 5 else "coloured" for number in range(3 * BATCH)]
+        assert read_picture(found.read("page 3.png")).pixels.shape == (23, 30, 3)
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "reason"),
-    [
-        (b"", 422, "empty"),
-        (b"hello", 415, "text, not a picture"),
-        (bytes(range(256)), 415, "no picture of a known format"),
-        (encoded(rgb_scene(), "GIF"), 415, "GIF"),
-        (JPEG[:3], 422, "damaged JPEG"),
-        (JPEG[: len(JPEG) // 2], 422, "truncated or damaged JPEG"),
-        (PNG[:20], 422, "damaged PNG"),
-        (PNG[:-20], 422, "truncated PNG"),
-        (PNG[:100] + b"\0\1\2" + PNG[103:], 422, "damaged PNG"),
-        (jpeg_claiming(20_000, 10_001), 413, "200,020,000 pixels"),
-        (png_header(60_000, 60_000), 413, "3,600,000,000 pixels"),
-    ],
-    ids=str.split("nothing text bytes GIF JPEG-start half-JPEG PNG-start cut-PNG altered-PNG huge-JPEG huge-PNG"),
-)
-def test_what_is_no_picture_is_refused_with_the_reason(colorize_url: str, body: bytes, status: int, reason: str) -> None:
-    reply = ask(colorize_url, body)
-    assert reply.status == status
-    assert reason in reply.error
-
-
-@pytest.mark.parametrize(
-    ("query", "reason"),
-    [
-        ("vividness=1.01", "vividness '1.01'"),
-        ("vividness=-0.1", "vividness '-0.1'"),
-        ("vividness=nan", "vividness 'nan'"),
-        ("vividness=much", "vividness 'much'"),
-        ("vividness=", "vividness ''"),
-        ("vividnes=1", "vividnes '1'"),
-    ],
-)
-def test_a_wrong_parameter_is_refused_with_its_name_and_value(colorize_url: str, query: str, reason: str) -> None:
-    reply = ask(f"{colorize_url}?{query}", PNG)
-    assert reply.status == 422
-    assert reply.error.startswith(reason)
-
-
-@pytest.mark.parametrize(
-    ("path", "method", "status"),
-    [
-        ("/", "GET", 404),
-        ("/v1/colourise", "POST", 404),
-        ("/v1/colorize", "GET", 405),
-        ("/v1/colorize", "PUT", 405),
-        ("/healthz", "POST", 405),
-    ],
-)
+@pytest.mark.parametrize(("path", "method", "status"), [("/v1/colourise", "POST", 404), ("/v1/colorize", "PUT", 405)])
 def test_a_wrong_path_or_method_is_refused(service: Service, path: str, method: str, status: int) -> None:
-    reply = ask(service.url + path, b"" if method != "GET" else None, method)
+    reply = ask(service.url + path, b"", method)
     assert reply.status == status
     assert reply.error.startswith(f"{method} {path}:")
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_what_another_site_or_another_name_sends_is_refused(service: Service) -> None:
+    assert ask(f"{service.url}/v1/models", None, Origin="http://evil.example").status == 403
+    assert ask(f"{service.url}/v1/models", None, Host="evil.example").status == 403
+    assert ask(f"{service.url}/v1/models", None, **{"X-Forwarded-For": "10.0.0.1"}).status == 200
+
+
+def test_a_body_that_does_not_arrive_is_refused(service: Service) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=120) as upload:
+        upload.sendall(f"POST /v1/colorize HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000\r\n\r\n".encode() + JPEG[:100])
+        assert upload.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
 def test_too_large_a_body_is_refused(colorize_url: str) -> None:
@@ -269,6 +288,70 @@ def _ask_until(status: int, url: str) -> Reply:
     return reply
 
 
+class Load:
+    """Clients that send pictures until they are told to stop, and keep what came back."""
+
+    def __init__(self, url: str, clients: int = 4) -> None:
+        self._url, self._done = url, threading.Event()
+        self.replies: list[Reply] = []
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    def _run(self) -> None:
+        while not self._done.is_set():
+            self.replies.append(ask(self._url, PNG))
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_a_killed_model_replica_costs_no_request(service: Service, colorize_url: str) -> None:
+    (pid,) = replicas_of("Predictor")
+    with Load(colorize_url) as load:
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 240
+        while pid in (left := replicas_of("Predictor")) or not left or len(load.replies) < 20:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    lost = [reply for reply in load.replies if reply.status != 200]
+    assert all(reply.status == 503 and "Retry-After" in reply.headers for reply in lost), "which a client sends again"
+    assert _ask_until(200, colorize_url).status == 200
+
+
+def test_a_new_model_rolls_out_without_a_failed_request(service: Service, colorize_url: str, config: ServeConfig, tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    OTHER.save(path)
+    with Load(colorize_url) as load:
+        serve.run(build(config.model_copy(update={"model": str(path)})), name="colorize", route_prefix="/")
+        deadline = time.monotonic() + 240
+        while not load.replies or load.replies[-1].headers["X-Colorize-Model"] != "other":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert {reply.status for reply in load.replies} == {200}
+    assert {reply.headers["X-Colorize-Model"] for reply in load.replies} == {"small", "other"}
+
+
+def replicas_of(deployment: str) -> list[int]:
+    """The processes of a deployment's replicas that descend from this one: other services may run on this machine."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if f"ServeReplica:colorize:{deployment}" in (folder / "cmdline").read_text():
+                pid = int(folder.name)
+                ancestor = pid
+                while ancestor > 1 and ancestor != os.getpid():
+                    ancestor = int(Path(f"/proc/{ancestor}/stat").read_text().rpartition(")")[2].split()[1])
+                if ancestor == os.getpid():
+                    found.append(pid)
+    return found
+
+
 def test_a_service_does_not_start_beside_another(service: Service, model_file: Path) -> None:
     with pytest.raises(ServiceError, match="runs already on"), running(ServeConfig(model=str(model_file)), port=free_port()):
         pass
@@ -290,6 +373,17 @@ def test_what_cannot_be_served_is_one_line(ray_cluster: ClusterInfo, tmp_path: P
         assert "\n" not in str(raised.value)
 
 
+def test_others_are_answered_only_with_keys(ray_cluster: ClusterInfo, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLORIZE_API_KEYS", raising=False)
+    for host, reason in (("0.0.0.0", "API keys are needed"), ("::", "API keys are needed"), ("localhost", "must be an IP address")):
+        with pytest.raises(ConfigError, match=reason), running(ServeConfig(model=str(model_file)), port=free_port(), host=host):
+            pass
+    monkeypatch.setenv("COLORIZE_API_KEYS", "short")
+    with pytest.raises(ConfigError, match="COLORIZE_API_KEYS: entry 1") as raised, running(ServeConfig(), port=free_port()):
+        pass
+    assert "short" not in str(raised.value)
+
+
 def test_a_port_in_use_is_one_line_that_names_it(ray_cluster: ClusterInfo, model_file: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -304,7 +398,8 @@ def test_the_deployment_file_is_what_serve_and_the_application_understand() -> N
     schema = ServeDeploySchema.model_validate(yaml.safe_load(path.read_text()))
     assert schema.http_options.host == "127.0.0.1"
     (application,) = schema.applications
-    assert application.import_path == f"{build.__module__}:{build.__name__}"
+    assert application.import_path == "colorize.serve:app"
+    assert colorize.serve.app is build
     config = ServeConfig.model_validate(application.args)
     assert config == ServeConfig(), "it shows the defaults"
     assert isinstance(build(config), serve.Application)
