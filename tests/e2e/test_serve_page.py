@@ -1,30 +1,45 @@
-"""The service's page in a real browser, against a real service with an API key: what users do, and a silent console.
+"""The service's page in a real browser, against the service's application with an API key: what users do, and a silent console.
+
+The application is the one that a replica runs, in this process and without Ray: tests/ray has the same routes behind Serve.
 
 The fixture `page` fails a test on any error in the console, any violation of the content security policy, any failed request and any
 request to another host; answers of the service that a test provokes are named in `expected`.
 """
 
+import asyncio
 import os
 import re
 import shutil
-import signal
+import socket
+import threading
+import time
 import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import uvicorn
 from PIL import Image
 
 from colorize.imaging.colorspace import rgb_to_lab
 from colorize.imaging.formats import open_scan
 from colorize.imaging.verify import verify
+from colorize.model.colorizer import Colorizer
+from colorize.model.colormodel import load_model
+from colorize.serve.api import create_app
+from colorize.serve.catalog import Catalog
+from colorize.serve.codec import Answer, Question
+from colorize.serve.config import ServeConfig
+from colorize.serve.desk import Desk
+from colorize.serve.keys import digest_of
+from colorize.serve.meter import Series
 from colorize.serve.page import site
-from tests.e2e.test_serve_command import Program, free_port
 from tests.pictures import encoded, grey_scene
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'colorize[dev]'")
@@ -43,17 +58,49 @@ pytestmark = [
 ]
 
 
+class Network:
+    """The `Network` of a desk: the model that ships, in a thread of this process."""
+
+    def __init__(self) -> None:
+        self.model = load_model("photo")
+        self._colorizer, self._thread = Colorizer(self.model), ThreadPoolExecutor(1)
+
+    async def predict(self, question: Question) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, question)
+
+    def _predict(self, question: Question) -> Answer:
+        hints = [question.hints] if question.hints else None
+        (prediction,) = self._colorizer.predict([question.lightness()], question.settings, hints, working_size=question.working_size)
+        return Answer(
+            ab_n2hw=prediction.ab_n2hw.numpy(), confidence_hw=prediction.confidence_hw.numpy(), batch_size=1,
+            model=self.model.card.name, model_sha256=self.model.card.weights_sha256,
+        )  # fmt: skip
+
+    async def loaded(self) -> list[str]:
+        return [self.model.card.name]
+
+    async def measured(self) -> dict[str, list[Series]]:
+        return {}
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLORIZE_API_KEYS", KEY)
-        program = Program("--port", str(free_port()))
-    try:
-        yield program.line_with("Ready: ").split()[1]
-        program.process.send_signal(signal.SIGTERM)
-        program.process.wait(60)
-    finally:
-        program.close()
+    network = Network()
+    desk = Desk(ServeConfig(api_keys=(digest_of(KEY),)), Catalog(network.model.card, None), network)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(desk), log_level="warning", ws="websockets-sansio", timeout_graceful_shutdown=5))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+    network.close()
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,8 @@ export class Live {
   #first = null; // the number that the service gives to the first frame
   #coming = null; // what was said of the next picture
   #shown = []; // [{at, delay}] within the window
-  #dropped = 0;
+  #reason = null; // why the service ends the stream
+  #dropped = 0; // frames that the service has left out, by its own count
   #tries = 0;
 
   constructor() {
@@ -108,15 +109,16 @@ export class Live {
     this.#sent.clear();
     this.#count = 0;
     this.#dropped = 0;
-    this.#first = this.#coming = null;
+    this.#first = this.#coming = this.#reason = null;
     this.#shown = [];
   }
 
   async #lost() {
+    const reason = this.#reason ?? (++this.#tries > TRIES ? "The service does not answer. Is it still running?" : null);
     this.#disconnect();
-    if (++this.#tries > TRIES) {
+    if (reason) {
       this.stop();
-      return this.#note("The service does not answer. Is it still running?");
+      return this.#note(reason);
     }
     this.#note("The connection is lost. Trying again…");
     await new Promise(resolve => setTimeout(resolve, 500 * this.#tries));
@@ -163,7 +165,10 @@ export class Live {
     if (typeof data === "string") {
       const said = JSON.parse(data);
       if (said.error) this.#note(said.error);
-      if (said.frame === undefined) return;
+      if (said.frame === undefined) { // about the stream, which the service now ends
+        this.#reason = said.error;
+        return;
+      }
       this.#first ??= said.frame;
       this.#dropped = Math.max(this.#dropped, said.dropped ?? 0);
       this.#coming = { frame: said.frame - this.#first, isBad: Boolean(said.error) };
