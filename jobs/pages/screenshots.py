@@ -1,14 +1,14 @@
-"""The pictures of the service's page in README.md and docs/serving.md: `python -m jobs.pages.screenshots`.
+"""The pictures of the web page in README.md, from a service that runs: `python -m jobs.pages.screenshots http://127.0.0.1:8000`.
 
-Starts the service on this machine, opens its page in chromium, colours a picture of the sample archive, and writes
-docs/pictures/page.jpg and page-phone.jpg, each of at most 200 KB. Apart from `make docs`, since it needs Ray and a browser.
+Opens the page in chromium, has the pictures of the sample archive coloured, and writes docs/pictures/page.jpg and page-phone.jpg, each
+of at most 200 KB. Apart from `make docs`, since it needs a service and a browser.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,8 +16,6 @@ from playwright.sync_api import Browser, sync_playwright
 
 from colorize.errors import ConfigError
 from colorize.imaging.files import write_whole
-from colorize.serve.config import ServeConfig
-from colorize.serve.run import HOST, running
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 ARCHIVE = ("nagasaki-boats.jpg", "dust-bowl-home.jpg", "french-alpine-landscape.jpg", "black-canyon.jpg", "march-pastoral.jpg")
@@ -54,14 +52,10 @@ def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         raise ConfigError("there is no chromium: apt-get install chromium")
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
-    with running(ServeConfig(), port=port) as service, sync_playwright() as playwright:
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"] if os.geteuid() == 0 else [])
         for name, screen in SCREENS.items():
-            data = screenshot(browser, service.url, *screen)
+            data = screenshot(browser, sys.argv[1], *screen)
             write_whole(PICTURES / name, data)
             print(f"docs/pictures/{name}  {len(data):,} bytes")
         browser.close()
