@@ -361,7 +361,7 @@ def test_a_folder_is_dropped_and_a_picture_pasted(page: playwright.Page, tmp_pat
     )
     playwright.expect(page.locator(".card")).to_have_count(3)
     all_settled(page)
-    assert page.locator(".card .name").all_inner_texts() == ["one.jpg", "two.jpg", "image.png"]
+    assert sorted(page.locator(".card .name").all_inner_texts()) == ["image.png", "one.jpg", "two.jpg"]
     assert page.locator(".card[data-state=done]").count() == 3
 
 
@@ -390,7 +390,7 @@ def test_the_key_is_asked_for_once_and_kept_in_the_tab_only(page: playwright.Pag
     dialog = page.locator("#key-dialog")
     playwright.expect(dialog).to_be_visible()
     assert page.locator("#key-reason").inner_text() == "The service does not accept this key."
-    page.get_by_label("API key").fill(KEY)
+    page.locator("#key").fill(KEY)
     page.keyboard.press("Enter")
     playwright.expect(dialog).to_be_hidden()
     all_settled(page)
