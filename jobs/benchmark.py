@@ -4,6 +4,8 @@ python -m jobs.benchmark lab --json lab.json
 python -m jobs.benchmark train --json train.json
 python -m jobs.benchmark archive --json archive.json
 python -m jobs.benchmark predict --json predict.json
+python -m jobs.benchmark serve --json serve.json
+python -m jobs.benchmark serve --faults --json faults.json
 
 Every figure is the median of alternating runs; the JSON holds each run's number too.
 """
@@ -22,8 +24,9 @@ from colorize import cluster
 from colorize.imaging.files import write_whole
 from colorize.train.run import hardware
 
-NAMES = ("lab", "train", "archive", "predict")
-WITHOUT_RAY = ("predict",)
+NAMES = ("lab", "train", "archive", "predict", "serve")
+WITHOUT_RAY = ("predict", "serve")
+"""Those that start none here; `serve` starts the service, which has its own."""
 
 
 def main() -> None:
@@ -31,14 +34,20 @@ def main() -> None:
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--runs", type=int, default=3, help="alternating runs of each rival, 3 or more")
-    parser.add_argument("--address", help="a Ray cluster to join; without it a local one is started")
+    parser.add_argument("--address", help="a Ray cluster to join; without it a local one is started (not for serve, which starts its own)")
+    parser.add_argument("--faults", action="store_true", help="of serve: overload, a killed replica and a roll-out; one run, 13 minutes")
     arguments = parser.parse_args()
     if arguments.runs < 3:
         parser.error("--runs: a median needs 3 or more")
+    if arguments.name in WITHOUT_RAY and arguments.address:
+        parser.error(f"--address: {arguments.name} joins no cluster")
+    if arguments.faults and arguments.name != "serve":
+        parser.error("--faults: is an option of serve")
+    benchmark = import_module(f"jobs.benchmarks.{arguments.name}")
     with contextlib.ExitStack() as stack:
         if arguments.name not in WITHOUT_RAY:
             print(stack.enter_context(cluster.connect(arguments.address)).describe())
-        runs: dict[str, list[float]] = import_module(f"jobs.benchmarks.{arguments.name}").measure(arguments.runs)
+        runs: dict[str, list[float]] = benchmark.measure_faults(1) if arguments.faults else benchmark.measure(arguments.runs)
         result = {
             "benchmark": arguments.name,
             "hardware": hardware(),

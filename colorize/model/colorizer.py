@@ -7,7 +7,7 @@ working size, batched where they come to the same shape (sides are rounded to th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -64,15 +64,19 @@ class Colorizer:
         L_hw_list: Sequence[npt.NDArray[np.float32]],
         settings: DecodeSettings | None = None,
         hints: Sequence[Sequence[Hint]] | None = None,
+        *,
+        working_size: int | None = None,
     ) -> list[Prediction]:
         """One prediction a picture, in order. L_hw_list: lightness 0…100, any sizes. hints: for each picture its own, or none at all.
+
+        working_size: another than the model's own: frames of a live stream are shown smaller.
 
         A picture's own hints never touch the others: what has none is predicted in the same batches as if nothing had any.
         """
         settings = settings or DecodeSettings()
         hints = [()] * len(L_hw_list) if hints is None else hints
         assert len(hints) == len(L_hw_list), f"{len(hints)} sequences of hints for {len(L_hw_list)} pictures"
-        card = self.model.card
+        card = self.model.card if working_size is None else replace(self.model.card, working_size=working_size)
         kinds = [(working_shape(L_hw.shape, card), bool(given)) for L_hw, given in zip(L_hw_list, hints, strict=True)]
         predictions: dict[int, Prediction] = {}
         for kind in dict.fromkeys(kinds):

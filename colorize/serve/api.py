@@ -15,9 +15,10 @@ from starlette.requests import ClientDisconnect
 
 from colorize.errors import PictureError
 from colorize.imaging.guard import one_line
-from colorize.serve import archives, batch, pictures, status
+from colorize.serve import archives, batch, pictures, status, stream
 from colorize.serve.desk import Desk
 from colorize.serve.gate import HEADERS, Gate
+from colorize.serve.page import site
 from colorize.serve.upload import Refusal
 
 ROUTERS = (
@@ -25,6 +26,8 @@ ROUTERS = (
     batch.router,
     archives.router,
     status.router,
+    stream.router,
+    site.router,
 )
 
 

@@ -62,6 +62,9 @@ class Question:
     model: str | None = None
     """The name of a model that the catalog has; None: the service's own."""
 
+    working_size: int | None = None
+    """The size at which `L16_hw` was made, where it is not the model's."""
+
     hints: tuple[Hint, ...] = ()
     """Colours that are given."""
 

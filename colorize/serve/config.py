@@ -71,6 +71,21 @@ class ServeConfig(BaseModel):
     upload_seconds: float = Field(default=60.0, gt=0)
     """How long a picture may take to arrive; then 408. A batch has five times as long."""
 
+    max_streams: int = Field(default=4, gt=0)
+    """Live streams that one ingress replica serves at a time."""
+
+    max_frame_bytes: int = Field(default=2 * 2**20, gt=0)
+    """The largest frame of a stream."""
+
+    max_frame_pixels: int = Field(default=4_000_000, gt=0)
+    """Of one frame."""
+
+    frames_per_second: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    """Frames of one stream that are coloured; of those that come faster, the latest. Ten times as many close the stream."""
+
+    stream_idle_seconds: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    """How long a stream may be without a frame before it is closed."""
+
     max_requests: int = Field(default=64, gt=0)
     """Requests that one ingress replica works on at a time; it refuses those above at once, with 503 and Retry-After."""
 

@@ -61,6 +61,7 @@ class Desk:
         self.meter = IngressMeter()
         self.held = HeldBytes(config.max_held_bytes)
         self.pixels = PixelBudget(config.max_pixels)
+        self.streams = asyncio.Semaphore(config.max_streams)
         self._codecs = ThreadPoolExecutor(
             config.codec_threads, "codec", initializer=torch.set_num_threads, initargs=(1,)
         )  # beside one another

@@ -104,13 +104,13 @@ class Predictor:
     def _predict(self, asked: list[tuple[Question, Colorizer, str]]) -> list[Answer]:
         groups: dict[tuple[object, ...], list[int]] = {}
         for index, (question, colorizer, _) in enumerate(asked):
-            groups.setdefault((id(colorizer), question.settings), []).append(index)
+            groups.setdefault((id(colorizer), question.settings, question.working_size), []).append(index)
         answers: dict[int, Answer] = {}
         for indices in groups.values():
             question, colorizer, name = asked[indices[0]]
             members = [asked[index][0] for index in indices]
-            hints = [member.hints for member in members]
-            predictions = colorizer.predict([member.lightness() for member in members], question.settings, hints if any(hints) else None)
+            L_hw_list, hints = [member.lightness() for member in members], [member.hints for member in members]
+            predictions = colorizer.predict(L_hw_list, question.settings, hints if any(hints) else None, working_size=question.working_size)
             for index, prediction in zip(indices, predictions, strict=True):
                 answers[index] = Answer(
                     ab_n2hw=prediction.ab_n2hw.numpy(), confidence_hw=prediction.confidence_hw.numpy(),
