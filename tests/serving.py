@@ -1,10 +1,15 @@
 """The service's application without Ray: the same routes, at a desk whose network is a model in this process, and requests to it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
+import uvicorn
+from fastapi import FastAPI
 
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
@@ -54,7 +59,7 @@ class LocalNetwork:
 def with_service(
     network: LocalNetwork,
     model: ColorModel,
-    work: Callable[[httpx.AsyncClient, Desk], Awaitable[Result]],
+    work: Callable[[httpx2.AsyncClient, Desk], Awaitable[Result]],
     *,
     peer: str = "127.0.0.1",
     base_url: str = "http://127.0.0.1:8000",
@@ -65,8 +70,8 @@ def with_service(
     async def run() -> Result:
         config = ServeConfig(**settings)
         desk = Desk(config, Catalog(model.card, config.models_dir), network)
-        transport = httpx.ASGITransport(create_app(desk), raise_app_exceptions=False, client=(peer, 40_000))
-        async with httpx.AsyncClient(transport=transport, base_url=base_url, timeout=120) as client:
+        transport = httpx2.ASGITransport(create_app(desk), raise_app_exceptions=False, client=(peer, 40_000))
+        async with httpx2.AsyncClient(transport=transport, base_url=base_url, timeout=120) as client:
             return await work(client, desk)
 
     return asyncio.run(run())
@@ -77,3 +82,30 @@ async def trickle(*chunks: bytes) -> AsyncIterator[bytes]:
     for chunk in chunks:
         yield chunk
     await asyncio.Event().wait()
+
+
+@contextmanager
+def listening(model: ColorModel, **settings: Any) -> Iterator[str]:
+    """The application behind a web server on the loopback interface; its address."""
+    config, started = ServeConfig(**settings), threading.Event()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+
+        @asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            started.set()
+            yield
+
+        desk = Desk(config, Catalog(model.card, config.models_dir), LocalNetwork(model))
+        app = create_app(desk)
+        app.router.lifespan_context = lifespan
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            started.wait(60)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

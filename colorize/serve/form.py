@@ -6,6 +6,7 @@ that fits: this one has, and a client's file name is never more than a string.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 KIND = "multipart/form-data"
 
 _LONGEST_NAME = 1000
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every damaged form, which is its sender's business
 
 
 @dataclass(frozen=True, kw_only=True)

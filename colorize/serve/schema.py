@@ -84,5 +84,5 @@ class BatchQuery(BaseModel):
 class PictureQuery(BatchQuery):
     """The query of `POST /v1/colorize`."""
 
-    hints: str | None = Field(default=None, max_length=100_000)
+    hints: str | None = Field(default=None, max_length=4_000)
     """JSON: `[{"x": 12, "y": 34, "color": "#c04020"}, …]`, in pixels of the upright original. Longer ones go into the form."""

@@ -6,7 +6,7 @@ import json
 import zipfile
 from typing import Any
 
-import httpx
+import httpx2
 import imagecodecs
 import numpy as np
 import pytest
@@ -38,14 +38,14 @@ def tiff(pages: int = 1, dtype: str = "uint8", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def post(path: str, content: Any = None, *, headers: dict[str, str] | None = None, files: Any = None, **settings: Any) -> httpx.Response:
-    async def work(client: httpx.AsyncClient, _: Desk) -> httpx.Response:
+def post(path: str, content: Any = None, *, headers: dict[str, str] | None = None, files: Any = None, **settings: Any) -> httpx2.Response:
+    async def work(client: httpx2.AsyncClient, _: Desk) -> httpx2.Response:
         return await client.post(path, content=content, headers=headers, files=files)
 
     return with_service(LocalNetwork(MODEL), MODEL, work, **settings)
 
 
-def error_of(response: httpx.Response) -> str:
+def error_of(response: httpx2.Response) -> str:
     assert response.headers["content-type"] == "application/json"
     answer = response.json()
     assert list(answer) == ["error"]
@@ -53,7 +53,7 @@ def error_of(response: httpx.Response) -> str:
     return str(answer["error"])
 
 
-def entries(response: httpx.Response) -> dict[str, bytes]:
+def entries(response: httpx2.Response) -> dict[str, bytes]:
     assert response.headers["content-type"] == "application/zip"
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
         assert archive.testzip() is None
@@ -115,7 +115,7 @@ def test_hints_reach_the_network_from_the_query_and_from_the_form() -> None:
     hints = json.dumps([{"x": 63, "y": 0, "color": "#ff0000"}])
     network = LocalNetwork(MODEL)
 
-    async def work(client: httpx.AsyncClient, _: Desk) -> list[httpx.Response]:
+    async def work(client: httpx2.AsyncClient, _: Desk) -> list[httpx2.Response]:
         return [
             await client.post("/v1/colorize", content=PNG, params={"hints": hints}),
             await client.post("/v1/colorize", files={"file": ("a.png", PNG), "hints": (None, hints)}),
@@ -218,7 +218,7 @@ def test_limits_have_their_own_answers() -> None:
 
 
 def test_a_full_service_refuses_at_once_and_recovers() -> None:
-    async def work(client: httpx.AsyncClient, _: Desk) -> list[int]:
+    async def work(client: httpx2.AsyncClient, _: Desk) -> list[int]:
         uploads = [asyncio.create_task(client.post("/v1/colorize", content=trickle(PNG[:50]))) for _ in range(2)]
         await asyncio.sleep(0.05)
         statuses = [(await client.post("/v1/colorize", content=PNG)).status_code, (await client.get("/healthz")).status_code]
@@ -231,7 +231,7 @@ def test_a_full_service_refuses_at_once_and_recovers() -> None:
 
 
 def test_a_question_whose_replica_is_lost_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def work(client: httpx.AsyncClient, _: Desk) -> httpx.Response:
+    async def work(client: httpx2.AsyncClient, _: Desk) -> httpx2.Response:
         return await client.post("/v1/colorize", content=PNG)
 
     lost = [UnavailableError() for _ in range(2)]
@@ -242,7 +242,7 @@ def test_a_question_whose_replica_is_lost_is_asked_again(monkeypatch: pytest.Mon
 
 
 def test_a_fault_of_this_program_is_500_and_tells_nothing() -> None:
-    async def work(client: httpx.AsyncClient, _: Desk) -> httpx.Response:
+    async def work(client: httpx2.AsyncClient, _: Desk) -> httpx2.Response:
         return await client.post("/v1/colorize", content=PNG)
 
     reply = with_service(LocalNetwork(MODEL, RuntimeError("/secret")), MODEL, work)
@@ -287,7 +287,7 @@ def test_a_batch_comes_back_in_order_with_what_failed_in_its_manifest(as_zip: bo
 def test_a_batch_is_worked_on_a_few_pictures_at_a_time() -> None:
     network = LocalNetwork(MODEL)
 
-    async def work(client: httpx.AsyncClient, _: Desk) -> httpx.Response:
+    async def work(client: httpx2.AsyncClient, _: Desk) -> httpx2.Response:
         files = [(f"{number}.png", encoded(grey_scene(20 + number, 30), "PNG")) for number in range(3 * TOGETHER)]
         return await client.post("/v1/colorize/batch?candidates=2&confidence=true", content=zipped(*files), headers=ZIP)
 
@@ -346,8 +346,8 @@ def test_a_batch_of_something_else_is_refused() -> None:
 # The gate
 
 
-def get(path: str, headers: dict[str, str] | None = None, **settings: Any) -> httpx.Response:
-    async def work(client: httpx.AsyncClient, _: Desk) -> httpx.Response:
+def get(path: str, headers: dict[str, str] | None = None, **settings: Any) -> httpx2.Response:
+    async def work(client: httpx2.AsyncClient, _: Desk) -> httpx2.Response:
         return await client.get(path, headers=headers)
 
     return with_service(LocalNetwork(MODEL), MODEL, work, **settings)
@@ -380,7 +380,7 @@ def test_with_keys_one_must_be_sent(digest: str) -> None:
 
 
 def test_a_key_has_its_rate(digest: str) -> None:
-    async def work(client: httpx.AsyncClient, _: Desk) -> list[httpx.Response]:
+    async def work(client: httpx2.AsyncClient, _: Desk) -> list[httpx2.Response]:
         headers = {"Authorization": f"Bearer {KEY}"}
         batch = zipped(*((f"{number}.png", PNG) for number in range(5)))
         replies = [await client.get("/v1/models", headers=headers)]
@@ -435,7 +435,7 @@ def test_every_answer_has_the_security_headers(path: str) -> None:
     ("path", "method", "status"), [("/v1/colourise", "POST", 404), ("/v1/colorize", "GET", 405), ("/healthz/", "GET", 404)]
 )
 def test_a_wrong_path_or_method_is_refused(path: str, method: str, status: int) -> None:
-    async def work(client: httpx.AsyncClient, _: Desk) -> httpx.Response:
+    async def work(client: httpx2.AsyncClient, _: Desk) -> httpx2.Response:
         return await client.request(method, path)
 
     reply = with_service(LocalNetwork(MODEL), MODEL, work)
@@ -447,7 +447,7 @@ def test_a_wrong_path_or_method_is_refused(path: str, method: str, status: int) 
 
 
 def test_readiness_is_the_models() -> None:
-    async def work(client: httpx.AsyncClient, _: Desk) -> list[int]:
+    async def work(client: httpx2.AsyncClient, _: Desk) -> list[int]:
         return [(await client.get(path)).status_code for path in ("/healthz", "/readyz", "/readyz")]
 
     assert with_service(LocalNetwork(MODEL, UnavailableError()), MODEL, work) == [200, 503, 200]
@@ -466,7 +466,7 @@ def test_the_models_are_those_that_ship_and_those_of_the_folder(tmp_path: Any) -
 
 
 def test_the_measurements_count_what_happened() -> None:
-    async def work(client: httpx.AsyncClient, desk: Desk) -> dict[str, float]:
+    async def work(client: httpx2.AsyncClient, desk: Desk) -> dict[str, float]:
         await client.post("/v1/colorize", content=PNG)
         await client.post("/v1/colorize", content=b"hello")
         await client.post("/v1/" + "x" * 50)
