@@ -70,10 +70,10 @@ def test_batches_are_cut_where_memory_would_run_out(
         return Colorizer.predict_batch(colorizer, L_b1hw, settings)
 
     monkeypatch.setattr(colorizer, "predict_batch", noted)
-    monkeypatch.setattr(colorizer_module, "BATCH_PIXELS", 2 * 16 * 20 + 200)
+    monkeypatch.setattr(colorizer_module, "CPU_BATCH_PIXELS", 2 * 16 * 20 + 200)
     parts = colorizer.predict([lightnesses[3]] * 5)
     assert sizes == [2, 2, 1]
-    monkeypatch.setattr(colorizer_module, "BATCH_PIXELS", 1)
+    monkeypatch.setattr(colorizer_module, "CPU_BATCH_PIXELS", 1)
     sizes.clear()
     single = colorizer.predict([lightnesses[3]] * 5)
     assert sizes == [1] * 5
