@@ -6,15 +6,17 @@ time, so that the network sees them together; of the answer, memory holds those 
 
 import asyncio
 import json
+import logging
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from colorize.imaging.guard import one_line
 from colorize.serve.bundle import Names, UploadedZip, ZipStream, safe_name
@@ -35,6 +37,8 @@ INFLATED = 4
 
 PATIENCE = 5
 """A batch may take this many times as long to arrive as a picture."""
+
+_log = logging.getLogger("ray.serve")
 
 _ZIPS = ("application/zip", "application/x-zip-compressed")
 
@@ -84,7 +88,22 @@ async def colorize_batch(request: Request, query: Annotated[BatchQuery, Query()]
         if (bucket := request.scope.get("colorize.bucket")) is not None:
             bucket.take(len(items) - 1)
         kept = stack.pop_all()  # for the answer, which outlives this function
-    return StreamingResponse(_answer(desk, items, query.wish(), kept), media_type="application/zip")
+    return _Answer(_answer(desk, items, query.wish()), kept)
+
+
+class _Answer(StreamingResponse):
+    """A zip that is sent, and what is kept for it until it ends, in whatever way: a generator that was never started has no `finally`."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes], kept: AsyncExitStack) -> None:
+        super().__init__(pieces, media_type="application/zip")
+        self._pieces, self._kept = pieces, kept
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._kept:
+            try:
+                await super().__call__(scope, receive, send)
+            finally:
+                await self._pieces.aclose()
 
 
 async def _received(request: Request, desk: Desk, file: BinaryIO) -> list[_Item]:
@@ -132,7 +151,7 @@ def _unzipped(file: BinaryIO, desk: Desk) -> list[_Item]:
     return [_Item(name=member.name, read=reader(member)) for member in uploaded.members]
 
 
-async def _answer(desk: Desk, items: Sequence[_Item], wish: Wish, kept: AsyncExitStack) -> AsyncIterator[bytes]:
+async def _answer(desk: Desk, items: Sequence[_Item], wish: Wish) -> AsyncGenerator[bytes]:
     """The zip, in pieces."""
     bundle, names, manifest = ZipStream(), Names(), []
     names.unique("manifest.json")
@@ -144,35 +163,35 @@ async def _answer(desk: Desk, items: Sequence[_Item], wish: Wish, kept: AsyncExi
         if (item := next(waiting, None)) is not None:
             tasks.append((item, asyncio.create_task(_colored(desk, item, wish, reading))))
 
-    async with kept:
-        try:
-            for _ in range(TOGETHER):
-                start_next()
-            while tasks:
-                item, task = tasks.popleft()
-                result = await task
-                start_next()
-                row: dict[str, Any] = {
-                    "file": one_line(item.name), "status": "failed", "reason": None, "name": None, "model": None, "mean_confidence": None
-                }  # fmt: skip
-                if isinstance(result, str):
-                    row["reason"] = result
-                else:
-                    row |= {"status": "coloured", "model": result.model, "mean_confidence": round(result.coloring.mean_confidence, 4)}
-                    for name, _, data in result.coloring.files:
-                        given = names.unique(name)
-                        row["name"] = row["name"] or given
-                        for piece in bundle.add(given, data):
-                            yield piece
-                manifest.append(row)
-            for piece in bundle.add("manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1).encode()):
-                yield piece
-            for piece in bundle.end():
-                yield piece
-        finally:
-            for _, task in tasks:
-                task.cancel()
-            await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
+    try:
+        for _ in range(TOGETHER):
+            start_next()
+        while tasks:
+            item, task = tasks[0]
+            result = await task
+            tasks.popleft()
+            start_next()
+            row: dict[str, Any] = {
+                "file": one_line(item.name), "status": "failed", "reason": None, "name": None, "model": None, "mean_confidence": None
+            }  # fmt: skip
+            if isinstance(result, str):
+                row["reason"] = result
+            else:
+                row |= {"status": "coloured", "model": result.model, "mean_confidence": round(result.coloring.mean_confidence, 4)}
+                for name, _, data in result.coloring.files:
+                    given = names.unique(name)
+                    row["name"] = row["name"] or given
+                    for piece in bundle.add(given, data):
+                        yield piece
+            manifest.append(row)
+        for piece in bundle.add("manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1).encode()):
+            yield piece
+        for piece in bundle.end():
+            yield piece
+    finally:
+        for _, task in tasks:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
 
 
 async def _colored(desk: Desk, item: _Item, wish: Wish, reading: asyncio.Lock) -> Done | str:
@@ -184,3 +203,7 @@ async def _colored(desk: Desk, item: _Item, wish: Wish, reading: asyncio.Lock) -
     except Refusal as refusal:
         desk.meter.failed("in a batch")
         return one_line(refusal.reason)
+    except Exception:  # noqa: BLE001 - a fault of this program costs one picture, and not those before and after it
+        desk.meter.failed("fault")
+        _log.exception("a picture of a batch")
+        return "the service failed on this picture; its log says why"

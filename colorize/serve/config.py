@@ -104,7 +104,10 @@ class ServeConfig(BaseModel):
     """CPUs that Ray reserves for an ingress replica. With the model's half it makes one, so that a machine of two can run a job as well."""
 
     model_cpus: float = Field(default=0.5, gt=0)
-    """CPUs that Ray reserves for a model replica; rounded up, they are its threads."""
+    """CPUs that Ray reserves for a model replica."""
+
+    model_threads: int | None = Field(default=None, gt=0)
+    """Threads of a model replica; None: as many as it reserves CPUs, rounded up."""
 
     model_gpus: float = Field(default=0, ge=0)
     """GPUs of a model replica; `colorize serve` sets 1 where the cluster has any."""
@@ -143,9 +146,9 @@ class ServeConfig(BaseModel):
         return self.model_replicas * self.model_gpus
 
     @property
-    def model_threads(self) -> int:
+    def threads(self) -> int:
         """The threads of one model replica."""
-        return math.ceil(self.model_cpus)
+        return self.model_threads or math.ceil(self.model_cpus)
 
     @property
     def codec_threads(self) -> int:

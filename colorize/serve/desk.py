@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any, Protocol, TypeVar
 
+import torch
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
@@ -61,7 +62,9 @@ class Desk:
         self.held = HeldBytes(config.max_held_bytes)
         self.pixels = PixelBudget(config.max_pixels)
         self.streams = asyncio.Semaphore(config.max_streams)
-        self._codecs = ThreadPoolExecutor(config.codec_threads, "codec")
+        self._codecs = ThreadPoolExecutor(
+            config.codec_threads, "codec", initializer=torch.set_num_threads, initargs=(1,)
+        )  # beside one another
         self._questions = asyncio.Semaphore(config.max_requests)
         self._working = 0
 

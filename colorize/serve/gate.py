@@ -2,7 +2,8 @@
 
 Who may come in: with API keys, whoever sends one, as often as its bucket allows; without any, only this machine, whatever the proxy
 listens on, and no web page of another site that a browser on this machine happens to show. `X-Forwarded-…` and the like are not
-looked at. What needs a key is named in KEYED. Knows nothing of pictures; the requests are counted here, since every one passes.
+believed: that they are there at all means a proxy, and so another machine. What needs a key is named in KEYED. Knows nothing of
+pictures; the requests are counted here, since every one passes.
 """
 
 import asyncio
@@ -39,6 +40,7 @@ HEADERS = {
 GONE = 499
 """What a request counts as whose client did not wait for its answer."""
 
+_OF_PROXIES = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _ROUTE_OF_NONE = "other"
 
@@ -140,8 +142,11 @@ def accepted_protocol(offered: Iterable[str]) -> str | None:
 def is_local(scope: Scope, headers: Headers) -> bool:
     """Whether both ends of the connection are on this machine, and the client knows it: by a name that only this machine has.
 
-    The name is looked at because a site whose own name is made to point to 127.0.0.1 would be the same site to a browser.
+    The name is looked at because a site whose own name is made to point to 127.0.0.1 would be the same site to a browser. What a proxy on
+    this machine passes on comes from elsewhere, whatever it says.
     """
+    if any(name in headers for name in _OF_PROXIES):
+        return False
     ends = [scope.get("client"), scope.get("server")]
     if not all(end is not None and _is_loopback(end[0]) for end in ends):
         return False

@@ -30,8 +30,7 @@ class Ingress:
     def __init__(self, config: ServeConfig, card: ModelCard, predictor: DeploymentHandle[Any]) -> None:
         """card: of the service's own model. predictor: the handle of the deployment of `Predictor`."""
         torch.set_num_threads(1)  # pictures run beside one another, each in one thread
-        context = serve.get_replica_context()
-        self._desk = Desk(config, Catalog(card, config.models_dir), Replicas(predictor, context.app_name))
+        self._desk = Desk(config, Catalog(card, config.models_dir), Replicas(predictor))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._desk)
@@ -44,8 +43,9 @@ class Ingress:
 class Replicas:
     """The `Network` that a desk asks: Serve picks the replica, or all are asked."""
 
-    def __init__(self, predictor: DeploymentHandle[Any], application: str) -> None:
-        self._predictor, self._application = predictor, application
+    def __init__(self, predictor: DeploymentHandle[Any]) -> None:
+        self._predictor = predictor
+        self._ingress: DeploymentHandle[Any] | None = None
 
     async def predict(self, question: Question) -> Answer:
         """See `Network`."""
@@ -65,9 +65,10 @@ class Replicas:
 
     async def measured(self) -> Mapping[str, list[Series]]:
         """See `Network`."""
-        own = serve.get_deployment_handle(INGRESS, self._application)
+        if self._ingress is None:  # not before the replica is up: Serve would wait for what it starts
+            self._ingress = serve.get_deployment_handle(INGRESS, serve.get_replica_context().app_name)
         found: list[tuple[str, list[Series]]] = []
-        for handle in (own, self._predictor):
+        for handle in (self._ingress, self._predictor):
             found += await _all(handle, "series")
         return dict(found)
 

@@ -42,7 +42,7 @@ class Predictor:
         self._meter = ModelMeter()
         self._waiting = 0
         # A thread of its own, and not asyncio's: both settings count for the thread that makes them and for those it starts.
-        self._thread = ThreadPoolExecutor(1, "predict", initializer=_settle_thread, initargs=(config.model_threads,))
+        self._thread = ThreadPoolExecutor(1, "predict", initializer=_settle_thread, initargs=(config.threads,))
         self._loader = ThreadPoolExecutor(1, "load", initializer=_settle_thread, initargs=(1,))
         self._loading: dict[tuple[str, Version | None], asyncio.Future[Colorizer]] = {}
         self._own = self._thread.submit(_load_bytes, model).result()

@@ -104,6 +104,9 @@ def test_it_says_when_it_is_ready_answers_and_ends_clean(program: Program, stop:
     ("arguments", "complaint"),
     [
         (["--model", "no/such/model"], "colorize: no/such/model: no such model"),
+        (["--host", "0.0.0.0"], "colorize: --host 0.0.0.0: others can reach it, so API keys are needed: set COLORIZE_API_KEYS"),
+        (["--host", "here"], "colorize: --host here: must be an IP address"),
+        (["--models", "no/such/folder"], "colorize: --models no/such/folder: is no folder"),
         (["--port", "0"], "colorize: --port 0: must lie in 1…65535"),
         (["--port", "{busy}"], "colorize: port {busy} of 127.0.0.1: address already in use: choose another with --port"),
         (["--address", "127.0.0.1:1"], "colorize: 127.0.0.1:1: no Ray cluster answers there"),

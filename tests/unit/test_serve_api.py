@@ -217,6 +217,25 @@ def test_limits_have_their_own_answers() -> None:
     assert (held.status_code, held.headers["retry-after"]) == (503, "1")
 
 
+@pytest.mark.slow
+def test_a_large_picture_in_a_small_file_keeps_nobody_waiting() -> None:
+    sent = encoded(np.zeros((10_000, 10_000), np.uint8), "PNG")
+    assert len(sent) < 1 << 20
+
+    async def work(client: httpx2.AsyncClient, _: Desk) -> tuple[httpx2.Response, int]:
+        large = asyncio.create_task(client.post("/v1/colorize", content=sent))
+        answered = 0
+        while not large.done():
+            assert (await client.get("/healthz")).status_code == 200
+            answered += 1
+            await asyncio.sleep(0.1)
+        return await large, answered
+
+    reply, answered = with_service(LocalNetwork(MODEL), MODEL, work)
+    assert (reply.status_code, open_scan(reply.content).pages[0].width) == (200, 10_000)
+    assert answered > 5
+
+
 def test_a_full_service_refuses_at_once_and_recovers() -> None:
     async def work(client: httpx2.AsyncClient, _: Desk) -> list[int]:
         uploads = [asyncio.create_task(client.post("/v1/colorize", content=trickle(PNG[:50]))) for _ in range(2)]
@@ -295,6 +314,28 @@ def test_a_batch_is_worked_on_a_few_pictures_at_a_time() -> None:
     assert list(found)[:3] == ["0.png", "0-2.png", "0-confidence.png"]
     assert len(found) == 9 * TOGETHER + 1
     assert 1 < network.most_together <= TOGETHER
+
+
+def test_a_fault_costs_one_picture_of_a_batch() -> None:
+    async def work(client: httpx2.AsyncClient, _: Desk) -> httpx2.Response:
+        return await client.post("/v1/colorize/batch", content=zipped(("a.png", PNG), ("b.png", PNG)), headers=ZIP)
+
+    manifest = json.loads(entries(with_service(LocalNetwork(MODEL, RuntimeError("/secret")), MODEL, work))["manifest.json"])
+    assert sorted(row["status"] for row in manifest) == ["coloured", "failed"]
+    assert "secret" not in str(manifest)
+
+
+def test_a_client_that_goes_away_leaves_nothing_behind() -> None:
+    async def work(client: httpx2.AsyncClient, desk: Desk) -> list[int]:
+        files = zipped(*((f"{number}.png", PNG) for number in range(50)))
+        for seconds in (0.0, 0.01, 0.05, 0.1):
+            task = asyncio.create_task(client.post("/v1/colorize/batch", content=files, headers=ZIP))
+            await asyncio.sleep(seconds)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        return [(await client.post("/v1/colorize", content=PNG)).status_code]
+
+    assert with_service(LocalNetwork(MODEL), MODEL, work, max_requests=1) == [200]
 
 
 def bomb(name: str = "zeros.bmp", size: int = 1 << 24) -> bytes:
@@ -404,6 +445,7 @@ def test_a_key_has_its_rate(digest: str) -> None:
             "http://10.0.0.1:8000",
             {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "127.0.0.1", "Forwarded": "for=127.0.0.1"},
         ),
+        ("127.0.0.1", "http://127.0.0.1:8000", {"X-Forwarded-For": "127.0.0.1"}),
         ("127.0.0.1", "http://127.0.0.1:8000", {"Origin": "http://evil.example"}),
         ("127.0.0.1", "http://127.0.0.1:8000", {"Origin": "null"}),
         ("127.0.0.1", "http://127.0.0.1:8000", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}),
