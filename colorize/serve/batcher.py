@@ -20,7 +20,7 @@ class Batcher(Generic[Asked, Answered]):
     """One batch is worked on at a time; questions come in the order in which they were asked."""
 
     def __init__(self, work: Callable[[list[Asked]], Awaitable[list[Answered]]], most: int, wait_seconds: float = 0.0) -> None:
-        """work: as many answers as questions, in order. most: questions in a batch. wait_seconds: of a first one, with nothing under way."""
+        """work: as many answers as questions, in order. most: questions in a batch. wait_seconds: of a first one, while idle."""
         self._work, self._most, self._wait = work, most, wait_seconds
         self._waiting: list[tuple[Asked, asyncio.Future[Answered]]] = []
         self._working: asyncio.Task[None] | None = None
