@@ -31,6 +31,13 @@ LONGEST_ASPECT = 8
 BATCH_PIXELS = 1 << 20
 """The most pixels in one forward pass: bounds memory at about 1 GB for a width of 48."""
 
+CPU_BATCH_PIXELS = 1 << 18
+"""The same on a CPU, where more only cost.
+
+`photo` takes 40 ms a picture of 192×256 in passes of four and 68 in one of sixteen, of which 30 are the system's, for memory that the
+allocator gives back and fetches anew; and 470 MB in all instead of 810.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
@@ -82,7 +89,7 @@ class Colorizer:
         for kind in dict.fromkeys(kinds):
             (height, width), hinted = kind
             indices = [index for index, other in enumerate(kinds) if other == kind]
-            most = max(1, BATCH_PIXELS // (height * width))
+            most = max(1, (CPU_BATCH_PIXELS if self.device.type == "cpu" else BATCH_PIXELS) // (height * width))
             for first in range(0, len(indices), most):
                 part = indices[first : first + most]
                 L_b1hw = torch.from_numpy(np.stack([shrink(L_hw_list[index], card) for index in part])[:, None])

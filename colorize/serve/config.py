@@ -92,8 +92,8 @@ class ServeConfig(BaseModel):
     batch_size: int = Field(default=16, gt=0)
     """The most pictures that the model is shown at a time."""
 
-    batch_wait_seconds: float = Field(default=0.01, ge=0)
-    """How long the first picture of a batch waits for others."""
+    batch_wait_seconds: float = Field(default=0.0, ge=0)
+    """How long a picture waits for others while the network is idle; while it is busy, the next batch fills by itself."""
 
     ingress_replicas: int = Field(default=1, gt=0)
     """Replicas that decode, graft and encode; the least of them, where `max_ingress_replicas` is larger."""

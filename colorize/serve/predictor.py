@@ -23,6 +23,7 @@ from colorize.errors import ModelError
 from colorize.model.card import SUFFIX, ModelCard
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
+from colorize.serve.batcher import Batcher
 from colorize.serve.catalog import Catalog, Entry, Version
 from colorize.serve.codec import Answer, Question
 from colorize.serve.config import ServeConfig
@@ -46,15 +47,14 @@ class Predictor:
         self._loader = ThreadPoolExecutor(1, "load", initializer=_settle_thread, initargs=(1,))
         self._loading: dict[tuple[str, Version | None], asyncio.Future[Colorizer]] = {}
         self._own = self._thread.submit(_load_bytes, model).result()
-        batched = serve.batch(max_batch_size=config.batch_size, batch_wait_timeout_s=config.batch_wait_seconds)
-        self._predict_batched = batched(self._predict_batch)
+        self._batcher = Batcher(self._predict_batch, config.batch_size, config.batch_wait_seconds)
 
     async def predict(self, question: Question) -> Answer:
         """Waits for the model, where it is not loaded, and for the batch that the question gets into. Raises ModelError."""
         self._waiting += 1
         self._meter.waiting(self._waiting)
         try:
-            return await self._predict_batched((question, *await self._model(question.model)))
+            return await self._batcher.ask((question, *await self._model(question.model)))
         finally:
             self._waiting -= 1
             self._meter.waiting(self._waiting)

@@ -7,6 +7,7 @@ answer is a head, a length and that many bytes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import Counter
@@ -91,17 +92,20 @@ class Connection:
             headers = (await reader.readuntil(b"\r\n\r\n")).lower()
             await reader.readexactly(int(value_of(headers, b"content-length") or 0))
         except _LOST:
-            self.close()
+            await self.close()
             return Reply(status=0, batch_size=1, headers=b"")
         if value_of(headers, b"connection") == b"close":
-            self.close()
+            await self.close()
         return Reply(status=int(headers[9:12]), batch_size=int(value_of(headers, b"x-colorize-batch-size") or 1), headers=headers)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Ends it; the next picture opens another."""
         if self._streams is not None:
-            self._streams[1].close()
+            _, writer = self._streams
             self._streams = None
+            writer.close()
+            with contextlib.suppress(*_LOST):
+                await writer.wait_closed()
 
 
 def value_of(headers: bytes, name: bytes) -> bytes:
@@ -125,7 +129,7 @@ async def by_clients(url: str, bodies: Sequence[bytes], clients: int, seconds: f
                 await asyncio.sleep(float(value_of(reply.headers, b"retry-after") or 1))
                 reply = await connection.post(bodies[number % len(bodies)])
             answers.add(reply, time.perf_counter() - asked)
-        connection.close()
+        await connection.close()
 
     await asyncio.gather(*(client(number) for number in range(clients)))
     answers.seconds = time.perf_counter() - began
@@ -149,7 +153,7 @@ async def at_rate(url: str, bodies: Sequence[bytes], per_second: float, seconds:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             group.create_task(one(number, due))
     for connection in idle:
-        connection.close()
+        await connection.close()
     answers.seconds = time.perf_counter() - began
     return answers
 

@@ -51,6 +51,14 @@ def test_predictions_come_in_order_whatever_the_shapes(colorizer: Colorizer, lig
         torch.testing.assert_close(one.ab_n2hw, other.ab_n2hw, atol=1e-3, rtol=1e-4)
 
 
+def test_a_picture_can_be_shown_smaller_than_the_model_would_have_it(
+    colorizer: Colorizer, lightnesses: list[npt.NDArray[np.float32]]
+) -> None:
+    (large,) = colorizer.predict([lightnesses[6]])
+    (small,) = colorizer.predict([lightnesses[6]], working_size=MODEL.card.working_size // 2)
+    assert [side // 2 for side in large.confidence_hw.shape] == list(small.confidence_hw.shape)
+
+
 def test_batches_are_cut_where_memory_would_run_out(
     colorizer: Colorizer, lightnesses: list[npt.NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,10 +70,10 @@ def test_batches_are_cut_where_memory_would_run_out(
         return Colorizer.predict_batch(colorizer, L_b1hw, settings)
 
     monkeypatch.setattr(colorizer, "predict_batch", noted)
-    monkeypatch.setattr(colorizer_module, "BATCH_PIXELS", 2 * 16 * 20 + 200)
+    monkeypatch.setattr(colorizer_module, "CPU_BATCH_PIXELS", 2 * 16 * 20 + 200)
     parts = colorizer.predict([lightnesses[3]] * 5)
     assert sizes == [2, 2, 1]
-    monkeypatch.setattr(colorizer_module, "BATCH_PIXELS", 1)
+    monkeypatch.setattr(colorizer_module, "CPU_BATCH_PIXELS", 1)
     sizes.clear()
     single = colorizer.predict([lightnesses[3]] * 5)
     assert sizes == [1] * 5

@@ -11,6 +11,9 @@ from skimage import data
 from skimage.color import deltaE_ciede2000
 
 from colorize.imaging.colorspace import rgb_to_lab
+from colorize.model.colorizer import Colorizer
+from colorize.model.colormodel import load_model
+from colorize.model.palette import DecodeSettings
 from colorize.model.steady import Steadier
 
 HEIGHT, WIDTH = 96, 128
@@ -88,6 +91,17 @@ def test_colors_stay_on_things_that_move(name: str) -> None:
     assert cuts == (True, *[False] * 23), "the first frame begins a scene, and no other"
     assert between(scene, list(steadied)) < between(scene, ab_of_frames) / 2.5
     assert error(scene, list(steadied)[5:]) < error(scene, ab_of_frames[5:]), "and they are those of the things: nothing lags behind"
+
+
+def test_the_colors_of_the_model_that_ships_are_steadied() -> None:
+    scene = photograph("coffee")
+    L_of_frames, _ = clip(scene, 10)
+    colorizer, steadier = Colorizer(load_model("photo")), Steadier()
+    predictions = [colorizer.predict([L_hw], DecodeSettings(vividness=0.5), working_size=HEIGHT)[0] for L_hw in L_of_frames]
+    alone = [prediction.ab_n2hw[0].numpy() for prediction in predictions]
+    steadied = [steadier.steady(*frame)[0] for frame in zip(L_of_frames, alone, strict=True)]
+    assert between(scene, steadied) < between(scene, alone) / 2.5
+    assert np.abs(np.mean(steadied[-1], axis=(1, 2)) - np.mean(alone[-1], axis=(1, 2))).max() < 3, "the colours are still the model's"
 
 
 def test_the_first_frame_is_what_the_network_says() -> None:
