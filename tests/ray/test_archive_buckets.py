@@ -1,15 +1,19 @@
 """A bulk run from bucket to bucket, on moto's S3 server on loopback: as on a disk, resuming and dead runs included."""
 
 import contextlib
+import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
@@ -21,6 +25,7 @@ from colorize.archive.remote import open_place
 from colorize.archive.status import read_status
 from colorize.errors import ArchiveError
 from tests.pictures import encoded, grey_scene
+from tests.processes import PROGRAM, environment, left_behind, marked
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -85,6 +90,50 @@ def test_from_bucket_to_bucket_as_from_disk_to_disk(bucket: Callable[[str], str]
     assert after["deep é/1 +%20.jpg"] == b"altered"
     assert after["deep é/0 +%20.jpg"] != on_disk["deep é/0 +%20.jpg"]
     assert "bad.jpg" in after
+
+
+@pytest.mark.e2e
+def test_a_driver_that_is_killed_between_buckets(bucket: Callable[[str], str], tmp_path: Path) -> None:
+    """kill -9 of the driver in the middle; the same command again: each input one row and one whole output, as of an undisturbed run."""
+    source, target, undisturbed = bucket("many"), bucket("killed"), bucket("undisturbed")
+    place, out = open_place(source), open_place(target)
+    names = [f"box {number % 2}/{number:02}.jpg" for number in range(60)]
+    for number, name in enumerate(names):
+        place.write(name, encoded(grey_scene(200 + 7 * (number % 11), 300 + 13 * (number % 7)), "JPEG"))
+    mark = uuid.uuid4().hex
+    command = [PROGRAM, "archive", source, target, "--model", "cifar10"]
+    process = subprocess.Popen(command, env=environment(mark), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 240
+        while not found(target):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "nothing comes into the bucket"
+            time.sleep(0.1)
+        process.kill()
+        process.communicate()
+        assert left_behind(mark, 120) == []
+    finally:
+        for pid in marked(mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    left = found(target)
+    assert 0 < len(left) < len(names)
+    assert len(out.names("_colorize/runs")) == 1
+    again = colorize_archive(ArchiveConfig(source=source, target=target, model="cifar10"))
+    assert again.failures == []
+    assert again.colored + again.kept == len(names)
+    colorize_archive(ArchiveConfig(source=source, target=undisturbed, model="cifar10"))
+    whole = found(target)
+    assert whole == found(undisturbed)
+    assert left.items() <= whole.items()
+    with out.open("_colorize/manifest/current.parquet") as file:
+        table = pq.read_table(pa.BufferReader(file.read()))
+    assert table["path"].to_pylist() == sorted(names)
+    assert set(table["status"].to_pylist()) == {"coloured"}
+    assert dict(zip(table["path"].to_pylist(), table["target_sha256"].to_pylist(), strict=True)) == {
+        path: hashlib.sha256(data).hexdigest() for path, data in whole.items()
+    }
+    assert out.names("_colorize/runs") == []
 
 
 def test_what_a_dead_run_left_in_a_bucket_is_taken_up(bucket: Callable[[str], str]) -> None:
