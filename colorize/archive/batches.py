@@ -5,7 +5,8 @@ picture in a batch gets bit for bit what it gets alone (`Colorizer.predict_batch
 the kernel that computes depends on the size of the batch, so all batches of a shape have one size there, and are filled up with blanks.
 
 Measured on one core of an AMD EPYC, in ms a picture, alone and in batches of 2, 4 and 8: the photo model at 192×192 31, 29, 28, 34, at
-256×192 37, 36, 39, 45 (larger batches leave the cache); the small model at 64×64 8.4, 6.8, 6.5, 6.1.
+256×192 37, 36, 39, 45 (larger batches leave the cache); the small model at 64×64 8.4, 6.8, 6.5, 6.1. Scans of many
+shapes gain nothing on a CPU.
 """
 
 from __future__ import annotations
