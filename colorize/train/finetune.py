@@ -6,7 +6,7 @@ Besides what every run's directory has (see `run`):
     RUN/finetune.json      scores on the held-out part, before and after; written last
 
 The learning rate is a fifth of what the photo model was trained with from ImageNet, batch statistics stay (`transfer`), and few
-pictures are seen often, many once or twice. What that is worth, and what it costs elsewhere: docs/results.md.
+pictures are seen often, many once or twice. What that is worth on one domain: docs/results.md.
 """
 
 from __future__ import annotations
