@@ -140,3 +140,20 @@ def test_ray_is_not_imported(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert names(tmp_path / "out") == ["a.jpg"]
+
+
+def test_a_hint_is_obeyed_and_what_is_wrong_with_it_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = put(tmp_path / "in", {"a.png": GREY_PNG, "b.png": GREY_PNG})
+    hints = tmp_path / "hints.json"
+    hints.write_text('[{"x": 20, "y": 20, "color": "#b03030"}]')
+    command = ["picture", str(source / "a.png"), "--hints", str(hints)]
+    assert main([*command, "-o", str(tmp_path / "out")]) == 0
+    red, green, blue = np.asarray(opened(tmp_path / "out" / "a.png").convert("RGB"))[20, 20].astype(int)
+    assert red > max(green, blue)
+    hints.write_text('[{"x": 20000, "y": 20, "color": "#b03030"}]')
+    capsys.readouterr()
+    for wrong, message in ((command, "lies outside the picture"), ([*command, str(source / "b.png")], "belongs to one picture")):
+        assert main([*wrong, "-o", str(tmp_path / "other")]) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
