@@ -313,6 +313,7 @@ class Load:
 
 def test_a_killed_model_replica_costs_no_request(service: Service, colorize_url: str) -> None:
     (pid,) = replicas_of("Predictor")
+    assert b"MALLOC_MMAP_MAX_=0" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"), "or it is half as fast"
     with Load(colorize_url) as load:
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 240
