@@ -155,6 +155,7 @@ class Album extends EventTarget {
     if (picture.state === "done" && !this.isFresh(picture) && !this.#idle.has(picture)) this.#later(picture); // edited meanwhile
   }
 
+  /** What it looks like goes before the thumbnails of those that wait: with 200 of them, it would wait for all. */
   async #color(picture, signal, onWait) {
     const of = this.#key(picture);
     const wishes = { ...this.wishes(picture), hints: picture.hintsAt(picture.size) };
@@ -164,7 +165,7 @@ class Album extends EventTarget {
     } else {
       await this.#colorUnshown(picture, wishes, of, signal, onWait);
     }
-    if (picture.view) picture.coloredThumbnail = (await run("look", picture.view, THUMBNAIL_SIDE)).thumbnail;
+    if (picture.view) picture.coloredThumbnail = (await run("look", picture.view, THUMBNAIL_SIDE, { first: true })).thumbnail;
   }
 
   /** A file that the browser cannot show: a JPEG to look at; its own format on download. Where no JPEG holds it (pages), no preview. */
@@ -179,8 +180,8 @@ class Album extends EventTarget {
       return;
     }
     if (!picture.grey) {
-      const { width, height, blob } = await run("grey", answer.blob);
-      const { thumbnail } = await run("look", blob, THUMBNAIL_SIDE);
+      const { width, height, blob } = await run("grey", answer.blob, 0, { first: true });
+      const { thumbnail } = await run("look", blob, THUMBNAIL_SIDE, { first: true });
       Object.assign(picture, { width, height, grey: blob, thumbnail });
     }
     Object.assign(picture, { view: answer.blob, output: null, of, confidence: answer.confidence });

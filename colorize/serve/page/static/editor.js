@@ -59,10 +59,12 @@ export class Editor {
     for (const id of ["before", "tint", "final", "doubt"]) showBlob(find(id), null);
     find("ground").removeAttribute("src");
     this.#candidates.empty();
+    delete find("stage").dataset.pending;
     this.#reveal("nothing");
   }
 
   #edit(wishes) {
+    find("stage").dataset.pending = "";
     album.edit(this.picture, wishes);
     this.#preview();
     this.#loadCandidates("candidate" in wishes);
@@ -131,10 +133,13 @@ export class Editor {
   }
 
   async #showFinal(picture) {
-    if (find("stage").dataset.of === picture.of && find("stage").dataset.after === "original") return;
-    find("stage").dataset.of = picture.of;
-    await this.#show("final", picture.view, "original");
-    this.#describe();
+    const stage = find("stage");
+    if (stage.dataset.of !== picture.of || stage.dataset.after !== "original") {
+      stage.dataset.of = picture.of;
+      await this.#show("final", picture.view, "original");
+      this.#describe();
+    }
+    if (picture === this.picture && album.isFresh(picture)) delete stage.dataset.pending;
   }
 
   async #show(id, blob, after) {
