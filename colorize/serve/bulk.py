@@ -304,7 +304,7 @@ class ArchiveRuns:
         return self._client
 
     def _address(self) -> str:
-        if not _internal_kv_initialized():
+        if not _internal_kv_initialized():  # type: ignore[no-untyped-call]
             raise RuntimeError("there is no Ray here")
         address = _internal_kv_get(ray_constants.DASHBOARD_ADDRESS, namespace=ray_constants.KV_NAMESPACE_DASHBOARD)
         if not address:
