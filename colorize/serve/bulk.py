@@ -25,7 +25,7 @@ import requests
 from pydantic import BaseModel, ConfigDict, Field
 from ray._private import ray_constants  # where the job server's address lies in Ray's own store
 from ray.dashboard.modules.job.pydantic_models import JobDetails
-from ray.experimental.internal_kv import _internal_kv_get
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_initialized
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from colorize.errors import ModelError
@@ -131,7 +131,7 @@ class ArchiveList(BaseModel):
 
 
 class ArchiveRuns:
-    """The runs of a cluster. What its methods refuse they raise as Refusal."""
+    """The runs of a cluster. What its methods refuse they raise as Refusal: 403, all of them, where no root is allowed."""
 
     def __init__(
         self,
@@ -159,8 +159,6 @@ class ArchiveRuns:
 
         Refused with 403 outside the roots, 404 for a model that is none, 422 for a target in its source, 429 while enough are under way.
         """
-        if not self._roots:
-            raise Refusal(403, "bulk runs: the operator of this service allows none: its archive_roots are empty")
         return await self._off_loop(self._start, order)
 
     async def runs(self) -> ArchiveList:
@@ -176,6 +174,8 @@ class ArchiveRuns:
         return await self._off_loop(self._stop, run)
 
     async def _off_loop(self, call: Callable[..., T], *arguments: Any) -> T:
+        if not self._roots:
+            raise Refusal(403, "bulk runs: the operator of this service allows none: its archive_roots are empty")
         try:
             return await asyncio.wait_for(asyncio.to_thread(call, *arguments), CALL_SECONDS + 10)
         except (RuntimeError, OSError, requests.RequestException, TimeoutError) as error:  # ConnectionError is an OSError
@@ -304,6 +304,8 @@ class ArchiveRuns:
         return self._client
 
     def _address(self) -> str:
+        if not _internal_kv_initialized():  # type: ignore[no-untyped-call]
+            raise RuntimeError("there is no Ray here")
         address = _internal_kv_get(ray_constants.DASHBOARD_ADDRESS, namespace=ray_constants.KV_NAMESPACE_DASHBOARD)
         if not address:
             raise RuntimeError("there is no dashboard")

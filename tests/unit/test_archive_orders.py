@@ -77,9 +77,18 @@ def test_any_body_is_a_4xx(client: TestClient, body: bytes) -> None:
 
 def test_without_roots_there_are_no_runs() -> None:
     with asking() as client:
-        assert error(client, b'{"source": "/a", "target": "/b"}') == (
-            403, "bulk runs: the operator of this service allows none: its archive_roots are empty",
-        )  # fmt: skip
+        for method, path in (("POST", ""), ("GET", ""), ("GET", "/archive-1"), ("DELETE", "/archive-1")):
+            body = b'{"source": "/a", "target": "/b"}' if method == "POST" else None
+            reply = client.request(method, f"/v1/archives{path}", content=body)
+            assert reply.status_code == 403
+            assert reply.json() == {"error": "bulk runs: the operator of this service allows none: its archive_roots are empty"}
+
+
+def test_where_there_is_no_ray_there_are_no_runs(client: TestClient) -> None:
+    for path in ("", "/archive-20260101T000000-00000000"):
+        reply = client.get(f"/v1/archives{path}")
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "30")
+        assert "there is no Ray here" in reply.json()["error"]
 
 
 def test_roots_that_make_no_sense_are_no_configuration() -> None:
