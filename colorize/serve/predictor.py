@@ -12,7 +12,6 @@ import asyncio
 import logging
 import tempfile
 import time
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from ray import serve
 
-from colorize.errors import ColorizeError, ModelError
+from colorize.errors import ModelError
 from colorize.model.card import SUFFIX, ModelCard
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
@@ -28,6 +27,7 @@ from colorize.serve.batcher import Batcher
 from colorize.serve.catalog import Catalog, Entry, Version
 from colorize.serve.codec import Answer, Question
 from colorize.serve.config import ServeConfig
+from colorize.serve.lru import Models
 from colorize.serve.meter import ModelMeter, Series
 
 _log = logging.getLogger("ray.serve")
@@ -119,63 +119,25 @@ class Predictor:
         return [answers[index] for index in range(len(asked))]
 
 
-class Models:
-    """At most so many models in memory; the one that was not asked for the longest makes room."""
-
-    def __init__(self, most: int) -> None:
-        """most: beside the service's own, one fewer."""
-        self._most = most - 1
-        self._models: OrderedDict[str, tuple[Entry, Colorizer]] = OrderedDict()
-
-    def names(self) -> list[str]:
-        """Of the models in memory."""
-        return list(self._models)
-
-    def get(self, entry: Entry) -> Colorizer | None:
-        """The model in the version of the entry."""
-        held = self._models.get(entry.name)
-        if held is None or held[0].version != entry.version:
-            return None
-        self._models.move_to_end(entry.name)
-        return held[1]
-
-    def any_version(self, name: str) -> Colorizer | None:
-        """The model in whatever version there is."""
-        held = self._models.get(name)
-        return None if held is None else held[1]
-
-    def put(self, entry: Entry, colorizer: Colorizer) -> None:
-        """Keeps a model, in place of its last version."""
-        self._models[entry.name] = (entry, colorizer)
-        self._models.move_to_end(entry.name)
-        while len(self._models) > self._most:
-            self._models.popitem(last=False)
-
-
 def _settle_thread(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+
+
+def _load_file(entry: Entry) -> Colorizer:
+    """Not from where it lies: tensors are maps of the file that they come from, and one that is written over would end the process."""
+    assert entry.path is not None, "only files are loaded later"
+    try:
+        return _load_bytes(entry.path.read_bytes())
+    except (OSError, MemoryError) as error:
+        raise ModelError(f"{entry.path}: cannot be loaded") from error
 
 
 def _load_bytes(model: bytes) -> Colorizer:
     with tempfile.TemporaryDirectory(prefix="colorize-") as folder:
         path = Path(folder) / f"model{SUFFIX}"
         path.write_bytes(model)
-        return _load_path(path)
-
-
-def _load_file(entry: Entry) -> Colorizer:
-    assert entry.path is not None, "only files are loaded later"
-    try:
-        return _load_path(entry.path)
-    except ColorizeError:
-        raise
-    except (OSError, MemoryError) as error:
-        raise ModelError(f"{entry.path}: cannot be loaded") from error
-
-
-def _load_path(path: Path) -> Colorizer:
-    colorizer = Colorizer(ColorModel.load(path))
+        colorizer = Colorizer(ColorModel.load(path))
     side = colorizer.model.card.working_size
     colorizer.predict([np.zeros((side, side), np.float32)])  # the first pass is slow: before the replica counts as ready
     return colorizer

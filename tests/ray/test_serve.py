@@ -134,8 +134,8 @@ def test_a_picture_comes_back_in_color_in_its_own_format_and_size(
     settings = DecodeSettings(vividness=0.5)
     expected = read_picture(colorize_scan(open_scan(sent), colorizer, settings)).pixels
     difference = np.abs(back.pixels.astype(int) - expected)
-    assert difference.mean() < 0.1, "the same as without a service"
-    assert difference.max() <= 4, "but for the rounding of bfloat16, with other threads"
+    assert difference.mean() < 0.5, "the same as without a service"
+    assert difference.max() <= 8, "but for the rounding of lightness to 16 bits and of bfloat16, which random weights magnify"
     (prediction,) = colorizer.predict(views(open_scan(sent), MODEL.card), settings)
     assert abs(float(reply.headers["X-Colorize-Mean-Confidence"]) - prediction.mean_confidence) < 0.01
     assert reply.headers["X-Colorize-Model"] == MODEL.card.name
@@ -313,6 +313,7 @@ class Load:
 
 def test_a_killed_model_replica_costs_no_request(service: Service, colorize_url: str) -> None:
     (pid,) = replicas_of("Predictor")
+    assert b"MALLOC_MMAP_MAX_=0" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"), "or it is half as fast"
     with Load(colorize_url) as load:
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 240
