@@ -25,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -55,7 +54,6 @@ FAULT_SECONDS = 45.0
 RETRIES = 20
 """Of a client in the tests of faults."""
 
-_MARK = "COLORIZE_BENCHMARK_MARK"
 _PATH = "/v1/colorize?vividness=0.5"
 
 
@@ -92,9 +90,9 @@ def measure_faults(runs: int) -> dict[str, list[float]]:
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
             shutil.copyfile(SHIPPED / f"cifar10{SUFFIX}", Path(folder) / f"rolling{SUFFIX}")
-            with serving("--models", folder) as (url, mark):
-                soak, growth = asyncio.run(_soak(url, mark, bodies))
-                killed = asyncio.run(_kill(url, mark, bodies))
+            with serving("--models", folder) as (url, process):
+                soak, growth = asyncio.run(_soak(url, process, bodies))
+                killed = asyncio.run(_kill(url, process, bodies))
                 rolled = asyncio.run(_roll_out(url, bodies, Path(folder) / f"rolling{SUFFIX}"))
         lost = sum(count for status, count in killed.statuses.items() if status != 200)
         failed = sum(count for status, count in rolled.statuses.items() if status != 200)
@@ -105,22 +103,22 @@ def measure_faults(runs: int) -> dict[str, list[float]]:
     return numbers
 
 
-async def _soak(url: str, mark: str, bodies: Sequence[bytes]) -> tuple[Answers, float]:
+async def _soak(url: str, process: int, bodies: Sequence[bytes]) -> tuple[Answers, float]:
     """Ten minutes at twice the capacity, and by which share the memory of all processes grew after the first minute."""
     capacity = (await by_clients(url + _PATH, bodies, CLIENTS, SECONDS)).per_second
     load = asyncio.create_task(at_rate(url + _PATH, bodies, 2 * capacity, SOAK_SECONDS))
     await asyncio.sleep(SOAK_WARM_SECONDS)
-    before = await asyncio.to_thread(_memory, mark)
+    before = await asyncio.to_thread(_memory, process)
     await asyncio.sleep(SOAK_SECONDS - SOAK_WARM_SECONDS - 5)
-    after = await asyncio.to_thread(_memory, mark)
+    after = await asyncio.to_thread(_memory, process)
     return await load, after / before - 1
 
 
-async def _kill(url: str, mark: str, bodies: Sequence[bytes]) -> Answers:
+async def _kill(url: str, process: int, bodies: Sequence[bytes]) -> Answers:
     """The model's replica is killed a third into the load; clients ask again when they are told to."""
     load = asyncio.create_task(by_clients(url + _PATH, bodies, 8, FAULT_SECONDS, retries=RETRIES))
     await asyncio.sleep(FAULT_SECONDS / 3)
-    replicas = [pid for pid in _processes(mark) if b"Predictor" in _command(pid)]
+    replicas = [pid for pid in _processes(process) if b"Predictor" in _command(pid)]
     assert replicas, "no model replica was found"
     for pid in replicas:
         os.kill(pid, signal.SIGKILL)
@@ -136,20 +134,19 @@ async def _roll_out(url: str, bodies: Sequence[bytes], model: Path) -> Answers:
 
 
 @contextlib.contextmanager
-def serving(*options: str) -> Iterator[tuple[str, str]]:
-    """`colorize serve`: where it is, and the mark that all its processes carry in their environment."""
+def serving(*options: str) -> Iterator[tuple[str, int]]:
+    """`colorize serve`: where it is, and its process, from which all others of it descend."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mark = uuid.uuid4().hex
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {_MARK: mark}
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     command = [str(Path(sys.executable).with_name("colorize")), "serve", "--port", str(port), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         try:
             line = next((line for line in process.stdout if line.startswith("Ready: ")), None)
             assert line is not None, "colorize serve did not start: its own words are above"
-            yield line.split()[1], mark
+            yield line.split()[1], process.pid
         finally:
             process.send_signal(signal.SIGTERM)
 
@@ -209,12 +206,17 @@ def _percentile(values: Sequence[float], percent: float) -> float:
     return float(np.percentile(values, percent))
 
 
-def _processes(mark: str) -> list[int]:
-    found = []
+def _processes(ancestor: int) -> list[int]:
+    """A process and all that descend from it. By their parents, since Ray's workers write their titles over their environment."""
+    children: dict[int, list[int]] = {}
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):  # it ended meanwhile
-            if folder.name.isdecimal() and f"{_MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
+            if folder.name.isdecimal():
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(folder.name))
+    found = [ancestor]
+    for pid in found:  # it grows meanwhile
+        found += children.get(pid, [])
     return found
 
 
@@ -224,10 +226,10 @@ def _command(pid: int) -> bytes:
     return b""
 
 
-def _memory(mark: str) -> float:
+def _memory(process: int) -> float:
     """Bytes of all processes together; what they share counts once."""
     total = 0
-    for pid in _processes(mark):
+    for pid in _processes(process):
         with contextlib.suppress(OSError):
             lines: list[Any] = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
