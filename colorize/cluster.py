@@ -142,7 +142,11 @@ def _connected(target: str, start: bool, origin: str, num_cpus: int | None, jobs
         if jobs:
             options |= {"dashboard_host": "127.0.0.1", "dashboard_port": 0}
     try:
-        with _signals_kept(), _loopback() if start else contextlib.nullcontext(), _any_agent_port() if jobs else contextlib.nullcontext():
+        with (
+            _signals_kept(),
+            _loopback() if start else contextlib.nullcontext(),
+            _taking_jobs() if start and jobs else contextlib.nullcontext(),
+        ):
             ray.init(**options)
     except Exception as error:  # a node that is too slow to start is a bare Exception
         ray.shutdown()
@@ -225,14 +229,24 @@ def _loopback() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _any_agent_port() -> Iterator[None]:
-    """The agent of a Ray that starts inside, through which jobs go, listens on a free port: `ray.init` knows only 52365, one a machine."""
-    before = parameter.RayParams
+def _taking_jobs() -> Iterator[None]:
+    """A Ray that starts inside, on the loopback interface, can take jobs.
+
+    Its agent, through which they go, listens on a free port: `ray.init` knows only 52365, one a machine. And its processes, the jobs
+    among them, look for it on 127.0.0.1: Ray's own way is to take that for the machine's outer address, where nothing listens.
+    """
+    before, variable = parameter.RayParams, ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    environment = os.environ.get(variable)
     parameter.RayParams = functools.partial(before, dashboard_agent_listen_port=0)  # type: ignore[misc,assignment]
+    os.environ[variable] = "0"
     try:
         yield
     finally:
         parameter.RayParams = before  # type: ignore[misc]
+        if environment is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = environment
 
 
 def _found(target: str, origin: str) -> str:

@@ -180,7 +180,9 @@ class ArchiveRuns:
             return await asyncio.wait_for(asyncio.to_thread(call, *arguments), CALL_SECONDS + 10)
         except (RuntimeError, OSError, requests.RequestException, TimeoutError) as error:  # ConnectionError is an OSError
             self._client = None
-            raise Refusal(503, f"bulk runs: Ray's job server does not answer ({_line(str(error))})", _retry()) from error
+            raise Refusal(
+                503, f"bulk runs: Ray's job server does not answer ({_line(str(error)) or 'it takes too long'})", _retry()
+            ) from error
 
     # In threads
 
