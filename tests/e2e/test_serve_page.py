@@ -89,6 +89,8 @@ class Network:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as an ingress replica does: on busy cores, torch's threads wait for one another
     network = Network()
     desk = Desk(ServeConfig(api_keys=(digest_of(KEY),)), Catalog(network.model.card, None), network)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -102,6 +104,7 @@ def url() -> Iterator[str]:
     server.should_exit = True
     thread.join()
     network.close()
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
