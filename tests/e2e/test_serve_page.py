@@ -7,6 +7,7 @@ request to another host; answers of the service that a test provokes are named i
 """
 
 import asyncio
+import base64
 import os
 import re
 import shutil
@@ -88,6 +89,8 @@ class Network:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as an ingress replica does: on busy cores, torch's threads wait for one another
     network = Network()
     desk = Desk(ServeConfig(api_keys=(digest_of(KEY),)), Catalog(network.model.card, None), network)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -101,6 +104,7 @@ def url() -> Iterator[str]:
     server.should_exit = True
     thread.join()
     network.close()
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -150,13 +154,15 @@ def pixels(page: playwright.Page, image: str) -> np.ndarray:
     data = page.evaluate(
         """async image => {
             await image.decode();
-            const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+            const canvas = document.createElement("canvas");
+            canvas.width = image.naturalWidth;
+            canvas.height = image.naturalHeight;
             canvas.getContext("2d").drawImage(image, 0, 0);
-            return [...new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer())];
+            return canvas.toDataURL();
         }""",
         page.locator(image).element_handle(),
     )
-    return np.array(Image.open(BytesIO(bytes(data))).convert("RGB"))
+    return np.array(Image.open(BytesIO(base64.b64decode(data.partition(",")[2]))).convert("RGB"))
 
 
 def saved(page: playwright.Page, button: str) -> tuple[str, bytes]:

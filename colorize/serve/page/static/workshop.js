@@ -18,6 +18,13 @@ worker.addEventListener("message", ({ data: { id, result, error } }) => {
   if (error) reject(new Error(error)); else resolve(result);
 });
 
+worker.addEventListener("error", event => { // its script did not come: nothing waits for it for ever
+  for (const [id, { reject }] of open) {
+    open.delete(id);
+    reject(new Error(event.message || "the page's worker does not start"));
+  }
+});
+
 const jobs = new Queue(AT_A_TIME, job => new Promise(done => {
   open.set(job.id, {
     resolve: result => { job.resolve(result); done(); },
