@@ -29,7 +29,7 @@ def tinted(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 @pytest.fixture(scope="module")
 def trained() -> Classifier:
     rgb_n3hw, _, labels_n = tinted(BATCH, 0)
-    return train(rgb_n3hw, labels_n, classes=2, epochs=40)
+    return train(rgb_n3hw, labels_n, classes=2, epochs=25)
 
 
 def test_it_learns_colour_and_misses_it_in_grey(trained: Classifier) -> None:
