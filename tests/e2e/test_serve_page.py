@@ -419,6 +419,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(page: playwright.Pa
     box = page.locator("#stage").bounding_box()
     assert box
     page.touchscreen.tap(box["x"] + box["width"] * 0.3, box["y"] + box["height"] / 2)
+    playwright.expect(page.locator("#hint-bar")).to_be_visible()
     bar = page.locator("#hint-bar").bounding_box()
     assert bar
     assert bar["x"] >= 0
