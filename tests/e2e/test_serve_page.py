@@ -388,7 +388,7 @@ def test_a_full_service_is_asked_again_and_a_failure_can_be_tried_again(page: pl
     failed = page.locator(".card[data-state=failed]")
     playwright.expect(failed).to_have_count(1)
     assert failed.locator(".why").inner_text() == "the picture: is too large"
-    failed.get_by_role("button", name=re.compile("Try . again")).click()
+    failed.get_by_role("button", name=re.compile("Try .* again")).click()
     playwright.expect(page.locator(".card[data-state=done]")).to_have_count(2)
 
 
@@ -419,6 +419,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(page: playwright.Pa
     box = page.locator("#stage").bounding_box()
     assert box
     page.touchscreen.tap(box["x"] + box["width"] * 0.3, box["y"] + box["height"] / 2)
+    playwright.expect(page.locator("#hint-bar")).to_be_visible()
     bar = page.locator("#hint-bar").bounding_box()
     assert bar
     assert bar["x"] >= 0

@@ -119,9 +119,11 @@ export class Editor {
     try {
       const wishes = { ...album.wishes(picture), hints: picture.hintsAt(copy) };
       const { blob, confidence } = await colorize(copy.blob, wishes, signal);
-      if (signal.aborted || find("stage").dataset.after === "original" && album.isFresh(picture)) return;
+      // The original's answer may have come first, or come while this one is decoded; it stays.
+      const isLate = () => signal.aborted || find("stage").dataset.after === "original" && album.isFresh(picture);
+      if (isLate()) return;
       picture.confidence = confidence;
-      await this.#show("tint", blob, "copy");
+      await this.#show("tint", blob, "copy", isLate);
       this.#describe();
       if (!this.#isStale) this.#doubt();
     } catch (error) {
@@ -142,11 +144,11 @@ export class Editor {
     if (picture === this.picture && album.isFresh(picture)) delete stage.dataset.pending;
   }
 
-  async #show(id, blob, after) {
+  async #show(id, blob, after, isLate = () => false) {
     const image = find(id);
     showBlob(image, blob);
     await image.decode().catch(() => {}); // replaced meanwhile
-    if (image.src) this.#reveal(after);
+    if (image.src && !isLate()) this.#reveal(after);
   }
 
   /** after: "nothing", "copy" (the copy's colours on the original's luma) or "original" (the coloured file). */

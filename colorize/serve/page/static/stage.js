@@ -13,6 +13,7 @@ export class Stage extends EventTarget {
   #sheet = find("sheet");
   #pointers = new Map();
   #gesture = null; // what the pointers that are down are doing
+  #tapped = false; // the last gesture was a tap, and its click is still to come
   #fitted = true;
   width = 1; // of the picture, in its own pixels
   height = 1;
@@ -109,6 +110,7 @@ export class Stage extends EventTarget {
     root.addEventListener("pointerdown", event => {
       if (event.button !== 0 || event.target.closest("button, input, label, [role=slider], .hint-bar, .zoom")) return;
       root.setPointerCapture(event.pointerId);
+      this.#tapped = false;
       this.#pointers.set(event.pointerId, event);
       this.#gesture = this.#pointers.size === 1 ? { kind: "tap", x: event.clientX, y: event.clientY } : { kind: "pinch" };
     });
@@ -116,11 +118,13 @@ export class Stage extends EventTarget {
     for (const end of ["pointerup", "pointercancel"]) {
       root.addEventListener(end, event => {
         if (!this.#pointers.delete(event.pointerId)) return;
-        if (end === "pointerup" && this.#gesture?.kind === "tap") this.#tap(event);
+        this.#tapped = end === "pointerup" && this.#gesture?.kind === "tap";
         if (!this.#pointers.size) this.#gesture = null;
         root.classList.remove("panning");
       });
     }
+    // At the click and not before: after a touch, the click goes to what lies there by then, which would be the mark just placed.
+    root.addEventListener("click", event => { if (this.#tapped) this.#tap(event); this.#tapped = false; });
     root.addEventListener("wheel", event => {
       event.preventDefault();
       const box = root.getBoundingClientRect();
