@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from colorize.imaging.colorspace import compose
-from colorize.model.calibrate import LOWEST_TEMPERATURE, REBALANCES, TEMPERATURES, _as_colorful, calibrate
+from colorize.model.calibrate import BISECTIONS, TEMPERATURES, VIVID_TEMPERATURES, _as_colorful, calibrate
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
 from colorize.model.metrics import ColorScores
@@ -56,8 +56,8 @@ def test_both_ends_keep_their_word() -> None:
         assert accurate["psnr_mean"] >= other["psnr_mean"] - 1e-6
     vivid = scores_of(found, L_b1hw, truth_b2hw, DecodeSettings(vividness=1))
     assert 1 <= vivid["colorfulness_ratio"] < 1.1
-    assert dial.vivid_rebalance in REBALANCES
-    assert LOWEST_TEMPERATURE <= dial.vivid_temperature <= 1
+    assert dial.vivid_temperature in VIVID_TEMPERATURES
+    assert 0 <= dial.vivid_rebalance <= 1
 
 
 def test_a_network_that_cannot_be_vivid_goes_as_far_as_it_can() -> None:
@@ -65,36 +65,36 @@ def test_a_network_that_cannot_be_vivid_goes_as_far_as_it_can() -> None:
     L_b1hw = some_lightness()
     truth_b2hw = torch.randn(len(L_b1hw), 2, 16, 16, generator=torch.Generator().manual_seed(2)) * 40
     dial = calibrate(model.network, model.palette, L_b1hw, truth_b2hw)
-    assert dial.vivid_temperature == LOWEST_TEMPERATURE
+    assert dial.vivid_rebalance == 1
 
 
 def test_half_precision_pictures_are_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows of a data set are stored in float16; and how pictures are batched changes nothing."""
     model = small_model()
     L_b1hw = some_lightness()
-    truth_b2hw = answer(model, L_b1hw, DecodeSettings(temperature=0.7))
+    truth_b2hw = 1.4 * answer(model, L_b1hw, DecodeSettings(temperature=0.7))
     dial = calibrate(model.network, model.palette, L_b1hw, truth_b2hw)
     monkeypatch.setattr("colorize.model.calibrate.BATCH", 4)
     half = calibrate(model.network, model.palette, L_b1hw.half(), truth_b2hw.half())
     assert dataclasses.asdict(half) == pytest.approx(dataclasses.asdict(dial), abs=0.05)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.15, 0.5, 0.83, 0.999])
-def test_the_highest_temperature_that_is_colourful_enough(temperature: float) -> None:
-    def measure(tried: float, rebalance: float) -> tuple[float, float]:
-        assert rebalance == 0.2
-        return 20 + tried, temperature / tried
+@pytest.mark.parametrize("enough", [0.01, 0.15, 0.5, 0.583, 0.999])
+def test_the_least_rebalancing_that_is_colourful_enough(enough: float) -> None:
+    def measure(temperature: float, rebalance: float) -> tuple[float, float]:
+        assert temperature == 0.3
+        return 20 - rebalance, rebalance / enough
 
-    (reached, psnr), found, rebalance = _as_colorful(measure, 0.2)
+    (reached, psnr), temperature, found = _as_colorful(measure, 0.3)
     assert reached
-    assert rebalance == 0.2
-    assert psnr == 20 + found
-    assert temperature - 0.9 / 2**6 <= found <= temperature
+    assert temperature == 0.3
+    assert psnr == 20 - found
+    assert enough <= found <= enough + 1 / 2**BISECTIONS
 
 
-def test_more_colourful_than_the_truth_at_the_plain_mean() -> None:
-    assert _as_colorful(lambda tried, rebalance: (21.0, 1.5), 0.1) == ((True, 21.0), 1.0, 0.1)
+def test_more_colourful_than_the_truth_with_the_prior_as_it_is() -> None:
+    assert _as_colorful(lambda temperature, tried: (21.0, 1.5), 0.2) == ((True, 21.0), 0.2, 0.0)
 
 
 def test_never_colourful_enough() -> None:
-    assert _as_colorful(lambda tried, rebalance: (21.0, 0.5), 0.1) == ((False, 0.5), LOWEST_TEMPERATURE, 0.1)
+    assert _as_colorful(lambda temperature, tried: (21.0, 0.5), 0.2) == ((False, 0.5), 0.2, 1.0)
