@@ -42,6 +42,9 @@ class PhotoNetConfig:
     enlarge: int = 1
     """How many times the encoder sees the picture enlarged: 2 for pictures of 32×32."""
 
+    deepest: int | None = None
+    """Channels of the deepest block; None: those of its level. Fewer after pruning (see `prune`)."""
+
     def __post_init__(self) -> None:
         if self.bins < 2:
             raise ConfigError(f"bins {self.bins}: must be at least 2")
@@ -51,6 +54,8 @@ class PhotoNetConfig:
             raise ConfigError(f"width {self.width}: must be a multiple of 4 in 4…512")
         if self.enlarge not in (1, 2, 4):
             raise ConfigError(f"enlarge {self.enlarge}: must be 1, 2 or 4")
+        if self.deepest is not None and not 4 <= self.deepest <= 2048:
+            raise ConfigError(f"deepest {self.deepest}: must lie in 4…2048")
 
     @property
     def stride(self) -> int:
@@ -78,8 +83,10 @@ class PhotoNet(nn.Module):
         channels = [config.channels(level) for level in range(len(features))]
         pairs = list(itertools.pairwise(channels))
         self.skip = nn.ModuleList(nn.Conv2d(seen, own, 1) for seen, own in zip(features, channels, strict=True))
-        self.deepest = ConvBlock(channels[-1], channels[-1])
-        self.lift = nn.ModuleList(nn.Conv2d(lower, upper, 1) for upper, lower in reversed(pairs))
+        deepest = config.deepest or channels[-1]
+        self.deepest = ConvBlock(channels[-1], deepest)
+        lifted = [deepest, *(lower for _, lower in reversed(pairs[:-1]))]
+        self.lift = nn.ModuleList(nn.Conv2d(lower, upper, 1) for lower, (upper, _) in zip(lifted, reversed(pairs), strict=True))
         self.up = nn.ModuleList(ConvBlock(upper, upper) for upper, _ in reversed(pairs))
         self.head = nn.Conv2d(channels[0], config.bins, 1)
         self.early_hints = Conv(3, STEM, 3, stride=2)

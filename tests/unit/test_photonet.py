@@ -116,6 +116,7 @@ def test_pictures_of_a_batch_do_not_touch() -> None:
         ({"bins": 5, "width": 6}, "width 6"),
         ({"bins": 5, "encoder": "resnet"}, "encoder 'resnet'"),
         ({"bins": 5, "enlarge": 3}, "enlarge 3"),
+        ({"bins": 5, "deepest": 3}, "deepest 3"),
     ],
 )
 def test_settings_out_of_range_are_named(wrong: dict[str, Any], named: str) -> None:
@@ -147,7 +148,14 @@ def test_a_model_file_brings_it_back(tmp_path: Path) -> None:
     model = model_of(new_network(bins=25))
     model.save(tmp_path / "photos.safetensors")
     found = ColorModel.load(tmp_path / "photos.safetensors")
-    assert found.card.network == {"kind": "photonet", "bins": 25, "encoder": "efficientnet-lite0", "width": 8, "enlarge": 1}
+    assert found.card.network == {
+        "kind": "photonet",
+        "bins": 25,
+        "encoder": "efficientnet-lite0",
+        "width": 8,
+        "enlarge": 1,
+        "deepest": None,
+    }
     [prediction] = Colorizer(found, device="cpu", precision="fp32").predict([torch.rand(90, 130).numpy() * 100])
     assert working_shape((90, 130), found.card) == (64, 96)
     assert prediction.ab_n2hw.shape == (1, 2, 16, 24)
