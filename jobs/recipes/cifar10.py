@@ -1,4 +1,4 @@
-"""The `cifar10` model: a network with a pretrained encoder on CIFAR-10's 50,000 pictures, enlarged to 64×64, by `colorize train`; then pruned.
+"""The `cifar10` model: a pretrained encoder, trained on CIFAR-10's 50,000 pictures enlarged to 64×64 by `colorize train`, then pruned.
 
     python -m jobs.recipes.cifar10 --run runs/cifar10
 
