@@ -42,6 +42,7 @@ def program(root: Path) -> Iterator[Program]:
         program.close()
 
 
+@pytest.mark.slow
 def test_everything_that_a_remote_user_does(program: Program, root: Path, tmp_path: Path) -> None:
     url = program.line_with("Ready: http://127.0.0.1:").split()[1]
 

@@ -119,6 +119,7 @@ def test_what_one_draws_by_says_nothing_of_the_other(ray_cluster: ClusterInfo, p
     assert names(drawn(whole, "one", 3)[1]) != names(drawn(whole, "other", 3)[1])
 
 
+@pytest.mark.slow
 def test_a_run_end_to_end_with_what_it_leaves(
     ray_cluster: ClusterInfo, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
