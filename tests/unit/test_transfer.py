@@ -113,7 +113,7 @@ def test_frozen_statistics_are_those_that_inference_uses() -> None:
     assert not any(module.training for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
 
 
-def test_the_settings_follow_from_the_model_and_the_pictures() -> None:
+def test_the_settings_follow_from_the_model_and_the_pictures(tmp_path: Path) -> None:
     config = settings("photo", "folder:x", workers=2, pictures=100)
     card = read_card(resolve("photo"))
     assert config.encoder == card.network["encoder"]
@@ -124,8 +124,12 @@ def test_the_settings_follow_from_the_model_and_the_pictures() -> None:
     assert (few.workers, few.batch_size) == (2, 12)
     assert settings("photo", "folder:x", workers=4, pictures=3).workers == 3
     assert settings("photo", "folder:x", workers=1, epochs=7, pictures=13).epochs == 7
-    unet = settings("cifar10", "cifar10-sample", workers=1)
-    assert (unet.encoder, unet.width, unet.size) == (None, read_card(resolve("cifar10")).network["width"], 32)
+    enlarged = settings("cifar10", "cifar10-sample", workers=1)
+    assert (enlarged.encoder, enlarged.enlarge, enlarged.size) == ("efficientnet-lite0", 2, 32)
+    model = small_model()
+    model.save(tmp_path / "unet.safetensors")
+    unet = settings(str(tmp_path / "unet.safetensors"), "cifar10-sample", workers=1)
+    assert (unet.encoder, unet.width, unet.depth) == (None, model.card.network["width"], model.card.network["depth"])
     with pytest.raises(ConfigError, match="workers 0"):
         settings("photo", "folder:x", workers=0)
     with pytest.raises(ModelError, match="no such model"):
