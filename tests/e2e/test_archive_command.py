@@ -64,6 +64,7 @@ def test_a_wrong_command_is_one_line_without_ray(tmp_path: Path, arguments: list
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_what_failed_is_listed_and_the_exit_code_says_so(tmp_path: Path, mark: str) -> None:
     bad = {f"bad{number:02}.jpg": b"hello\n" for number in range(22)}
     put(tmp_path / "in", {"deep/a.jpg": encoded(grey_scene(), "JPEG"), "notes.txt": b"x"} | bad)

@@ -194,6 +194,7 @@ def test_the_same_again_does_what_is_new_changed_or_failed_and_nothing_else(tmp_
     assert outputs(target) == after
 
 
+@pytest.mark.slow
 def test_all_again_and_other_settings_only_when_told(tmp_path: Path) -> None:
     source, target = put(tmp_path / "in", {"a.jpg": GREY_JPEG, "b.jpg": GREY_JPEG}), tmp_path / "out"
     run(source, target, vividness=0.0)

@@ -64,6 +64,7 @@ def found(url: str) -> dict[str, bytes]:
     return {one.path: place.read(one.path) for one in place.walk() if one.problem is None and not one.path.startswith("_colorize/")}
 
 
+@pytest.mark.slow
 def test_from_bucket_to_bucket_as_from_disk_to_disk(bucket: Callable[[str], str], tmp_path: Path) -> None:
     source, target = bucket("my scans"), bucket("in colour")
     place = open_place(source)

@@ -79,6 +79,7 @@ def test_every_format_comes_out_as_itself_and_in_color(tmp_path: Path) -> None:
         assert all(page.asarray().std(axis=2).max() > 3 for page in colored.pages)
 
 
+@pytest.mark.slow
 def test_pictures_in_color_are_listed_and_left_unless_told(tmp_path: Path) -> None:
     mixed = BytesIO()
     with tifffile.TiffWriter(mixed) as writer:

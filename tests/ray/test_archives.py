@@ -171,6 +171,7 @@ def test_jobs_of_others_are_neither_shown_nor_stopped(client: Client) -> None:
         jobs.stop_job(theirs)
 
 
+@pytest.mark.slow
 def test_a_run_outlives_the_service_and_is_cancelled(service: Restartable, places: Path) -> None:
     source, target = str(places / "root" / "many"), places / "root" / "many in colour"
     with Client(service.url, attempts=1) as client:

@@ -170,6 +170,7 @@ def rows_of(dataset: LabDataset) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in ("L", "ab", "rgb", "label")}
 
 
+@pytest.mark.slow
 def test_everything_asked_for_is_that_of_a_direct_computation(accurate: Evaluation, sample: LabDataset) -> None:
     torch.manual_seed(0)
     classifier = Classifier(10).eval()
@@ -197,6 +198,7 @@ def test_everything_asked_for_is_that_of_a_direct_computation(accurate: Evaluati
     )
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_does_not_depend_on_blocks_and_workers(sample: LabDataset) -> None:
     extras = Extras(hints=3, confidence=True)
     results = [

@@ -93,6 +93,7 @@ def test_the_parts_are_the_same_again_whatever_the_files_are_called(ray_cluster:
     assert before == tuple({name.partition("-")[2] for name in side} for side in after)
 
 
+@pytest.mark.slow
 def test_a_test_part_of_its_own_is_the_held_out_part(ray_cluster: ClusterInfo, photos: Path, tmp_path: Path) -> None:
     for part, numbers in (("train", range(20)), ("val", range(20, 26))):
         (tmp_path / part).mkdir()

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from colorize.cluster import ClusterInfo
 from colorize.data import LabDataset, load_dataset
 from colorize.errors import ClusterError, DataError, RunError
+from colorize.model.calibrate import TEMPERATURES
 from colorize.model.colormodel import ColorModel, load_model
 from colorize.model.metrics import ColorScores
 from colorize.train.config import TrainConfig
@@ -124,6 +125,7 @@ def validated(model: ColorModel, dataset: LabDataset) -> dict[str, float]:
     return metric.compute()
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_the_epoch_that_it_announced(killed: Path) -> None:
     assert not (killed / "model.safetensors").exists()
     (checkpoint,) = checkpoints(killed)
@@ -132,6 +134,7 @@ def test_a_killed_run_keeps_the_epoch_that_it_announced(killed: Path) -> None:
     ColorModel.load(checkpoint / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_the_next_epoch_and_ends(resumed: tuple[TrainResult, list[Report]]) -> None:
     result, reports = resumed
     assert [report.epoch for report in reports if isinstance(report, EpochReport)] == [2]
@@ -147,6 +150,7 @@ def test_it_goes_on_with_the_next_epoch_and_ends(resumed: tuple[TrainResult, lis
         assert grey == pytest.approx((first["ssim"] - first["ssim_gain"], first["psnr"] - first["psnr_gain"]), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves(resumed: tuple[TrainResult, list[Report]]) -> None:
     result, _ = resumed
     directory = result.directory
@@ -159,6 +163,7 @@ def test_what_a_run_leaves(resumed: tuple[TrainResult, list[Report]]) -> None:
     assert kinds <= {".json", ".safetensors", ""}, "nothing is pickled"
 
 
+@pytest.mark.slow
 def test_the_model_is_the_best_epoch_s_calibrated_with_its_card(resumed: tuple[TrainResult, list[Report]]) -> None:
     result, _ = resumed
     model = load_model(result.directory)
@@ -171,7 +176,7 @@ def test_the_model_is_the_best_epoch_s_calibrated_with_its_card(resumed: tuple[T
     assert card.training["best_epoch"] == best["epoch"]
     assert (card.training["pictures"], card.training["validation_pictures"]) == (PICTURES, 500)
     assert card.training["versions"]["ray"] == ray.__version__
-    assert 0.5 <= model.dial.accurate_temperature <= 1
+    assert model.dial.accurate_temperature in TEMPERATURES
     checkpoint = next(
         path for path in checkpoints(result.directory) if json.loads((path / "state.json").read_text())["epoch"] == best["epoch"]
     )
@@ -180,7 +185,7 @@ def test_the_model_is_the_best_epoch_s_calibrated_with_its_card(resumed: tuple[T
         torch.testing.assert_close(tensor, weights[f"averaged.module.{name}"], atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("run", ["straight", "resumed"])
+@pytest.mark.parametrize("run", ["straight", pytest.param("resumed", marks=pytest.mark.slow)])
 def test_validation_counts_every_picture_once_with_one_worker_and_with_two(
     run: str, request: pytest.FixtureRequest, validation_set: LabDataset
 ) -> None:
@@ -193,6 +198,7 @@ def test_validation_counts_every_picture_once_with_one_worker_and_with_two(
     assert scores["psnr_mean"] == pytest.approx(best["psnr"], abs=30 * tolerance)
 
 
+@pytest.mark.slow
 def test_grey_s_score_does_not_depend_on_the_number_of_workers(
     straight: tuple[TrainResult, list[Report]], resumed: tuple[TrainResult, list[Report]]
 ) -> None:
@@ -211,6 +217,7 @@ def test_reports_come_in_order(straight: tuple[TrainResult, list[Report]]) -> No
     assert all(report.steps == PICTURES // 64 and report.loss > 0 and report.seconds_left >= 0 for report in steps)
 
 
+@pytest.mark.slow
 def test_tensorboard_has_the_curves(resumed: tuple[TrainResult, list[Report]]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -238,6 +245,7 @@ def test_a_run_that_ended_before_its_model_was_written_is_ended(
     assert len((result.directory / "model.safetensors").read_bytes()) == pytest.approx(len(model), abs=200)
 
 
+@pytest.mark.slow
 def test_directories_that_are_in_the_way_or_are_no_run(resumed: tuple[TrainResult, list[Report]], tmp_path: Path) -> None:
     directory = resumed[0].directory
     before = sorted((path, path.stat().st_mtime_ns) for path in directory.rglob("*"))
