@@ -128,9 +128,10 @@ MISTAKES_WITH_RAY = [
     ("train --limit 10 --run {place}/new", "cifar10-sample: 10 training pictures are fewer than one batch of 64"),
     ("finetune cifar10 --data folder:{place}/no-pictures", r"{place}/no-pictures: the folder is empty"),
     ("finetune cifar10 --data cifar10-sample --limit 10", "cifar10-sample: 10 colour pictures: fine-tuning needs 16 at least, "),
-    (
+    pytest.param(
         "finetune cifar10 --data cifar10-sample --limit 40 --batch-size 64 --workers 1",
         "cifar10-sample: [0-9]+ training pictures are ",
+        marks=pytest.mark.slow,
     ),
     ("finetune cifar10 --data cifar10-sample --workers 99", "99 workers need 99 CPUs, the cluster has 2: use --workers 2 or fewer"),
     ("train --data cifar10:/missing", "/missing: no such file or folder: give the CIFAR-10 binary archive"),

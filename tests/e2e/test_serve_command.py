@@ -79,7 +79,7 @@ def program(request: pytest.FixtureRequest) -> Iterator[Program]:
         program.close()
 
 
-@pytest.mark.parametrize("stop", ["Ctrl-C in the terminal", "a supervisor's SIGTERM"])
+@pytest.mark.parametrize("stop", ["Ctrl-C in the terminal", pytest.param("a supervisor's SIGTERM", marks=pytest.mark.slow)])
 def test_it_says_when_it_is_ready_answers_and_ends_clean(program: Program, stop: str) -> None:
     url = program.line_with("Ready: http://127.0.0.1:").split()[1]
     with urllib.request.urlopen(f"{url}/healthz", timeout=SECONDS) as response:

@@ -151,6 +151,7 @@ def test_what_is_started_is_shut_down_and_says_nothing() -> None:
     assert processes_of(session) == []
 
 
+@pytest.mark.slow
 def test_ray_data_adds_nothing_to_stderr_and_nothing_of_it_is_lost() -> None:
     pool = """
     class Same:

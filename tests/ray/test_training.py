@@ -232,6 +232,7 @@ def test_tensorboard_has_the_curves(resumed: tuple[TrainResult, list[Report]]) -
         assert points[f"epoch/{name}"][2] == pytest.approx(result.history[1][name], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_before_its_model_was_written_is_ended(
     straight: tuple[TrainResult, list[Report]], train_set: LabDataset, validation_set: LabDataset
 ) -> None:
