@@ -138,6 +138,7 @@ def test_a_driver_that_is_killed_between_buckets(bucket: Callable[[str], str], t
     assert out.names("_colorize/runs") == []
 
 
+@pytest.mark.slow
 def test_what_a_dead_run_left_in_a_bucket_is_taken_up(bucket: Callable[[str], str]) -> None:
     source, target = bucket("scans"), bucket("dead")
     open_place(source).write("a.jpg", encoded(grey_scene(), "JPEG"))

@@ -126,6 +126,7 @@ def test_the_command_writes_the_agreed_json_and_a_sheet(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.safetensors", "scores.json", "sheet.png"]
 
 
+@pytest.mark.slow
 def test_pictures_without_classes_and_without_colour(ray_cluster: ClusterInfo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A ratio to no colour at all is null, and the numbers beside it are whole."""
     (tmp_path / "pictures").mkdir()

@@ -84,6 +84,7 @@ def test_every_colour_picture_is_in_one_part_and_copies_are_in_the_same(ray_clus
         assert sum({f"{number:02}.png", f"copy-{number}.png"} <= side for side in (train, choice, held_out)) == 1
 
 
+@pytest.mark.slow
 def test_the_parts_are_the_same_again_whatever_the_files_are_called(ray_cluster: ClusterInfo, photos: Path, tmp_path: Path) -> None:
     renamed = tmp_path / "other" / "deeper"
     renamed.mkdir(parents=True)
@@ -267,6 +268,7 @@ def test_adapt_end_to_end_never_writes_into_the_archive(
     assert snapshot(archive) == before
 
 
+@pytest.mark.slow
 def test_an_archive_with_too_little_colour(ray_cluster: ClusterInfo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans/one.png").write_bytes(encoded(meadow(1), "PNG"))
