@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import statistics
 from importlib import import_module
 from importlib.metadata import version
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from colorize import cluster
 from colorize.imaging.files import write_whole
-from colorize.train.run import hardware
+from colorize.train.run import hardware, processor
 
 NAMES = ("lab", "train", "archive", "predict", "serve")
 WITHOUT_RAY = ("predict", "serve")
@@ -50,7 +51,7 @@ def main() -> None:
         runs: dict[str, list[float]] = benchmark.measure_faults(1) if arguments.faults else benchmark.measure(arguments.runs)
         result = {
             "benchmark": arguments.name,
-            "hardware": hardware(),
+            "hardware": f"{os.cpu_count()} CPUs ({processor()})" if arguments.name in WITHOUT_RAY else hardware(),
             "versions": {name: version(name) for name in ("colorize", "ray", "torch", "scikit-image")},
             "figures": {key: round(statistics.median(values), 4) for key, values in runs.items()},
             "runs": runs,
