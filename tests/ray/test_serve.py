@@ -267,15 +267,22 @@ def test_a_body_of_unknown_length_is_refused_once_it_is_too_large(service: Servi
 def test_a_full_service_says_so_and_recovers_when_clients_go_away(service: Service, colorize_url: str) -> None:
     host, port = service.url.removeprefix("http://").split(":")
     head = f"POST /v1/colorize HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000\r\n\r\n".encode()
-    uploads = [socket.create_connection((host, int(port)), timeout=120) for _ in range(REQUESTS)]
-    with contextlib.ExitStack() as open_uploads:
-        for upload in uploads:
-            open_uploads.enter_context(upload)
-            upload.sendall(head + JPEG[:100])  # and no more: each takes a place
-        reply = _ask_until(503, colorize_url)
-        assert int(reply.headers["Retry-After"]) >= 1
-        assert "full" in reply.error
-        assert ask(f"{service.url}/healthz").status == 200
+    replies: list[Reply] = []
+    deadline = time.monotonic() + 240
+    while not any(reply.status == 503 for reply in replies):  # on busy cores the places can be free again before the picture is through
+        assert time.monotonic() < deadline, "never full"
+        with contextlib.ExitStack() as open_uploads:
+            for _ in range(REQUESTS):
+                upload = open_uploads.enter_context(socket.create_connection((host, int(port)), timeout=120))
+                upload.sendall(head + JPEG[:100])  # and no more: each takes a place
+            taken = time.monotonic() + UPLOAD_SECONDS
+            while time.monotonic() < taken and not any(reply.status == 503 for reply in replies):
+                replies.append(ask(colorize_url, PNG))
+            assert ask(f"{service.url}/healthz").status == 200
+    assert {reply.status for reply in replies} <= {200, 503}
+    full = replies[-1]
+    assert int(full.headers["Retry-After"]) >= 1
+    assert "full" in full.error
     assert _ask_until(200, colorize_url).headers["Content-Type"] == "image/png"
 
 
