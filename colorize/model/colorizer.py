@@ -18,6 +18,7 @@ from torch import Tensor
 from colorize.model.card import ModelCard
 from colorize.model.colormodel import ColorModel
 from colorize.model.device import Precision, pick_device, uses_bfloat16
+from colorize.model.fold import folded
 from colorize.model.hints import Hint, hint_planes
 from colorize.model.network import config_of
 from colorize.model.palette import DecodeSettings
@@ -61,7 +62,7 @@ class Colorizer:
         """Raises ConfigError for a device that is not there."""
         self.model = model
         self.device = pick_device(device)
-        self._network = model.network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self._network = folded(model.network).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._palette = model.palette.to(self.device)
         self._bfloat16 = uses_bfloat16(precision, self.device)
         self._guide: tuple[Reference, ReferenceGuide] | None = None  # the last reference that was asked for

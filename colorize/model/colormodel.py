@@ -61,7 +61,7 @@ class ColorModel:
             raise ModelError(f"{path}: damaged: its weights do not match the checksum in its card")
         try:
             network = build(config_of(card.network))
-            palette = Palette(tensors.pop(_BINS), tensors.pop(_PRIOR), card.palette_step)
+            palette = Palette(tensors.pop(_BINS).clone(), tensors.pop(_PRIOR).clone(), card.palette_step)  # off the mapped file
             VividnessDial(**card.dial)
             state = {name.removeprefix(_NETWORK): tensor for name, tensor in tensors.items()}
             network.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()})

@@ -46,7 +46,7 @@ _MEAN, _SCALE = 127.0, 128.0
 
 
 class Conv(nn.Conv2d):
-    """A convolution without bias under SAME padding, for sides that its stride divides."""
+    """A convolution under SAME padding, for sides that its stride divides; without bias, unless a norm is folded into it (see `fold`)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, padding=(kernel - stride + 1) // 2, groups=groups, bias=False)
@@ -57,7 +57,7 @@ class Conv(nn.Conv2d):
             return super().forward(x_bchw)
         before, after = (self.kernel_size[0] - 2) // 2, (self.kernel_size[0] - 1) // 2
         padded_bchw = F.pad(x_bchw, (before, after, before, after))
-        return F.conv2d(padded_bchw, self.weight, None, self.stride, 0, 1, self.groups)
+        return F.conv2d(padded_bchw, self.weight, self.bias, self.stride, 0, 1, self.groups)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
