@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 from PIL import Image
 
+from colorize.cli.main import main
 from tests.pictures import encoded, grey_scene
 from tests.processes import PROGRAM, environment, left_behind
 
@@ -53,15 +55,18 @@ def statuses(target: Path) -> dict[str, str]:
         ["xyz://bucket/in", "out"], ["status", "out"], ["status", "in", "--force"],
     ],
 )  # fmt: skip
-def test_a_wrong_command_is_one_line_without_ray(tmp_path: Path, arguments: list[str], mark: str) -> None:
+def test_a_wrong_command_is_one_line_without_ray(
+    tmp_path: Path, arguments: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(tmp_path, {"in/a.jpg": encoded(grey_scene(), "JPEG"), "picture.jpg": b"x"})
-    done = subprocess.run(
-        [PROGRAM, "archive", *arguments], cwd=tmp_path, env=environment(mark), capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("colorize: ")
-    assert done.stderr.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    code = main(["archive", *arguments])
+    out, err = capfd.readouterr()
+    assert (code, out) == (1, "")
+    assert err.startswith("colorize: ")
+    assert err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+    assert not ray.is_initialized()
 
 
 @pytest.mark.slow

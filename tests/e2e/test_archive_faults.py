@@ -142,7 +142,9 @@ def worker_of(mark: str) -> int:
     pytest.fail("there is no worker")
 
 
-@pytest.mark.parametrize("moment", [1, pytest.param(40, marks=pytest.mark.slow), pytest.param(80, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "moment", [pytest.param(1, marks=pytest.mark.slow), pytest.param(40, marks=pytest.mark.slow), pytest.param(80, marks=pytest.mark.slow)]
+)
 def test_a_killed_driver(scans: Path, undisturbed: dict[str, str], tmp_path: Path, mark: str, moment: int) -> None:
     target = tmp_path / "out"
     process = start(scans, target, mark)

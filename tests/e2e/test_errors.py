@@ -125,7 +125,11 @@ MISTAKES = [
 MISTAKES_WITH_RAY = [
     ("train --workers 99", "99 workers need 99 CPUs, the cluster has 2: use --workers 2 or fewer"),
     ("train --gpu --workers 1", "1 worker needs 1 GPU, the cluster has 0: join a larger one"),
-    ("train --limit 10 --run {place}/new", "cifar10-sample: 10 training pictures are fewer than one batch of 64"),
+    pytest.param(
+        "train --limit 10 --run {place}/new",
+        "cifar10-sample: 10 training pictures are fewer than one batch of 64",
+        marks=pytest.mark.slow,
+    ),
     ("finetune cifar10 --data folder:{place}/no-pictures", r"{place}/no-pictures: the folder is empty"),
     ("finetune cifar10 --data cifar10-sample --limit 10", "cifar10-sample: 10 colour pictures: fine-tuning needs 16 at least, "),
     pytest.param(
@@ -276,7 +280,7 @@ def test_an_interrupted_training_leaves_nothing_behind_but_its_epochs(tmp_path: 
     assert left_behind(mark) == []
 
 
-@pytest.mark.parametrize("after", ["Ray ", "training "])
+@pytest.mark.parametrize("after", ["Ray ", pytest.param("training ", marks=pytest.mark.slow)])
 def test_an_interrupt_before_the_first_epoch(tmp_path: Path, after: str) -> None:
     mark = uuid.uuid4().hex
     program = start(mark, "train", "--epochs", 50, "--width", 16, "--run", tmp_path / "run")

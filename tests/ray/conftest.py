@@ -5,8 +5,11 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from colorize.cluster import ClusterInfo, connect
+
+torch.set_num_threads(1)  # of this process; two wait for each other where Ray's own processes want the cores
 
 AGENT_PORT = 52365
 """The one that the agents of all Rays on a machine would take, if they were let."""

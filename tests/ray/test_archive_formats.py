@@ -105,6 +105,7 @@ def test_pictures_in_color_are_listed_and_left_unless_told(tmp_path: Path) -> No
     assert {row.status for row in rows_of(target).values()} == {"coloured"}
 
 
+@pytest.mark.slow
 def test_a_marked_run_shows_it_in_every_picture(tmp_path: Path) -> None:
     source = put(tmp_path / "in", {"a.jpg": encoded(np.full((200, 200), 128, np.uint8), "JPEG")})
     run(source, tmp_path / "plain")
@@ -152,6 +153,7 @@ def test_every_historical_scan_ends_in_color_with_all_that_it_was(tmp_path: Path
         assert verdict.luma_identical or after.format != "JPEG"
 
 
+@pytest.mark.slow
 def test_all_results_in_one_format(tmp_path: Path) -> None:
     files = {"a.png": encoded(grey_scene(), "PNG"), "a.jpg": encoded(grey_scene(), "JPEG"), "b.tif": encoded(grey_scene(), "TIFF")}
     source, target = put(tmp_path / "in", files), tmp_path / "out"

@@ -98,6 +98,7 @@ def under_way(client: Client, run: str) -> RunStatus:
     return status
 
 
+@pytest.mark.slow
 def test_a_run_from_its_start_to_its_end(client: Client, places: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = places / "root" / "scans", places / "root" / "new" / "colour"
     before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}

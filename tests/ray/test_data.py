@@ -191,6 +191,7 @@ def bucket() -> Iterator[str]:
         server.wait()
 
 
+@pytest.mark.slow
 def test_pictures_in_a_bucket(bucket: str, tmp_path: Path) -> None:
     """The workers open them: they get the address and the credentials with their work."""
     store, _ = fs.FileSystem.from_uri(f"s3://user:word@pictures?{bucket}&allow_bucket_creation=true")

@@ -88,6 +88,7 @@ def test_grey_on_the_sample(accurate: Evaluation) -> None:
     assert grey["colorfulness"] == pytest.approx(0, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_vividness_makes_pictures_more_colourful(accurate: Evaluation, sample: LabDataset) -> None:
     vivid = evaluate(MODEL, sample.dataset, data="cifar10-sample", settings=DecodeSettings(vividness=1))
     assert vivid.vividness == 1

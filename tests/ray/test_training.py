@@ -185,7 +185,8 @@ def test_the_model_is_the_best_epoch_s_calibrated_with_its_card(resumed: tuple[T
         torch.testing.assert_close(tensor, weights[f"averaged.module.{name}"], atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("run", ["straight", pytest.param("resumed", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["straight", "resumed"])
 def test_validation_counts_every_picture_once_with_one_worker_and_with_two(
     run: str, request: pytest.FixtureRequest, validation_set: LabDataset
 ) -> None:
