@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from colorize.model.encoder import Block
 from colorize.model.unet import ConvBlock
@@ -19,20 +19,10 @@ def folded(network: nn.Module) -> nn.Module:
     network = copy.deepcopy(network).eval()
     for module in network.modules():
         if isinstance(module, ConvBlock):
-            module[1] = _absorbed(module[0], module[1])
+            module[0], module[1] = fuse_conv_bn_eval(module[0], module[1]), nn.Identity()  # type: ignore[arg-type, type-var]
         elif isinstance(module, Block):
-            if module.expand is not None:
-                module.expand_norm = _absorbed(module.expand, module.expand_norm)
-            module.depthwise_norm = _absorbed(module.depthwise, module.depthwise_norm)
-            module.project_norm = _absorbed(module.project, module.project_norm)
+            for name in ("expand", "depthwise", "project"):
+                if (convolution := getattr(module, name)) is not None:
+                    setattr(module, name, fuse_conv_bn_eval(convolution, getattr(module, f"{name}_norm")))
+                    setattr(module, f"{name}_norm", nn.Identity())
     return network
-
-
-def _absorbed(convolution: nn.Module, norm: nn.Module) -> nn.Identity:
-    """What is left of the norm."""
-    assert isinstance(convolution, nn.Conv2d)
-    assert isinstance(norm, nn.BatchNorm2d)
-    convolution.weight, convolution.bias = fuse_conv_bn_weights(
-        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    )
-    return nn.Identity()
