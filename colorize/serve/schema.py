@@ -24,17 +24,23 @@ _ABOUT = {
     429: "Too many requests with this key; Retry-After says when to come back.",
     503: "The service is full; Retry-After says when to come back.",
 }
-_ERROR: dict[str, Any] = {
-    "application/json": {"schema": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}}
-}
 _RETRY_AFTER: dict[str, Any] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+
+
+class Error(BaseModel):
+    """Every answer that is no success."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    error: str
+    """The cause, in one line."""
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The error answers of a route, for its `responses`; those of the gate, which every route has, are among them."""
     found: dict[int | str, dict[str, Any]] = {}
     for status in sorted({401, 403, 429, *statuses}):
-        found[status] = {"description": _ABOUT[status], "content": _ERROR}
+        found[status] = {"description": _ABOUT[status], "model": Error}
         if status in (429, 503):
             found[status]["headers"] = _RETRY_AFTER
     return found

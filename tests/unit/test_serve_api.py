@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -20,6 +21,7 @@ from colorize.model.colorizer import Colorizer
 from colorize.model.palette import DecodeSettings
 from colorize.serve import desk as desk_module
 from colorize.serve.batch import TOGETHER
+from colorize.serve.codec import MEDIA_TYPES
 from colorize.serve.desk import Desk, UnavailableError
 from tests.models import constant_model, small_model
 from tests.pictures import encoded, grey_scene, jpeg_claiming, png_chunk, png_header, rgb_scene
@@ -535,3 +537,26 @@ def test_the_document_describes_every_route() -> None:
     assert {"image/jpeg", "image/tiff", "multipart/form-data"} <= set(operation["requestBody"]["content"])
     assert {"image/jpeg", "image/tiff", "application/zip"} <= set(operation["responses"]["200"]["content"])
     assert {"400", "401", "403", "404", "408", "413", "415", "422", "429", "503"} <= set(operation["responses"])
+
+
+def test_the_document_has_one_kind_of_error_and_every_kind_of_picture() -> None:
+    """A generator makes a class of each inline schema: there were sixty of the same error once."""
+
+    async def document(client: httpx2.AsyncClient, _: Desk) -> dict[str, Any]:
+        found: dict[str, Any] = (await client.get("/openapi.json")).json()
+        return found
+
+    document_ = with_service(LocalNetwork(MODEL), MODEL, document)
+    responses = [
+        (status, response)
+        for path in document_["paths"].values() for operation in path.values() for status, response in operation["responses"].items()
+    ]  # fmt: skip
+    refused = [response for status, response in responses if int(status) >= 400]
+    assert len(refused) > 40
+    assert {json.dumps(response["content"]) for response in refused} == {
+        json.dumps({"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}})
+    }
+    answered = document_["paths"]["/v1/colorize"]["post"]["responses"]["200"]["content"]
+    assert set(answered) == {*MEDIA_TYPES.values(), "application/zip"}
+    manual = (Path(__file__).parents[2] / "docs/client.md").read_text()
+    assert all(f"  {kind}: application/octet-stream\n" in manual for kind in answered)
