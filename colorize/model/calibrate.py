@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from colorize.imaging.colorspace import compose
+from colorize.model.colormodel import ColorModel
 from colorize.model.metrics import colorfulness
-from colorize.model.network import Network
-from colorize.model.palette import Palette, VividnessDial
-from colorize.model.unet import mirror_averaged
+from colorize.model.palette import VividnessDial
+from colorize.model.unet import log_shares
 
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 VIVID_TEMPERATURES = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
@@ -28,14 +28,14 @@ BISECTIONS = 7
 BATCH = 125
 
 
-def calibrate(network: Network, palette: Palette, L_b1hw: Tensor, ab_b2hw: Tensor) -> VividnessDial:
-    """The dial of `network`, from pictures that it was not trained on: L 0…100 and true ab, of one size."""
-    network.eval()
+def calibrate(model: ColorModel, L_b1hw: Tensor, ab_b2hw: Tensor) -> VividnessDial:
+    """The dial of `model`, from pictures that it was not trained on: L 0…100 and true ab, of one size."""
+    network, palette, mirrored = model.network.eval(), model.palette, model.card.mirrored
     L_b1hw, ab_b2hw = L_b1hw.float(), ab_b2hw.float()
     true_b3hw = compose(L_b1hw, ab_b2hw)
     truth = float(colorfulness(true_b3hw).mean())
     with torch.inference_mode():
-        logits_bkhw = torch.cat([mirror_averaged(network, part) for part in L_b1hw.split(BATCH)])
+        logits_bkhw = torch.cat([log_shares(network, part, mirrored=mirrored) for part in L_b1hw.split(BATCH)])
 
         def measure(temperature: float, rebalance: float) -> tuple[float, float]:
             """(PSNR, colourfulness as a ratio of the truth)."""

@@ -49,6 +49,9 @@ class ModelCard:
     working_size: int
     """The short side, in pixels, at which pictures are shown to the network."""
 
+    mirrored: bool = True
+    """Whether the network is shown each picture and its mirror image, and the two answers are averaged."""
+
     dial: dict[str, float]
     """The `VividnessDial` fields."""
 

@@ -24,7 +24,7 @@ from colorize.model.network import config_of
 from colorize.model.palette import DecodeSettings
 from colorize.model.reference import Reference, ReferenceGuide
 from colorize.model.spread import spread
-from colorize.model.unet import mirror_averaged
+from colorize.model.unet import log_shares
 
 LONGEST_ASPECT = 8
 """The network sees at most this many short sides along the long one: a 20,000×3 strip is squeezed, not enlarged to 200,000 pixels."""
@@ -105,8 +105,8 @@ class Colorizer:
         the hints say beyond the prediction that the network makes without them is spread, and so is what they say beyond the one it makes
         with them. A network that makes little of its hints loses nothing so, and one that makes much of them gains.
 
-        On a CPU each is bit for bit what the picture gets alone. The network's own sums do not depend on the size of a batch there; those
-        of the palette do, so its part is done picture by picture.
+        On a CPU the palette's part is done picture by picture: its sums would depend on the size of the batch. The network's may as well, by
+        a rounding: oneDNN has other kernels for one picture than for several on some processors.
         """
         size = L_b1hw.shape[-2:]
         L_b1hw = L_b1hw.to(self.device)
@@ -153,7 +153,7 @@ class Colorizer:
     def _log_shares(self, L_b1hw: Tensor, hints_b3hw: Tensor | None = None) -> Tensor:
         """The network's log-probabilities (b, K, h', w')."""
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
-            return mirror_averaged(self._network, L_b1hw, hints_b3hw)
+            return log_shares(self._network, L_b1hw, hints_b3hw, mirrored=self.model.card.mirrored)
 
     def _guided(self, logits_bkhw: Tensor, L_b1hw: Tensor, settings: DecodeSettings) -> Tensor:
         """The log-probabilities, shifted towards the palette or the reference of the settings."""

@@ -28,6 +28,9 @@ SMALLEST_WORKING_SIZE = 64
 By eye on the sample archive: the CIFAR-10 network leaves water and meadows grey at 32 px, colours them at 64, and paints patches at 128.
 """
 
+UNMIRRORED_SIZE = 128
+"""Models of pictures from this size on are not shown the mirror image: it gains 0.1 dB at 32 pixels, 0.02 at 128."""
+
 ENCODER_SHARE = 0.2
 """The learning rate of a pretrained encoder's weights, as a share of the others'."""
 
@@ -127,6 +130,7 @@ class Learner:
             network=fields_of(network.config),
             palette_step=self.config.palette_step,
             working_size=self._base.working_size if self._base else max(self.config.size, SMALLEST_WORKING_SIZE),
+            mirrored=self._base.mirrored if self._base else self.config.size < UNMIRRORED_SIZE,
             dial=dataclasses.asdict(VividnessDial()),
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             training=training,

@@ -175,7 +175,7 @@ def fit(
     with best.as_directory() as folder:
         model = ColorModel.load(Path(folder) / MODEL_FILE)
     sample = validation.limit(CALIBRATION_PICTURES).take_batch(CALIBRATION_PICTURES)
-    dial = calibrate(model.network, model.palette, torch.from_numpy(np.array(sample["L"])), torch.from_numpy(np.array(sample["ab"])))
+    dial = calibrate(model, torch.from_numpy(np.array(sample["L"])), torch.from_numpy(np.array(sample["ab"])))
     chosen = max(history, key=lambda row: row["psnr"])
     training = model.card.training | {"seconds": round(training_seconds(history)), "best_epoch": chosen["epoch"]}
     card = dataclasses.replace(model.card, name=directory.name, dial=dataclasses.asdict(dial), training=training)

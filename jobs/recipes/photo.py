@@ -243,7 +243,7 @@ def keep(run: Path, learner: Learner, history: list[dict[str, float]], facts: di
 
 def finish(job: Job, model: ColorModel) -> None:
     """Finds the dial, scores the model at vividness 0 and leaves it in the run's directory."""
-    dial = calibrate(model.network, model.palette, *lab_of(job.held_n3hw))
+    dial = calibrate(model, *lab_of(job.held_n3hw))
     model = dataclasses.replace(model, card=dataclasses.replace(model.card, name=job.run.name, dial=dataclasses.asdict(dial)))
     print(dial, flush=True)
     told = {"data": job.config.data, "pictures": len(job.held_n3hw)} | judged(model, job.held_n3hw)

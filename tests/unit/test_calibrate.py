@@ -37,7 +37,7 @@ def test_the_dial_is_found_again_from_pictures_that_the_network_itself_painted()
     model = small_model()
     L_b1hw = some_lightness()
     truth_b2hw = answer(model, L_b1hw, DecodeSettings(temperature=0.7))
-    dial = calibrate(model.network, model.palette, L_b1hw, truth_b2hw)
+    dial = calibrate(model, L_b1hw, truth_b2hw)
     assert dial.accurate_temperature == 0.7
     found = dataclasses.replace(model, card=dataclasses.replace(model.card, dial=dataclasses.asdict(dial)))
     assert scores_of(found, L_b1hw, truth_b2hw, DecodeSettings())["psnr_mean"] > 50
@@ -48,7 +48,7 @@ def test_both_ends_keep_their_word() -> None:
     L_b1hw = some_lightness()
     noise_b2hw = torch.randn(len(L_b1hw), 2, 16, 16, generator=torch.Generator().manual_seed(2))
     truth_b2hw = answer(model, L_b1hw, DecodeSettings(temperature=0.3)) + 3 * noise_b2hw
-    dial = calibrate(model.network, model.palette, L_b1hw, truth_b2hw)
+    dial = calibrate(model, L_b1hw, truth_b2hw)
     found = dataclasses.replace(model, card=dataclasses.replace(model.card, dial=dataclasses.asdict(dial)))
     accurate = scores_of(found, L_b1hw, truth_b2hw, DecodeSettings(vividness=0))
     for temperature in TEMPERATURES:
@@ -64,7 +64,7 @@ def test_a_network_that_cannot_be_vivid_goes_as_far_as_it_can() -> None:
     model = constant_model(10.0, 0.0)
     L_b1hw = some_lightness()
     truth_b2hw = torch.randn(len(L_b1hw), 2, 16, 16, generator=torch.Generator().manual_seed(2)) * 40
-    dial = calibrate(model.network, model.palette, L_b1hw, truth_b2hw)
+    dial = calibrate(model, L_b1hw, truth_b2hw)
     assert dial.vivid_rebalance == 1
 
 
@@ -73,9 +73,9 @@ def test_half_precision_pictures_are_as_good(monkeypatch: pytest.MonkeyPatch) ->
     model = small_model()
     L_b1hw = some_lightness()
     truth_b2hw = 1.4 * answer(model, L_b1hw, DecodeSettings(temperature=0.7))
-    dial = calibrate(model.network, model.palette, L_b1hw, truth_b2hw)
+    dial = calibrate(model, L_b1hw, truth_b2hw)
     monkeypatch.setattr("colorize.model.calibrate.BATCH", 4)
-    half = calibrate(model.network, model.palette, L_b1hw.half(), truth_b2hw.half())
+    half = calibrate(model, L_b1hw.half(), truth_b2hw.half())
     assert dataclasses.asdict(half) == pytest.approx(dataclasses.asdict(dial), abs=0.05)
 
 

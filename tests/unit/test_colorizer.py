@@ -1,5 +1,7 @@
 """The colorizer: any sizes in, in order, batched without a trace; colour onto the original, and its lightness kept."""
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -87,6 +89,17 @@ def test_a_picture_gets_the_colours_of_its_mirror_image(colorizer: Colorizer) ->
     straight, mirrored = colorizer.predict([L_hw, np.ascontiguousarray(L_hw[:, ::-1])])
     torch.testing.assert_close(mirrored.ab_n2hw, straight.ab_n2hw.flip(-1), atol=1e-2, rtol=1e-3)
     torch.testing.assert_close(mirrored.confidence_hw, straight.confidence_hw.flip(-1), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_the_network_is_shown_the_mirror_image_where_the_card_says_so(mirrored: bool) -> None:
+    model = dataclasses.replace(MODEL, card=dataclasses.replace(MODEL.card, mirrored=mirrored))
+    colorizer, shown = Colorizer(model, device="cpu", precision="fp32"), []
+    colorizer._network.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    L_b1hw = torch.rand(3, 1, 32, 32) * 100
+    colorizer.predict_batch(L_b1hw, DecodeSettings())
+    (seen,) = shown
+    torch.testing.assert_close(seen, torch.cat([L_b1hw, L_b1hw.flip(-1)]) if mirrored else L_b1hw)
 
 
 def test_nothing_in_nothing_out(colorizer: Colorizer) -> None:
