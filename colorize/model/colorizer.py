@@ -105,7 +105,7 @@ class Colorizer:
         the hints say beyond the prediction that the network makes without them is spread, and so is what they say beyond the one it makes
         with them. A network that makes little of its hints loses nothing so, and one that makes much of them gains.
 
-        On a CPU the palette's part is done picture by picture: its sums would depend on the size of the batch. The network's may as well, by
+        On a CPU the palette's part is done picture by picture: its sums would depend on the size of the batch. The network's may too, by
         a rounding: oneDNN has other kernels for one picture than for several on some processors.
         """
         size = L_b1hw.shape[-2:]
