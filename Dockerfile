@@ -43,7 +43,8 @@ WORKDIR /home/colorize
 USER 10001:10001
 EXPOSE 8000
 # Of the command below. Kubernetes does not look at it; for another command: docker run --no-healthcheck.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s CMD ["wget", "--quiet", "--output-document=/dev/null", "http://127.0.0.1:8000/healthz"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
+    CMD ["wget", "--quiet", "--output-document=/dev/null", "http://127.0.0.1:8000/healthz"]
 # Needs COLORIZE_API_KEYS in the environment: without keys the service answers its own machine only.
 CMD ["colorize", "serve", "--host", "0.0.0.0"]
 

@@ -75,6 +75,13 @@ def test_a_mistake_in_kubernetes_own_objects_would_be_noticed() -> None:
             assert problems(one | {"spec": one["spec"] | wrong}), kind
 
 
+@each_cluster
+def test_names_are_what_kuberay_takes(one: Object, cluster: Object) -> None:
+    """It makes names of services and pods from them, and refuses what would not fit."""
+    names = [one["metadata"]["name"], *(group["groupName"] for group in cluster["workerGroupSpecs"])]
+    assert all(re.fullmatch(r"[a-z]([a-z0-9-]{0,45}[a-z0-9])?", name) for name in names)
+
+
 # Kustomizations
 
 

@@ -117,12 +117,8 @@ def test_commands_are_what_the_program_takes_and_the_cluster_has_room_for(name: 
     told = check_command(words)
     assert told["command"] in {"archive", "train"}
     assert told["address"] is None  # Ray tells its jobs where they are
-    workers = [
-        pod
-        for pod in ALL_PODS
-        if pod.role == "worker"
-        and pod.owner.rpartition("/")[0] == name.replace("CronJob/", "RayCluster/", 1 if name.startswith("CronJob") else 0)
-    ]
+    owner = name.replace("CronJob/", "RayCluster/") if name.startswith("CronJob/") else name  # whose machines it runs on
+    workers = [pod for pod in ALL_PODS if pod.role == "worker" and pod.owner.rpartition("/")[0] == owner]
     (group,) = [pod.group for pod in workers]
     assert group is not None
     cpus, gpus = (int(group["rayStartParams"].get(key, 0)) for key in ("num-cpus", "num-gpus"))
@@ -132,6 +128,22 @@ def test_commands_are_what_the_program_takes_and_the_cluster_has_room_for(name: 
         assert told["workers"] == group["replicas"] * (gpus if told.get("gpu") else cpus)
     for place in (told.get("source"), told.get("target"), told.get("run")):
         assert place is None or Path(place).is_relative_to("/archive"), f"{place}: on no volume"
+
+
+def test_ray_takes_what_it_is_told() -> None:
+    """Its own command lines know the options of `rayStartParams` and of the night's submission."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own, as it is imported
+        from ray.dashboard.modules.job.cli import submit
+        from ray.scripts.scripts import start
+    known = {option.lstrip("-") for parameter in start.params for option in parameter.opts}
+    for pod in ALL_PODS:
+        assert set((pod.group or {}).get("rayStartParams", {})) <= known
+    (cron,) = objects("CronJob")
+    (container,) = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    told = submit.make_context("submit", container["command"][3:]).params
+    assert list(told["entrypoint"]) == submitted()["CronJob/colorize-nightly"]
+    assert (told["entrypoint_num_cpus"], told["no_wait"]) == (1, False)
 
 
 def test_the_commands_of_the_page_are_those_of_the_manifests() -> None:
