@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from colorize.cli import adapt, archive, demo, evaluate, finetune, models, picture, remote, restore, serve, train, verify
+from colorize.cli import adapt, archive, demo, doctor, evaluate, finetune, models, picture, remote, restore, serve, train, verify
 from colorize.errors import ColorizeError
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -38,6 +38,7 @@ app.command("restore")(restore.restore)
 app.command("serve")(serve.serve)
 app.add_typer(remote.app, name="remote")
 app.command("models")(models.models)
+app.command("doctor")(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:
