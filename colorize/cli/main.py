@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from colorize import log
 from colorize.cli import adapt, archive, demo, doctor, evaluate, finetune, models, picture, remote, restore, serve, train, verify
 from colorize.errors import ColorizeError
 
@@ -64,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     # A supervisor's stop is an interrupt too: what is finished is kept, Ray goes down in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        log.begin()
         app(arguments, standalone_mode=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(bool(end.code))
@@ -80,4 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _complain(message: str) -> None:
+    if log.wants_lines():
+        logging.getLogger(__name__).error(message)
+        return
     Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"colorize: {message}", markup=False)

@@ -54,7 +54,10 @@ def judge(target: str, facts: dict[str, Any]) -> Finding:
     """facts: what `ask` gives."""
     if "error" in facts:
         is_version = "ersion mismatch" in facts["error"]
-        is_token = any(word in facts["error"].lower() for word in ("token", "unauthenticated", "authentication"))
+        # Ray says no more of a wrong token; what answers there has been found to speak gRPC.
+        is_token = facts["error"].endswith(f"Failed to connect to Ray cluster at {target}") or any(
+            word in facts["error"].lower() for word in ("token", "unauthenticated", "authentication")
+        )
         advice = (
             _VERSIONS
             if is_version
