@@ -150,6 +150,7 @@ class Painter:
             loaded = ColorModel.load(Path(file.name))
         self._colorizer = Colorizer(loaded)
         self._note = note_of(loaded.card, self._settings)
+        log.event("worker begins", model=loaded.card.name, device=str(self._colorizer.device))
         self._made_with: dict[str, Any] = {
             "model": loaded.card.name, "model_sha256": loaded.card.weights_sha256, "vividness": order.vividness,
             "control": self._settings.control,

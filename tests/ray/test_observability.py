@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import ray
 from prometheus_client.parser import text_string_to_metric_families
+from ray._private import worker as ray_worker
 
 from colorize.archive.config import ArchiveConfig
 from colorize.archive.job import colorize_archive
@@ -36,6 +37,12 @@ def scraped() -> Samples:
     return found
 
 
+def session_logs() -> Path:
+    node = ray_worker._global_node
+    assert node is not None
+    return Path(node.get_session_dir_path()) / "logs"
+
+
 def total(found: Samples, name: str, **labels: str) -> float:
     return sum(value for at, value in found.get(name, []) if labels.items() <= at.items())
 
@@ -57,6 +64,10 @@ def test_every_metric_of_the_queries_is_exported(ray_cluster: ClusterInfo, tmp_p
         config, directory, train=load_dataset("cifar10-sample", split="train", limit=256).dataset,
         validation=load_dataset("cifar10-sample", split="test", limit=100).dataset, on_report=lambda report: None,
     )  # fmt: skip
+
+    logs = "".join(path.read_text(errors="replace") for path in session_logs().glob("worker-*.err"))
+    assert re.search(rf"INFO \[archive {summary.run_id}\] worker begins model=cifar10", logs)
+    assert re.search(r"INFO \[train observed-run\] worker begins rank=1 world=2", logs)
 
     wanted = {name for query in queries() for name in re.findall(r"\bray_\w+", query)}
     assert len(wanted) > 20
