@@ -3,7 +3,7 @@
 Knows nothing of pictures. A process of Ray counts for itself; Ray's agent on its node collects that every 10 s and shows it at the node's
 metrics port as `ray_NAME`, with the process's WorkerId. So sums are the query's business, as they are with the service's own series
 (`colorize.serve.meter`), which do not go through Ray.
-A value costs 10 µs. Sixteen pictures of a bulk run are some thirty values, 0.3 ms beside the half second of their network.
+A value costs 10 µs. Sixteen pictures of a bulk run are some thirty values: 0.3 ms, beside the 450 ms of the photo model.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Series:
         return (name,) if self.kind == "gauge" else (f"{name}_bucket", f"{name}_sum", f"{name}_count")
 
 
-RUNS = Series(name="colorize_run", kind="gauge", about="1 while a run is under way; stage: archive or train.", tags=("stage",))
+RUNS = Series(
+    name="colorize_run", kind="gauge", about="1 while a run is under way, 0 when it is over; stage: archive or train.", tags=("stage",)
+)
 """What a dashboard lists runs by; set by the driver of each."""
 
 
@@ -56,11 +58,11 @@ class Meter:
         """Adds to a counter, sets a gauge, or shows a histogram a value. Nothing added to a counter is nothing."""
         made = self._made[series]
         if series.kind == "gauge":
-            made.set(value, tags)
+            made.set(float(value), tags)
         elif series.kind == "histogram":
-            made.observe(value, tags)
+            made.observe(float(value), tags)
         elif value > 0:
-            made.inc(value, tags)
+            made.inc(float(value), tags)
 
 
 def _made(series: Series, run: str) -> Any:

@@ -170,7 +170,8 @@ def _planned(plan: Plan) -> Plan:
 
 def _color(plan: Plan, workers: int, journal: Journal, tally: Tally, on_progress: Callable[[Progress], None] | None) -> None:
     """Runs the job; `tally` has every row that came back."""
-    ArchiveMeter(plan.run_id).planned(len(plan.work.tasks))
+    meter = ArchiveMeter(plan.run_id)
+    meter.planned(len(plan.work.tasks))
     try:
         with closing(_paint(plan, workers)) as tables:
             for table in tables:
@@ -187,6 +188,8 @@ def _color(plan: Plan, workers: int, journal: Journal, tally: Tally, on_progress
             raise  # an error of this program
         first = cause(ValueError(str(error).partition("\n")[0]))
         raise ArchiveError(f"{plan.target.shown}: the run broke off ({type(error).__name__}: {first}); {_so_far(tally)}") from error
+    finally:
+        meter.ended()
 
 
 def _say(now: Progress) -> None:

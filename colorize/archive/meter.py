@@ -53,6 +53,10 @@ class ArchiveMeter:
         self._meter.record(RUNS, 1, stage=STAGE)
         self._meter.record(PLANNED, pictures)
 
+    def ended(self) -> None:
+        """The run is over, however it ended."""
+        self._meter.record(RUNS, 0, stage=STAGE)
+
     def count(self, rows: Sequence[Row]) -> None:
         """Pictures were committed; of a file with pages all rows at once."""
         first = [row for row in rows if row.page == 0]

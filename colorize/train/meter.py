@@ -48,6 +48,10 @@ class DriverMeter:
         self._meter = Meter((*OF_DRIVER, RUNS), run)
         self._meter.record(RUNS, 1, stage=STAGE)
 
+    def ended(self) -> None:
+        """No more epochs come, for whatever reason."""
+        self._meter.record(RUNS, 0, stage=STAGE)
+
     def show(self, report: Report) -> None:
         """A report came from the workers; what counts is a finished epoch."""
         if not isinstance(report, EpochReport):

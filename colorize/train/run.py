@@ -174,6 +174,8 @@ def fit(
         except ray.train.TrainingFailedError as error:
             log.event("run breaks off", level=logging.ERROR, reason=_cause(error))
             raise RunError(f"{directory}: training failed: {_cause(error)}; go on with --resume {directory}") from error
+        finally:
+            meter.ended()
     best = result.get_best_checkpoint("psnr", "max")
     if best is None:
         raise RunError(f"{directory}: training ended without a checkpoint")

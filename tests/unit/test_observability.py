@@ -180,6 +180,10 @@ def test_rows_are_counted_once_a_picture_and_by_what_became_of_them() -> None:
     meter._meter = recorded = Recorded()  # type: ignore[assignment]
     seconds = {"seconds_read": 0.1, "seconds_decode": 0.2, "seconds_predict": 0.3, "seconds_encode": 0.4, "seconds_write": 0.5}
     made = {"status": "coloured", "width": 2000, "height": 1000, "source_bytes": 100, "target_bytes": 150, "run_id": "run"}
+    meter.planned(5)
+    meter.ended()
+    assert recorded.values == {("colorize_run", "archive"): [1, 0], ("colorize_archive_planned",): [5]}
+    recorded.values.clear()
     meter.count(
         [
             Row(path="two-pages.tif", page=0, **made, **seconds), Row(path="two-pages.tif", page=1, **made),
