@@ -28,8 +28,7 @@ def test_a_bulk_run_is_told_in_lines(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in result.stderr.splitlines()]
     [run] = set(pq.read_table(target / "_colorize/manifest/current.parquet")["run_id"].to_pylist())
     assert {(line["run"], line["stage"]) for line in lines} == {(run, "archive")}
-    assert [line["message"] for line in lines][0] == "run begins"
-    assert (lines[0]["pictures"], lines[-1]["message"]) == (2, "run ends")
+    assert (lines[0]["message"], lines[0]["pictures"], lines[-1]["message"]) == ("run begins", 2, "run ends")
     assert (lines[-1]["coloured"], lines[-1]["failed"]) == (1, 1)
     [failure] = [line for line in lines if line["level"] == "warning"]
     assert failure["path"] == "b.jpg"
