@@ -11,6 +11,7 @@ read from there, and the manifest is swapped. A driver that was killed leaves it
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections import Counter
@@ -25,12 +26,13 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from colorize import cluster
+from colorize import cluster, log
 from colorize.archive import manifest, report
 from colorize.archive.config import ArchiveConfig
 from colorize.archive.journal import Journal, unfinished
 from colorize.archive.listing import Listing, check_places, list_archive
 from colorize.archive.manifest import Row, to_rows, to_table
+from colorize.archive.meter import STAGE, ArchiveMeter
 from colorize.archive.painter import Order, Painter, to_block
 from colorize.archive.place import LocalPlace, Place, cause
 from colorize.archive.plan import Task, Work, plan_work
@@ -108,6 +110,8 @@ def prepare(config: ArchiveConfig) -> Plan:
 
 def carry_out(plan: Plan, *, on_progress: Callable[[Progress], None] | None = None) -> ArchiveSummary:
     """Runs what `prepare` planned; see `colorize_archive`. Ray is not used when there is nothing to colour."""
+    log.bind(run=plan.run_id, stage=STAGE)
+    log.event("run begins", source=plan.source.shown, target=plan.target.shown, pictures=len(plan.work.tasks))
     workers = _workers(plan.config) if plan.work.tasks else 0
     journal = Journal(plan.target, plan.run_id)
     journal.open()
@@ -119,6 +123,7 @@ def carry_out(plan: Plan, *, on_progress: Callable[[Progress], None] | None = No
         if plan.work.tasks:
             _color(plan, workers or _workers(plan.config), journal, tally, on_progress)
     except BaseException as error:
+        log.event("run breaks off", level=logging.ERROR, reason=str(error) or type(error).__name__, done=tally.progress().done)
         journal.close()
         try:
             _settle(plan, journal, tally, older, is_whole=False)
@@ -129,7 +134,10 @@ def carry_out(plan: Plan, *, on_progress: Callable[[Progress], None] | None = No
         raise
     journal.close()
     table = _settle(plan, journal, tally, older, is_whole=True)
-    return _summary(plan, tally, table)
+    summary = _summary(plan, tally, table)
+    log.event("run ends", coloured=summary.colored, failed=summary.failed, skipped=sum(summary.skipped.values()),
+            megapixels=round(summary.megapixels, 3), seconds=round(summary.seconds, 3))  # fmt: skip
+    return summary
 
 
 def _take_over(plan: Plan) -> tuple[Plan, list[Journal]]:
@@ -162,6 +170,8 @@ def _planned(plan: Plan) -> Plan:
 
 def _color(plan: Plan, workers: int, journal: Journal, tally: Tally, on_progress: Callable[[Progress], None] | None) -> None:
     """Runs the job; `tally` has every row that came back."""
+    meter = ArchiveMeter(plan.run_id)
+    meter.planned(len(plan.work.tasks))
     try:
         with closing(_paint(plan, workers)) as tables:
             for table in tables:
@@ -169,13 +179,24 @@ def _color(plan: Plan, workers: int, journal: Journal, tally: Tally, on_progress
                     raise ArchiveError(f"{table['reason'][0]}; {_so_far(tally)}")
                 tally.add(table)
                 journal.heartbeat()
+                now = tally.progress()
+                _say(now)
                 if on_progress:
-                    on_progress(tally.progress())
+                    on_progress(now)
     except ray.exceptions.RayError as error:
         if isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.UserCodeException):
             raise  # an error of this program
         first = cause(ValueError(str(error).partition("\n")[0]))
         raise ArchiveError(f"{plan.target.shown}: the run broke off ({type(error).__name__}: {first}); {_so_far(tally)}") from error
+    finally:
+        meter.ended()
+
+
+def _say(now: Progress) -> None:
+    """One line a block of pictures, and one a failure; people see both in another form."""
+    for path, reason in now.new_failures:
+        log.event("picture failed", level=logging.WARNING, path=path, reason=reason)
+    log.event("pictures done", done=now.done, total=now.total, failed=now.failed)
 
 
 def _so_far(tally: Tally) -> str:
@@ -188,7 +209,7 @@ def _paint(plan: Plan, workers: int) -> Generator[pa.Table, None, None]:
         source=plan.source, target=plan.target, source_identity=plan.source_identity, run_id=plan.run_id,
         vividness=plan.settings.vividness, temperature=plan.settings.temperature, palette=plan.settings.palette,
         reference=plan.settings.reference, format=plan.config.format, recolor=plan.config.recolor,
-        mark=plan.config.mark, confidence=plan.config.confidence,
+        mark=plan.config.mark, confidence=plan.config.confidence, json_log=log.is_json(),
     )  # fmt: skip
     model = ray.put(plan.model.read_bytes())
     blocks = [to_block(f"{number:06}", tasks) for number, tasks in enumerate(cut_into_blocks(plan.work.tasks, workers))]

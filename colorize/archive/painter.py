@@ -34,9 +34,11 @@ import pyarrow as pa
 import ray
 import torch
 
+from colorize import log
 from colorize.archive.batches import predict_in_batches
 from colorize.archive.journal import Journal, Output, StopRunError
 from colorize.archive.manifest import FOLDER, Row, to_table
+from colorize.archive.meter import STAGE, ArchiveMeter
 from colorize.archive.place import LocalPlace, Place, cause, digest
 from colorize.archive.plan import IN_COLOR, Task
 from colorize.archive.report import THUMBNAILS
@@ -100,6 +102,7 @@ class Order:
     recolor: bool = False
     mark: bool = False
     confidence: bool = False
+    json_log: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +138,9 @@ class Painter:
         """`model`: the bytes of the model file, in the object store: a worker on another machine needs no file."""
         torch.set_num_threads(1)  # the actor's one CPU; two pools of threads on the same cores wait for each other
         self._order = order
+        log.begin_worker(run=order.run_id, stage=STAGE, as_json=order.json_log)
         self._journal = Journal(order.target, order.run_id)
+        self._meter = ArchiveMeter(order.run_id)
         self._settings = DecodeSettings(
             vividness=order.vividness, temperature=order.temperature, palette=order.palette, reference=order.reference
         )
@@ -145,6 +150,7 @@ class Painter:
             loaded = ColorModel.load(Path(file.name))
         self._colorizer = Colorizer(loaded)
         self._note = note_of(loaded.card, self._settings)
+        log.event("worker begins", model=loaded.card.name, device=str(self._colorizer.device))
         self._made_with: dict[str, Any] = {
             "model": loaded.card.name, "model_sha256": loaded.card.weights_sha256, "vividness": order.vividness,
             "control": self._settings.control,
@@ -214,7 +220,9 @@ class Painter:
     def _commit(self, part: str, group: _Group) -> list[Row]:
         if group.thumbnails:
             group.members = self._with_thumbnails(f"{self._order.run_id}/{part}.jpg", group)
-        return self._journal.commit(part, group.members)
+        rows = self._journal.commit(part, group.members)
+        self._meter.count(rows)
+        return rows
 
     def _with_thumbnails(self, name: str, group: _Group) -> list[Output | Row]:
         """Writes the group's sheet; gives its members with their places on it, or as they are when it cannot be written."""

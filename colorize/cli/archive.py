@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from colorize import log
 from colorize.cli.picture import PALETTE, REFERENCE, TEMPERATURE, printable
 from colorize.cli.train import ADDRESS
 from colorize.errors import ConfigError
@@ -194,12 +195,13 @@ def _print_estimate(plan: Plan, as_json: bool) -> None:
 def _print_summary(summary: ArchiveSummary) -> None:
     from colorize.cli.display import console, duration
 
-    for path, reason in summary.failures[:LISTED_FAILURES]:
+    listed = [] if log.wants_lines() else summary.failures[:LISTED_FAILURES]  # there they have their lines already
+    for path, reason in listed:
         print(f"colorize: {printable(path)}: {printable(reason)}", file=sys.stderr)
-    if summary.failed > LISTED_FAILURES:
+    if listed and summary.failed > LISTED_FAILURES:
         rest = f"and {summary.failed - LISTED_FAILURES:,} more: status `failed` in {printable(summary.manifest)}"
         print(f"colorize: {rest}", file=sys.stderr)
-    if summary.program_errors:
+    if summary.program_errors and not log.wants_lines():
         were = "1 failure is an error" if summary.program_errors == 1 else f"{summary.program_errors:,} failures are errors"
         print(f"colorize: {were} of this program, not of the files: please report it", file=sys.stderr)
     skipped = sum(summary.skipped.values())

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from importlib.metadata import version
@@ -13,7 +14,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from colorize.cli import adapt, archive, demo, evaluate, finetune, models, picture, remote, restore, serve, train, verify
+from colorize import log
+from colorize.cli import adapt, archive, demo, doctor, evaluate, finetune, models, picture, remote, restore, serve, train, verify
 from colorize.errors import ColorizeError
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -38,6 +40,7 @@ app.command("restore")(restore.restore)
 app.command("serve")(serve.serve)
 app.add_typer(remote.app, name="remote")
 app.command("models")(models.models)
+app.command("doctor")(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:
@@ -63,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     # A supervisor's stop is an interrupt too: what is finished is kept, Ray goes down in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        log.begin()
         app(arguments, standalone_mode=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(bool(end.code))
@@ -79,4 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _complain(message: str) -> None:
+    if log.wants_lines():
+        logging.getLogger(__name__).error(message)
+        return
     Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"colorize: {message}", markup=False)

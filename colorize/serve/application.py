@@ -15,6 +15,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
+from colorize import log
 from colorize.errors import ModelError
 from colorize.model.card import ModelCard, resolve, shipped_names
 from colorize.model.colormodel import ColorModel
@@ -61,7 +62,7 @@ def assemble(config: ServeConfig, model: bytes, card: ModelCard) -> serve.Applic
         "graceful_shutdown_wait_loop_s": 0.1,
         "max_surge_percent": 100,
         "health_check_period_s": 2.0,
-        "logging_config": LoggingConfig(enable_access_log=False),
+        "logging_config": LoggingConfig(enable_access_log=False, encoding="JSON" if log.is_json() else "TEXT"),
     }
     predictor = serve.deployment(
         **_replicas(config.model_replicas, config.max_model_replicas, 2.0 * config.batch_size),

@@ -24,7 +24,7 @@ from ray.serve.config import ControllerOptions, HTTPOptions
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
-from colorize import cluster
+from colorize import cluster, log
 from colorize.errors import ConfigError, ServiceError
 from colorize.serve.application import assemble, read_model
 from colorize.serve.config import ServeConfig
@@ -63,6 +63,7 @@ def running(config: ServeConfig, *, port: int, host: str = LOOPBACK, address: st
     before Ray starts, ClusterError where Ray cannot be joined or is too small, and ServiceError where the port is taken, Serve runs on the
     cluster already, or a replica does not start.
     """
+    log.bind(stage="serve")
     if not 1 <= port <= 65535:
         raise ConfigError(f"--port {port}: must lie in 1…65535")
     config = config.with_keys_of_environment()
@@ -89,8 +90,10 @@ def running(config: ServeConfig, *, port: int, host: str = LOOPBACK, address: st
             _start(assemble(config, model, card), host, port)
             if is_here:
                 _wait_until_routed(url.replace("0.0.0.0", LOOPBACK).replace("[::]", "[::1]"))
+            log.event("service is ready", url=url, model=card.name)
             yield Service(url=url, model=card.name, cluster=info)
         finally:
+            log.event("service ends")
             _stop(is_ours)
 
 
@@ -136,7 +139,7 @@ def _start(application: serve.Application, host: str, port: int) -> None:
                 proxy_location="HeadOnly",
                 http_options=HTTPOptions(host=host, port=port),  # no time limit of the proxy's: it would cut off streams and batches
                 controller_options=ControllerOptions(runtime_env={"env_vars": _PATIENCE}),
-                logging_config=LoggingConfig(enable_access_log=False),
+                logging_config=LoggingConfig(enable_access_log=False, encoding="JSON" if log.is_json() else "TEXT"),
             )
         serve.run_many([serve.RunTarget(application, name=APPLICATION)], wait_for_applications_running=False)
         deadline = time.monotonic() + START_SECONDS

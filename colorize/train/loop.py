@@ -26,12 +26,14 @@ from ray.train import CheckpointConsistencyMode
 from ray.train.torch import get_device, prepare_model
 from torch import Tensor, nn
 
+from colorize import log
 from colorize.model.card import SUFFIX
 from colorize.model.metrics import ColorScores
 from colorize.model.palette import Palette
 from colorize.train.checkpoint import load_state, save_state
 from colorize.train.config import TrainConfig
 from colorize.train.learner import Learner
+from colorize.train.meter import STAGE, WorkerMeter
 from colorize.train.progress import EpochReport, StepReport
 
 SHUFFLE_ROWS = 4096
@@ -47,6 +49,9 @@ class Setup:
     """What a worker is given beside its shards."""
 
     config: TrainConfig
+    run: str
+    """The name of its directory, which its measurements and logs carry."""
+    json_log: bool
     bins_k2: np.ndarray
     prior_k: np.ndarray
     train_pictures: int
@@ -79,6 +84,7 @@ def train_worker(given: dict[str, Setup]) -> None:
     config = setup.config
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
+    log.begin_worker(run=setup.run, stage=STAGE, as_json=setup.json_log)
     if not config.gpu:
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     palette = Palette(torch.from_numpy(setup.bins_k2), torch.from_numpy(setup.prior_k), config.palette_step)
@@ -96,7 +102,9 @@ def train_worker(given: dict[str, Setup]) -> None:
     # Another seed for each worker and each sitting: otherwise all workers would draw the same flips and hints.
     torch.manual_seed(config.seed + 1000 * rank + 1_000_000 * first_epoch)
 
-    clock, grey = Clock(setup, learner), None
+    log.event("worker begins", rank=rank, world=world, device=str(learner.device), first_epoch=first_epoch)
+    meter = WorkerMeter(setup.run, rank)
+    clock, grey = Clock(setup, learner, meter), None
     for epoch in range(first_epoch, config.epochs + 1):
         clock.start_epoch(epoch)
         for L_b1hw, ab_b2hw in _training_batches(setup, epoch, learner.device):
@@ -128,21 +136,23 @@ def train_worker(given: dict[str, Setup]) -> None:
 class Clock:
     """Times a worker's training and tells the board, about once a second."""
 
-    def __init__(self, setup: Setup, learner: Learner) -> None:
-        self._setup, self._learner = setup, learner
+    def __init__(self, setup: Setup, learner: Learner, meter: WorkerMeter) -> None:
+        self._setup, self._learner, self._meter = setup, learner, meter
         self._began, self._first_step = time.monotonic(), learner.step
 
     def start_epoch(self, epoch: int) -> None:
         """A new epoch begins."""
         self._epoch, self._epoch_step = epoch, self._learner.step
         self._epoch_loss = torch.zeros((), device=self._learner.device)
-        self._epoch_began = time.monotonic()
+        self._epoch_began = self._ticked = time.monotonic()
         self._mark()
 
     def tick(self, loss: Tensor, *, post: bool) -> None:
         """A step is done."""
         self._epoch_loss += loss
         now = time.monotonic()
+        self._meter.step(self._learner.config.worker_batch, now - self._ticked)
+        self._ticked = now
         if not post or now - self._reported < REPORT_SECONDS:
             return
         step, config = self._learner.step, self._learner.config

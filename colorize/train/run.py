@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import platform
 import shutil
 import subprocess
@@ -35,7 +36,7 @@ from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer
 from torch import Tensor
 
-from colorize import cluster
+from colorize import cluster, log
 from colorize.errors import DataError, RunError
 from colorize.model.calibrate import calibrate
 from colorize.model.colormodel import ColorModel
@@ -43,7 +44,8 @@ from colorize.model.palette import Palette
 from colorize.train.checkpoint import COUNTERS
 from colorize.train.config import TrainConfig
 from colorize.train.loop import MODEL_FILE, Setup, train_worker
-from colorize.train.progress import Report, board
+from colorize.train.meter import STAGE, DriverMeter
+from colorize.train.progress import EpochReport, Report, board
 from colorize.train.tracking import Tracker
 
 CALIBRATION_PICTURES = 1000
@@ -121,9 +123,11 @@ def fit(
     check_workers(config.workers, config.gpu)
     began = time.monotonic()
     directory = directory.resolve()
+    log.bind(run=directory.name, stage=STAGE)
     train_rows = train.select_columns(list(COLUMNS)).materialize()
     pictures, validated = train_rows.count(), validation.count()
     check_pictures(config, pictures)
+    log.event("run begins", directory=str(directory), pictures=pictures, workers=config.workers)
     if base is None:
         palette = build_palette(train_rows, config.palette_step, config.network(bins=2).output_stride)
     else:
@@ -136,16 +140,19 @@ def fit(
     if base is not None:
         facts["base"] = {"name": base.card.name, "sha256": base.card.weights_sha256, "data": base.card.training.get("data")}
         facts["bins"] = {"before": len(base.palette), "after": len(palette)}
-    tracker = Tracker(directory, config)
+    tracker, meter = Tracker(directory, config), DriverMeter(directory.name)
 
     def follow(report: Report) -> None:
         tracker.log(report)
+        meter.show(report)
+        if isinstance(report, EpochReport):
+            log.event("epoch ends", **dataclasses.asdict(report))
         on_report(report)
 
     # The board hands out its last reports on its way out, before the tracker is closed.
     with tracker, board(follow) as actor:
         setup = Setup(
-            config=config, bins_k2=palette.bins_k2.numpy(), prior_k=palette.prior_k.numpy(),
+            config=config, run=directory.name, json_log=log.is_json(), bins_k2=palette.bins_k2.numpy(), prior_k=palette.prior_k.numpy(),
             train_pictures=pictures, validation_pictures=validated, training=facts, board=actor,
             base=None if base is None else ray.put(base),
         )  # fmt: skip
@@ -165,7 +172,10 @@ def fit(
         try:
             result = _interruptibly(trainer.fit)
         except ray.train.TrainingFailedError as error:
+            log.event("run breaks off", level=logging.ERROR, reason=_cause(error))
             raise RunError(f"{directory}: training failed: {_cause(error)}; go on with --resume {directory}") from error
+        finally:
+            meter.ended()
     best = result.get_best_checkpoint("psnr", "max")
     if best is None:
         raise RunError(f"{directory}: training ended without a checkpoint")
@@ -181,6 +191,7 @@ def fit(
     card = dataclasses.replace(model.card, name=directory.name, dial=dataclasses.asdict(dial), training=training)
     model = dataclasses.replace(model, card=card)
     model.save(directory / MODEL_FILE)
+    log.event("run ends", model=str(directory / MODEL_FILE), seconds=round(time.monotonic() - began, 3))
     return TrainResult(directory=directory, model=model, history=history, seconds=time.monotonic() - began)
 
 
