@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from colorize.cli import adapt, archive, demo, evaluate, finetune, models, picture, remote, restore, serve, train, verify
+from colorize.cli import adapt, archive, demo, evaluate, finetune, models, picture, remote, restore, schedule, serve, train, verify
 from colorize.errors import ColorizeError
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -37,6 +37,7 @@ app.command("verify")(verify.verify)
 app.command("restore")(restore.restore)
 app.command("serve")(serve.serve)
 app.add_typer(remote.app, name="remote")
+app.add_typer(schedule.app, name="schedule")
 app.command("models")(models.models)
 
 
