@@ -12,23 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colorize.cli.picture import printable
+from colorize.cli.places import COMMANDS, parse
 from colorize.errors import ClusterError, ConfigError, ScheduleError
+from colorize.schedule.plan import DUE
 
 if TYPE_CHECKING:
     from colorize.schedule.plan import Run, Schedule
     from colorize.schedule.runner import Jobs
     from colorize.schedule.store import Store
 
-COMMANDS = ("archive", "train", "finetune", "adapt", "evaluate")
-"""What can be scheduled: commands that run on Ray and come to an end."""
-
 STORE = typer.Option(metavar="FILE", help="The store of schedules.", show_default="~/.local/state/colorize/schedule.sqlite")
 NAME = typer.Argument(help="The schedule's name.", show_default=False)
 ADDRESS = typer.Option(help="The cluster's job server (http://host:8265, host:port, auto); without it RAY_ADDRESS, else this machine's.")
 JSON = typer.Option("--json", help="Print JSON.")
 
-_WRONG_USAGE: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
-"""What the command line raises for an option that is not there or an argument that is missing; Typer gives it no name of its own."""
+LOOK_SECONDS = (1.0, 10.0)
+"""How soon `run` looks again while it waits for Ray or for a retry: at the soonest, and at the latest."""
 
 WAIT_SECONDS = 90.0
 """How long `remove --stop` waits for the end of a job, which has a minute to keep what it has."""
@@ -38,6 +37,7 @@ app = typer.Typer(help="Run commands by the clock, as Ray jobs.", no_args_is_hel
 
 @app.command()
 def add(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="Small letters, digits, - and _.", show_default=False)],
     command: Annotated[
         list[str],
@@ -55,14 +55,15 @@ def add(
 ) -> None:
     """Schedule a command. It is run by `colorize schedule start`, as a job of a Ray cluster.
 
-    The command is checked now. Places in it must be absolute paths or URLs, as the cluster's nodes see them.
+    The command is checked now; relative paths become absolute, and every node must see them. {due} in it becomes the time of the run: a
+    training needs it in --run, since each needs a new directory.
     """
     from colorize.cli.display import console
     from colorize.schedule.plan import Schedule, shown
 
-    check_command(command)
+    words = checked(command, context)
     schedule = Schedule(
-        name=name, cron=cron, timezone=_local_timezone() if timezone is None else timezone, command=tuple(command), retries=retries,
+        name=name, cron=cron, timezone=_local_timezone() if timezone is None else timezone, command=words, retries=retries,
         retry_seconds=retry_delay, missed=missed, overlap=overlap,  # type: ignore[arg-type]
     )  # fmt: skip
     now = time.time()
@@ -76,8 +77,6 @@ def add(
 @app.command("list")
 def list_(json: Annotated[bool, JSON] = False, store: Annotated[Path | None, STORE] = None) -> None:
     """List the schedules: when each is due next, and what became of its last run."""
-    from rich.table import Table
-
     from colorize.cli.display import console
     from colorize.schedule.plan import shown
 
@@ -95,14 +94,14 @@ def list_(json: Annotated[bool, JSON] = False, store: Annotated[Path | None, STO
     if not found:
         console.print("no schedules")
         return
-    table = Table("name", "cron", "next", "last", "command", box=None, padding=(0, 3, 0, 0), header_style="bold")
+    lines = [("name", "cron", "next", "last", "command")]
     for schedule, last in found:
         at = due[schedule.name]
-        table.add_row(
-            schedule.name, schedule.cron, "paused" if at is None else shown(at, schedule.timezone),
-            "" if last is None else f"{last.state} ({shown(last.due, schedule.timezone)})", printable(shlex.join(schedule.command)),
+        lines.append(
+            (schedule.name, schedule.cron, "paused" if at is None else shown(at, schedule.timezone),
+             "" if last is None else f"{last.state} ({shown(last.due, schedule.timezone)})", shlex.join(schedule.command))
         )  # fmt: skip
-    console.print(table)
+    _print_columns(lines)
 
 
 @app.command()
@@ -130,7 +129,6 @@ def run(
     It counts as a run of the schedule: it is refused while another one is not over, and has the same retries.
     """
     from colorize.cli.display import console
-    from colorize.schedule.process import POLL_SECONDS
     from colorize.schedule.runner import Runner
 
     with _open(store) as opened:
@@ -148,7 +146,7 @@ def run(
                     runner.advance(time.time(), name)
                     now = opened.run(name, now.due)
                 if not now.is_over:
-                    time.sleep(min(POLL_SECONDS, max(1.0, now.next_try - time.time())))
+                    time.sleep(min(LOOK_SECONDS[1], max(LOOK_SECONDS[0], now.next_try - time.time())))
         except KeyboardInterrupt:
             console.print(f"the job goes on: {opened.job_id(opened.run(name, now.due))}", markup=False)
             raise
@@ -209,8 +207,6 @@ def history(
     store: Annotated[Path | None, STORE] = None,
 ) -> None:
     """Say what became of every due time: started, skipped (why), succeeded, failed (why), and its jobs."""
-    from rich.table import Table
-
     from colorize.cli.display import console, duration
     from colorize.schedule.plan import shown
 
@@ -225,35 +221,27 @@ def history(
     if not runs:
         console.print("no runs")
         return
-    table = Table("due", "name", "state", "took", "attempts", "reason", "job", box=None, padding=(0, 3, 0, 0), header_style="bold")
+    lines = [("due", "name", "state", "took", "jobs", "last job", "reason")]
     for one, jobs in runs:
         took = "" if one.started is None or one.ended is None else duration(one.ended - one.started)
         due = shown(one.due, zones.get(one.name, "UTC")) + (" (by hand)" if one.by_hand else "")
-        table.add_row(due, one.name, one.state, took, str(len(jobs)), printable(one.message), jobs[-1].job if jobs else "")
-    console.print(table)
+        lines.append((due, one.name, one.state, took, str(len(jobs)), jobs[-1].job if jobs else "", one.message))
+    _print_columns(lines)
 
 
-def check_command(command: list[str]) -> None:
-    """That a command can be scheduled and that its words are what it takes. Raises ScheduleError."""
-    import typer.main
+def checked(command: list[str], context: typer.Context | None = None) -> tuple[str, ...]:
+    """A command as it is to be stored: parsed by its own rules, with absolute paths.
 
-    from colorize.cli.main import app as program
-
-    name, *arguments = command
-    line = printable(shlex.join(command))
-    if name not in COMMANDS:
-        raise ScheduleError(f"{line}: cannot be scheduled; these can: {', '.join(COMMANDS)}")
-    if {"-h", "--help"} & set(arguments) or (name == "archive" and arguments[:1] == ["status"]):
-        raise ScheduleError(f"{line}: only prints something; there is nothing to schedule")
-    group: Any = typer.main.get_command(program)
-    try:
-        context = group.commands[name].make_context(name, list(arguments))
-    except _WRONG_USAGE as error:
-        raise ScheduleError(f"{line}: {' '.join(str(error).split())}") from error
-    for parameter in ("source", "target") if name == "archive" else ():
-        place = context.params[parameter]
-        if "://" not in place and not Path(place).is_absolute():
-            raise ScheduleError(f"{line}: {place}: a job has another working directory; give an absolute path or a URL")
+    Raises ConfigError where it cannot be a job, or could be one only once, and what its own parser raises.
+    """
+    if {"-h", "--help"} & set(command):
+        raise ConfigError(f"{printable(shlex.join(command))}: only prints something; there is nothing to schedule")
+    parsed = parse(command, folder=Path.cwd(), context=context)
+    if parsed.address is not None:
+        raise ConfigError(f"--address {parsed.address}: belongs to colorize schedule start; a job runs on the cluster that it is given to")
+    if "--run" in parsed.arguments and DUE not in (directory := parsed.arguments[parsed.arguments.index("--run") + 1]):
+        raise ConfigError(f"--run {directory}: is there already at the second run: put {DUE} into it, as in --run /runs/{DUE}")
+    return parsed.arguments
 
 
 def _local_timezone() -> str:
@@ -290,6 +278,13 @@ def _pause(name: str, paused: bool, store: Path | None) -> None:
     with _open(store) as opened:
         changed = opened.pause(name, paused, time.time())
     console.print(f"{name}: {'' if changed else 'already '}{'paused' if paused else 'no longer paused'}", markup=False)
+
+
+def _print_columns(lines: list[tuple[str, ...]]) -> None:
+    """A line each, with the cells below one another, on a terminal of any width as in a file."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print(printable("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()))
 
 
 def _follow(jobs: Jobs, job: str) -> None:

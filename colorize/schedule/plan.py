@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -18,6 +18,9 @@ Overlap = Literal["skip", "wait"]
 State = Literal["planned", "submitted", "running", "waiting", "succeeded", "failed", "stopped", "skipped"]
 
 OVER: frozenset[State] = frozenset({"succeeded", "failed", "stopped", "skipped"})
+
+DUE = "{due}"
+"""In a command: the time of the run and the number of the attempt."""
 
 GRACE_SECONDS = 120.0
 """A due time that is planned later than this was missed: the scheduler looks every few seconds, but may wait for Ray meanwhile."""
@@ -125,6 +128,15 @@ class Run:
     @property
     def is_over(self) -> bool:
         return self.state in OVER
+
+    @property
+    def stamp(self) -> str:
+        """When it was due, and the attempt: `20260329T013000Z-1`."""
+        return f"{datetime.fromtimestamp(self.due, UTC):%Y%m%dT%H%M%SZ}-{self.attempt}"
+
+    def arguments(self) -> list[str]:
+        """The command of the present attempt."""
+        return [word.replace(DUE, self.stamp) for word in self.command]
 
     def delay(self) -> float:
         """Seconds between the failure of this attempt and the next one."""

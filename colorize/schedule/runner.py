@@ -124,7 +124,7 @@ class Runner:
             return
         jobs = self._server()
         try:
-            jobs.start(run.command, id=job)
+            jobs.start(run.arguments(), id=job)
         except ColorizeError as error:
             if self._look(job) is not None:
                 self._submitted(run, now, "adopted")

@@ -15,7 +15,6 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +132,7 @@ class Store:
             return True
 
     def remove(self, name: str) -> list[Run]:
-        """Takes a schedule out and leaves its history. Gives the runs that are not over, to which no attempt is added. Raises ScheduleError."""
+        """Takes a schedule out; its history stays. Gives the runs that are not over: they get no more attempts. Raises ScheduleError."""
         with self._told(), self._transaction():
             self._row(name)
             self._database.execute("DELETE FROM schedules WHERE name = ?", (name,))
@@ -205,7 +204,7 @@ class Store:
 
     def job_id(self, run: Run) -> str:
         """The id of the job of a run's present attempt: always the same, and no other attempt's, in this store or another."""
-        return f"colorize-{run.name}-{datetime.fromtimestamp(run.due, UTC):%Y%m%dT%H%M%SZ}-{run.attempt}-{self._word}"
+        return f"colorize-{run.name}-{run.stamp}-{self._word}"
 
     def change(self, run: Run, **values: Any) -> bool:
         """Changes columns of a run; False, and nothing done, where it is no longer in the state and attempt that `run` has."""

@@ -211,6 +211,15 @@ def test_a_failure_is_tried_again_later_and_later(desk: Desk) -> None:
     assert desk.last().state == "succeeded"
 
 
+def test_every_attempt_has_its_own_time_in_its_command(desk: Desk) -> None:
+    desk.add(command=("train", "--run", "/runs/{due}"), retries=1, retry_seconds=60)
+    desk.ends = {1: "FAILED"}
+    desk.at(TWO)
+    desk.at(TWO + 601)
+    desk.at(TWO + 662)
+    assert [arguments[-1] for arguments, *_ in desk.jobs.jobs.values()] == ["/runs/20260601T020000Z-1", "/runs/20260601T020000Z-2"]
+
+
 def test_what_somebody_stopped_is_not_tried_again(desk: Desk) -> None:
     desk.add(retries=3)
     desk.ends = {1: "STOPPED"}
