@@ -37,10 +37,9 @@ def job_server(address: str | None) -> str:
             return f"http://{ray.get_dashboard_url()}"
     if named != "auto" and _speaks_http(named):
         return f"http://{named}"
-    with cluster.token():
-        found = cluster.find(named, origin)
-        client = GcsClient(address=services.canonicalize_bootstrap_address_or_die(found))
-        listening = client.internal_kv_get(ray_constants.DASHBOARD_ADDRESS.encode(), ray_constants.KV_NAMESPACE_DASHBOARD.encode())
+    cluster.use_token()
+    store = GcsClient(address=services.canonicalize_bootstrap_address_or_die(cluster.find(named, origin)))
+    listening = store.internal_kv_get(ray_constants.DASHBOARD_ADDRESS.encode(), ray_constants.KV_NAMESPACE_DASHBOARD)
     if not listening:
         raise ClusterError(f"{named}{origin}: this Ray takes no jobs: it was started without its dashboard")
     return f"http://{listening.decode()}"
@@ -48,7 +47,7 @@ def job_server(address: str | None) -> str:
 
 def token_header() -> dict[str, str]:
     """The header that shows the token; empty where there is none, or RAY_AUTH_MODE says that there is to be none."""
-    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
+    if os.environ.get(cluster.AUTH_MODE, "token") != "token":
         return {}
     return dict(AuthenticationTokenLoader.instance().get_token_for_http_header(ignore_auth_mode=True))
 

@@ -9,6 +9,7 @@ All calls block. Every failure of the job server is a ClusterError in one line.
 
 import asyncio
 import contextlib
+import logging
 import re
 import secrets
 import shlex
@@ -28,6 +29,7 @@ from ray.dashboard.modules.job.pydantic_models import JobDetails, JobType
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from colorize import cluster
 from colorize.errors import ClusterError, ConfigError
 from colorize.submit.address import direct, job_server, token_header
 from colorize.submit.wheel import build_wheel
@@ -48,6 +50,9 @@ _COMMAND = "colorize_command"
 _COMPLAINT = "colorize: "
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,199}")
 _SECRET = re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
+_RAYS_OWN = re.compile(r"Running entrypoint for job |[\d-]+ [\d:,]+\s+INFO job_manager\.py:")
+"""What Ray writes into the log of every job; its command, passwords of URLs among it, is one of these lines."""
+
 _NO_REASON = "Job entrypoint command failed with exit code"
 """How Ray's message begins when all that it knows is the end of the log."""
 
@@ -145,7 +150,7 @@ class JobClient:
                         read += len(chunk)
                         deadline = time.monotonic() + CALL_SECONDS
                         *lines, unfinished = (unfinished + chunk).split("\n")
-                        yield from (line for line in lines if not line.startswith(f"Running entrypoint for job {id}:"))
+                        yield from (line for line in lines if not _RAYS_OWN.match(line))
                     if self.state(id).is_over:
                         break
                 except (aiohttp.ClientError, OSError, ClusterError) as error:
@@ -185,11 +190,7 @@ class JobClient:
         try:
             yield
         except AuthenticationError as error:
-            if "required" in str(error):
-                way_out = "asks for a token: put it into RAY_AUTH_TOKEN or ~/.ray/auth_token (on its head: ray get-auth-token)"
-            else:
-                way_out = "has another token than this machine: look into RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH and ~/.ray/auth_token"
-            raise ClusterError(f"{self.address}: this Ray {way_out}") from error
+            raise ClusterError(f"{self.address}: {cluster.token_problem()}") from error
         except requests.exceptions.Timeout as error:
             raise ClusterError(f"{self.address}: the job server does not answer within {CALL_SECONDS:g} s") from error
         except (requests.RequestException, OSError, KeyError, TypeError) as error:  # ConnectionError is an OSError
@@ -204,6 +205,7 @@ class _JobServer(JobSubmissionClient):
     """Ray's client, with an end to its waiting."""
 
     def __init__(self, address: str) -> None:
+        logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)  # it tells of each upload
         with direct(address):
             super().__init__(address, headers=token_header())
 
