@@ -6,6 +6,7 @@ import dataclasses
 import json as json_module
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -280,7 +281,7 @@ def _pause(name: str, paused: bool, store: Path | None) -> None:
     console.print(f"{name}: {'' if changed else 'already '}{'paused' if paused else 'no longer paused'}", markup=False)
 
 
-def _print_columns(lines: list[tuple[str, ...]]) -> None:
+def _print_columns(lines: Sequence[tuple[str, ...]]) -> None:
     """A line each, with the cells below one another, on a terminal of any width as in a file."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:

@@ -236,11 +236,10 @@ class Store:
         if not dues:  # not written down: nothing is lost when the next call looks at these minutes again
             return []
         taken = {due for (due,) in self._database.execute("SELECT due FROM runs WHERE name = ? AND due >= ?", (name, dues[0]))}
-        head, *behind = self._open_runs(name) or [None]
-        made = fates(schedule, [due for due in dues if due not in taken], now, head)
+        under_way = self._open_runs(name)
+        made = fates(schedule, [due for due in dues if due not in taken], now, under_way[0] if under_way else None)
         if made and made[-1].state == "planned":
-            for one in behind:
-                assert one is not None
+            for one in under_way[1:]:
                 told = f"overtaken: the run of {shown(made[-1].due, schedule.timezone)} waits in its place"
                 self._change(one, state="skipped", ended=now, message=told)
         for fate in made:
