@@ -21,6 +21,7 @@ from colorize.errors import (
     PictureError,
     RemoteError,
     RunError,
+    ScheduleError,
     ServiceError,
 )
 
@@ -56,6 +57,7 @@ __all__ = [
     "Reference",
     "RemoteError",
     "RunError",
+    "ScheduleError",
     "ServiceError",
     "Swatches",
     "colorize_scan",

@@ -29,11 +29,17 @@ import ray.data
 from ray._private import parameter, ray_constants, services
 from ray._private import worker as ray_worker  # the only place that knows whether this process started its Ray
 from ray._private.grpc_utils import init_grpc_channel  # with Ray's own TLS and token settings
+from ray._raylet import AuthenticationTokenLoader, Config
+from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
+from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
 from colorize.errors import ClusterError
 
 CONNECT_SECONDS = 8.0
 """How long an address may take to accept a TCP connection, and then to speak gRPC, before it counts as dead."""
+
+AUTH_MODE = "RAY_AUTH_MODE"
+"""`token`: every process shows a token and asks for it; `disabled`: none does."""
 
 _QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune")
 
@@ -129,7 +135,8 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, jobs: bo
     start = target == "local"
     silence()
     if not start:
-        target = _found(target, origin)
+        use_token()
+        target = find(target, origin, "start one with `ray start --head`, or leave the address out to use this machine")
     with _without_noise(), _connected(target, start, origin, num_cpus, jobs) as info:
         yield info
 
@@ -249,9 +256,32 @@ def _taking_jobs() -> Iterator[None]:
             os.environ[variable] = environment
 
 
-def _found(target: str, origin: str) -> str:
-    """The address to join, `auto` resolved. Raises ClusterError unless something there speaks gRPC, as Ray's head does."""
-    way_out = "start one with `ray start --head`, or leave the address out to use this machine"
+def use_token() -> None:
+    """Shows the token that this machine has to the Ray that is joined, as `ray start` asks for it where there is one.
+
+    Ray's own `init` shows it only where RAY_AUTH_MODE says so, which stays the last word.
+    """
+    if AUTH_MODE in os.environ or not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        return
+    os.environ[AUTH_MODE] = "token"
+    Config.initialize("")
+
+
+def token_problem() -> str:
+    """Why a Ray refuses this machine, and what to do, after its name and a colon."""
+    where = "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
+    if os.environ.get(AUTH_MODE, "token").lower() != "token":
+        return f"this Ray asks for a token, and {AUTH_MODE} says that none is shown: leave it out"
+    if AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        return f"this Ray has another token than this machine ({where}); its own: `ray get-auth-token` where it was started"
+    return f"this Ray asks for a token, and this machine has none ({where}); its own: `ray get-auth-token` where it was started"
+
+
+def find(target: str, origin: str = "", way_out: str = "start one with `ray start --head`") -> str:
+    """The `host:port` to join, `auto` resolved; messages have `origin`, where it was named, and `way_out`.
+
+    Raises ClusterError unless something there speaks gRPC, as Ray's head does.
+    """
     if target == "auto":
         try:
             found = services.canonicalize_bootstrap_address("auto")
@@ -272,6 +302,12 @@ def _found(target: str, origin: str) -> str:
     channel = init_grpc_channel(f"{host}:{port}", options=[("grpc.enable_http_proxy", 0)])
     try:
         grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
+        if not found.startswith("ray://"):
+            NodeInfoGcsServiceStub(channel).GetClusterId(GetClusterIdRequest(), timeout=CONNECT_SECONDS)
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
+            raise ClusterError(f"{target}{origin}: no Ray cluster answers there ({error.details()}): {way_out}") from error
+        raise ClusterError(f"{target}{origin}: {token_problem()}") from error
     except grpc.FutureTimeoutError as error:
         raise ClusterError(f"{target}{origin}: what answers there is not a Ray cluster: {way_out}") from error
     finally:

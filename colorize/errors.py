@@ -12,6 +12,7 @@ The tree:
     ├── RunError         a training run directory is missing, in the way, or of other settings
     ├── ClusterError     Ray cannot be reached, or has too little for what was asked
     ├── ServiceError     the service cannot start
+    ├── ScheduleError    a schedule is not what it must be, or its store cannot be used
     └── RemoteError      a service on the network refuses, fails or does not answer
 
 Each message is one line that names the file or the setting, the cause and, where there is one, the way out. The command line
@@ -57,6 +58,10 @@ class ClusterError(ColorizeError):
 
 class ServiceError(ColorizeError):
     """The service cannot start."""
+
+
+class ScheduleError(ColorizeError):
+    """A schedule is not what it must be or is not there, or the store of schedules cannot be used."""
 
 
 class RemoteError(ColorizeError):

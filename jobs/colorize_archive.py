@@ -7,7 +7,7 @@ It joins that cluster by the RAY_ADDRESS that Ray sets for its jobs. Every node 
 
 import sys
 
-from colorize.cli.main import run
+from colorize.cli.job import run
 
 if __name__ == "__main__":
     run(["archive", *sys.argv[1:]])

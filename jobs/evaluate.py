@@ -5,7 +5,7 @@ ray job submit --working-dir . -- python -m jobs.evaluate cifar10 --data cifar10
 
 import sys
 
-from colorize.cli.main import run
+from colorize.cli.job import run
 
 if __name__ == "__main__":
     run(["evaluate", *sys.argv[1:]])

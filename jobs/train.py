@@ -5,7 +5,7 @@ ray job submit --working-dir . -- python -m jobs.train --data cifar10-sample --e
 
 import sys
 
-from colorize.cli.main import run
+from colorize.cli.job import run
 
 if __name__ == "__main__":
     run(["train", *sys.argv[1:]])

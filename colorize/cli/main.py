@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from typing import Annotated
 
@@ -15,7 +16,23 @@ import typer
 from rich.console import Console
 
 from colorize import log
-from colorize.cli import adapt, archive, demo, doctor, evaluate, finetune, models, picture, remote, restore, serve, train, verify
+from colorize.cli import (
+    adapt,
+    archive,
+    demo,
+    doctor,
+    evaluate,
+    finetune,
+    models,
+    picture,
+    remote,
+    restore,
+    schedule,
+    serve,
+    submit,
+    train,
+    verify,
+)  # fmt: skip
 from colorize.errors import ColorizeError
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -39,6 +56,9 @@ app.command("verify")(verify.verify)
 app.command("restore")(restore.restore)
 app.command("serve")(serve.serve)
 app.add_typer(remote.app, name="remote")
+app.command("submit", context_settings={"ignore_unknown_options": True})(submit.submit)
+app.add_typer(submit.app, name="jobs")
+app.add_typer(schedule.app, name="schedule")
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 
@@ -61,13 +81,14 @@ def run(arguments: list[str] | None = None) -> None:
     sys.exit(main(arguments))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code."""
+def main(arguments: list[str] | None = None, *, around: AbstractContextManager[None] | None = None) -> int:
+    """Runs one command, within `around` where that is given, and returns its exit code."""
     # A supervisor's stop is an interrupt too: what is finished is kept, Ray goes down in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         log.begin()
-        app(arguments, standalone_mode=True)
+        with around or nullcontext():
+            app(arguments, standalone_mode=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(bool(end.code))
     except ColorizeError as error:

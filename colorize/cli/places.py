@@ -1,0 +1,159 @@
+"""The files and folders among a command's arguments: what a job must be able to see.
+
+Knows nothing of Ray. Each parameter that holds a path has its kind here; a command that takes one more needs one more line.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from colorize.errors import ConfigError
+
+_FILE = "file://"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command of this program, parsed, and written again in one way: options by their long names, then `--` and the arguments."""
+
+    arguments: tuple[str, ...]
+    """For `colorize`: the command's name first. Local paths are absolute where `parse` was given a folder; `--address` is left out."""
+    address: str | None
+    """What `--address` said."""
+    read: tuple[Path, ...]
+    """Local paths that must be there."""
+    written: tuple[Path, ...]
+    """Local paths that the command makes, or adds to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What is known of a value that can be a path."""
+
+    path: str
+    """A local path or a URL."""
+    before: str = ""
+    """What stands before it."""
+    is_read: bool = False
+    is_written: bool = False
+
+
+def _read(value: str) -> Place:
+    return Place(path=value, is_read=True)
+
+
+def _written(value: str) -> Place:
+    return Place(path=value, is_written=True)
+
+
+def _continued(value: str) -> Place:
+    return Place(path=value, is_read=True, is_written=True)
+
+
+def _data(value: str) -> Place | None:
+    from colorize.data.sources import parse_source
+
+    source = parse_source(value)
+    return Place(path=source.path, before=f"{source.kind}:", is_read=True) if source.path else None
+
+
+def _model(value: str) -> Place | None:
+    from colorize.model.card import shipped_names
+
+    return None if value in shipped_names() else _read(value)
+
+
+def _palette(value: str) -> Place | None:
+    from colorize.model.swatches import shipped_palettes
+
+    return None if value in shipped_palettes() else _read(value)
+
+
+_KINDS: dict[str, dict[str, Callable[[str], Place | None]]] = {
+    "train": {"data": _data, "run": _written, "resume": _continued},
+    "finetune": {"model": _model, "data": _data, "run": _written, "resume": _continued},
+    "adapt": {"archive": _read, "model": _model, "run": _written, "resume": _continued},
+    "evaluate": {"model": _model, "data": _data, "json": _written, "sheet": _written, "classifier": _written},
+    "archive": {"source": _read, "target": _written, "model": _model, "palette": _palette, "reference": _read},
+}
+"""Of each command that can be a job, the parameters that can be paths."""
+
+COMMANDS = tuple(_KINDS)
+"""The commands that can be a job."""
+
+
+def program() -> Any:
+    """The whole program, as a command of commands."""
+    from colorize.cli.main import app
+
+    return typer.main.get_command(app)
+
+
+def parse(arguments: Sequence[str], *, folder: Path | None = None, context: Any = None) -> Command:
+    """`arguments` of `colorize`, parsed as the command itself parses them.
+
+    folder: what relative paths are relative to, and where a run without a `--run` gets its directory; None: then both are errors, since
+    the working directory of a job is one that Ray makes and deletes. context: of the command that asks, for the usage line of an error.
+
+    Raises ConfigError for a command that cannot be a job and for such paths, DataError for a data source that is none, and what the
+    command's own parser raises, which ends in its usage line and exit code 2.
+    """
+    name = arguments[0] if arguments else ""
+    if name not in _KINDS:
+        raise ConfigError(f"{name or 'no command'}: cannot be a job; these can: {', '.join(COMMANDS)}")
+    if name == "archive" and arguments[1:2] == ["status"]:
+        raise ConfigError("archive status: needs no cluster: run it without submit")
+    told = name if context is None else f"{context.info_name} {name}"
+    above = None if context is None else context.parent
+    with program().commands[name].make_context(told, list(arguments[1:]), parent=above) as parsed:
+        given = [
+            (parameter, parsed.params[parameter.name])
+            for parameter in parsed.command.params
+            if parameter.name in parsed.params and parsed.get_parameter_source(parameter.name).name == "COMMANDLINE"
+        ]
+    options, positional, places = [], [], []
+    for parameter, value in given:
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if parameter.name == "address":
+                continue
+            flag = parameter.opts[-1]
+            text, place = str(one), _KINDS[name].get(parameter.name, lambda _: None)(str(one))
+            if place is not None and not _is_url(place.path):
+                place = _absolute(place, folder, flag if flag.startswith("-") else parameter.name.upper())
+                text = place.before + place.path
+                places.append(place)
+            if not flag.startswith("-"):
+                positional.append(text)
+            else:
+                options += [flag] if isinstance(one, bool) else [flag, text]
+    names = {parameter.name for parameter, _ in given}
+    if "run" in _KINDS[name] and not names & {"run", "resume"}:
+        if folder is None:
+            raise ConfigError("--run: a job needs the directory of its run, an absolute path that every node shares")
+        run = _written(str(folder / "runs" / time.strftime("%Y%m%d-%H%M%S")))
+        options += ["--run", run.path]
+        places.append(run)
+    return Command(
+        arguments=(name, *options, *(["--", *positional] if positional else [])),
+        address=next((value for parameter, value in given if parameter.name == "address"), None),
+        read=tuple(Path(place.path.removeprefix(_FILE)) for place in places if place.is_read),
+        written=tuple(Path(place.path.removeprefix(_FILE)) for place in places if place.is_written),
+    )
+
+
+def _is_url(path: str) -> bool:
+    return "://" in path and not path.startswith(_FILE)
+
+
+def _absolute(place: Place, folder: Path | None, named: str) -> Place:
+    if place.path.startswith(_FILE) or Path(place.path).is_absolute():
+        return place
+    if folder is None:
+        raise ConfigError(f"{named} {place.path}: a job needs an absolute path or a URL: its working directory is one that Ray makes")
+    return Place(path=str(folder / place.path), before=place.before, is_read=place.is_read, is_written=place.is_written)

@@ -1,0 +1,116 @@
+"""The scheduler process: APScheduler's timers around `Runner.step`, until it is stopped.
+
+APScheduler holds nothing that must last: its jobs are made from the store when the process starts and whenever a schedule changes, in
+its memory. When a step comes late, or not at all, the next one finds in the store what was due.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.memory import MemoryJobStore
+from apscheduler.schedulers.blocking import BlockingScheduler
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from colorize.errors import ScheduleError
+from colorize.schedule.cron import Cron
+from colorize.schedule.runner import Jobs, Log, Runner
+from colorize.schedule.store import Store, only_scheduler
+
+POLL_SECONDS = 10.0
+"""How often the store is looked at for new schedules, and Ray is asked for what is under way."""
+
+_POLL = "."
+"""The id of APScheduler's job for that; no schedule can have this name."""
+
+
+class DueTrigger(BaseTrigger):  # type: ignore[misc]
+    """APScheduler's view of a `Cron`."""
+
+    def __init__(self, cron: Cron) -> None:
+        self._cron = cron
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        after = now if previous_fire_time is None else max(previous_fire_time, now)
+        due = self._cron.following(after.timestamp())
+        return None if due is None else datetime.fromtimestamp(due, UTC)
+
+
+def log_line(event: str, **particulars: object) -> None:
+    """One event, one line, on standard output: `2026-03-29T01:30:04Z submitted schedule=nightly due="2026-03-29 01:30 UTC"`."""
+    words = [f"{name}={_word(str(value))}" for name, value in particulars.items()]
+    print(" ".join([f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", event, *words]), flush=True)
+
+
+def keep(
+    path: Path,
+    connect: Callable[[], Jobs],
+    *,
+    clock: Callable[[], float] = time.time,
+    poll_seconds: float = POLL_SECONDS,
+    log: Log = log_line,
+) -> None:
+    """Runs the schedules of a store until KeyboardInterrupt, which it answers by returning; jobs go on without it.
+
+    `connect` and `clock` as `Runner` has them. Raises ScheduleError where the store cannot be used at the start, or another scheduler is
+    running on it.
+    """
+    with only_scheduler(path), Store(path) as store:
+        logging.getLogger("apscheduler").setLevel(logging.CRITICAL + 1)  # every event has its line here
+        runner = Runner(store, connect, log)
+        # One worker: steps never run beside each other. A step that is due meanwhile is made up for by the next one.
+        scheduler = BlockingScheduler(
+            timezone=UTC, jobstores={"default": MemoryJobStore()}, executors={"default": ThreadPoolExecutor(1)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )  # fmt: skip
+        known: dict[str, tuple[str, str]] = {}
+        faults: list[BaseException] = []
+
+        def step() -> None:
+            try:
+                _follow_changes(scheduler, store, known, step)
+                runner.step(clock())
+            except ScheduleError as error:  # a full disk, say: the next step tries again
+                log("store", reason=str(error))
+
+        def fault(event: JobExecutionEvent) -> None:
+            faults.append(event.exception)
+            scheduler.shutdown(wait=False)
+
+        scheduler.add_listener(fault, EVENT_JOB_ERROR)
+        scheduler.add_job(step, IntervalTrigger(seconds=poll_seconds), id=_POLL, next_run_time=datetime.now(UTC))
+        log("started", store=path)
+        try:
+            scheduler.start()
+        except KeyboardInterrupt:
+            scheduler.shutdown(wait=True)  # the step under way comes to its end, and writes down what it has done
+        if faults:
+            raise faults[0]
+        log("ended")
+
+
+def _follow_changes(scheduler: BlockingScheduler, store: Store, known: dict[str, tuple[str, str]], step: Callable[[], None]) -> None:
+    """Gives APScheduler a job for each schedule that is not paused, so that due times are met to the second."""
+    wanted = {one.name: one for one in store.schedules() if not one.paused}
+    for name in [name for name in known if name not in wanted or known[name] != (wanted[name].cron, wanted[name].timezone)]:
+        scheduler.remove_job(name)
+        del known[name]
+    for name, schedule in wanted.items():
+        if name not in known:
+            scheduler.add_job(step, DueTrigger(schedule.due), id=name)
+            known[name] = (schedule.cron, schedule.timezone)
+
+
+def _word(text: str) -> str:
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    if text and not any(character in text for character in ' "='):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

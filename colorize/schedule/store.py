@@ -1,0 +1,331 @@
+"""The schedules and what became of each of their due times: an SQLite file with plain columns.
+
+APScheduler's own stores keep pickles; this one keeps text and numbers, so reading a file runs nothing. A due time is one row, by the
+table's key, whatever reads and writes at the same time; every change of a run says from which state and attempt it starts, and is void
+where another process was first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from colorize.errors import ScheduleError
+from colorize.schedule.plan import OVER, Attempt, Fate, Run, Schedule, fates, shown
+
+VERSION = 1
+
+BUSY_SECONDS = 15.0
+
+_TABLES = """
+CREATE TABLE identity (word TEXT NOT NULL);
+CREATE TABLE schedules (
+    name TEXT PRIMARY KEY, cron TEXT NOT NULL, timezone TEXT NOT NULL, command TEXT NOT NULL, missed TEXT NOT NULL, overlap TEXT NOT NULL,
+    retries INTEGER NOT NULL, retry_seconds REAL NOT NULL, paused INTEGER NOT NULL, planned_until REAL NOT NULL
+);
+CREATE TABLE runs (
+    name TEXT NOT NULL, due INTEGER NOT NULL, by_hand INTEGER NOT NULL, state TEXT NOT NULL, attempt INTEGER NOT NULL,
+    next_try REAL NOT NULL, command TEXT NOT NULL, retries INTEGER NOT NULL, retry_seconds REAL NOT NULL, withdrawn INTEGER NOT NULL,
+    started REAL, ended REAL, message TEXT NOT NULL, PRIMARY KEY (name, due)
+);
+CREATE INDEX open_runs ON runs (state) WHERE state IN ('planned', 'submitted', 'running', 'waiting');
+CREATE TABLE attempts (
+    name TEXT NOT NULL, due INTEGER NOT NULL, number INTEGER NOT NULL, job TEXT NOT NULL, started REAL NOT NULL, ended REAL,
+    status TEXT NOT NULL, message TEXT NOT NULL, PRIMARY KEY (name, due, number)
+);
+"""
+
+_OPEN = "state IN ('planned', 'submitted', 'running', 'waiting')"
+
+
+def default_path() -> Path:
+    """Where the store is when nobody says: below XDG_STATE_HOME, or ~/.local/state."""
+    base = os.environ.get("XDG_STATE_HOME") or ""
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state") / "colorize" / "schedule.sqlite"
+
+
+class Store:
+    """An open store. A context manager. Every method raises ScheduleError where the file cannot be read or written."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the store, or makes one. Raises ScheduleError where that cannot be."""
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))  # commands may hold names that are nobody's business
+        except OSError as error:
+            raise ScheduleError(f"{path}: cannot be used as the store of schedules: {error.strerror}") from error
+        # One thread at a time uses it: the command's own, or the scheduler's worker.
+        self._database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self._database.row_factory = sqlite3.Row
+        try:
+            with self._told():
+                self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.execute("PRAGMA synchronous = FULL")  # what is written stays written through a power cut
+                self._prepare()
+                (self._word,) = self._database.execute("SELECT word FROM identity").fetchone()
+        except ScheduleError:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        with self._transaction():
+            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            if version == 0 and not self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                for statement in _TABLES.split(";"):
+                    self._database.execute(statement)
+                self._database.execute("INSERT INTO identity VALUES (?)", (secrets.token_hex(4),))
+                self._database.execute(f"PRAGMA user_version = {VERSION}")
+            elif version != VERSION:
+                newer = "of a newer colorize" if version > VERSION else "of another program"
+                raise ScheduleError(f"{self.path}: is a database {newer}, not a store of schedules that this one reads")
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Schedules
+
+    def add(self, schedule: Schedule, now: float) -> None:
+        """Keeps a schedule, which is due from `now` on. Raises ScheduleError where there is one of its name."""
+        row = dataclasses.asdict(schedule) | {"command": json.dumps(schedule.command), "planned_until": now}
+        with self._told(), self._transaction():
+            if self._database.execute("SELECT 1 FROM schedules WHERE name = ?", (schedule.name,)).fetchone():
+                raise ScheduleError(f"schedule {schedule.name}: is there already: remove it first, or take another name")
+            self._database.execute(f"INSERT INTO schedules ({', '.join(row)}) VALUES ({', '.join(f':{column}' for column in row)})", row)
+
+    def schedules(self) -> list[Schedule]:
+        """All of them, by name."""
+        with self._told():
+            return [_schedule(row) for row in self._database.execute("SELECT * FROM schedules ORDER BY name")]
+
+    def schedule(self, name: str) -> Schedule:
+        """One by its name. Raises ScheduleError where there is none."""
+        with self._told():
+            return _schedule(self._row(name))
+
+    def pause(self, name: str, paused: bool, now: float) -> bool:
+        """Pauses or resumes; says whether anything changed. Raises ScheduleError.
+
+        What was due in a pause is not made up for; what was due before has its row.
+        """
+        with self._told(), self._transaction():
+            if bool(self._row(name)["paused"]) == paused:
+                return False
+            self._plan(name, now)
+            self._database.execute(
+                "UPDATE schedules SET paused = ?, planned_until = max(planned_until, ?) WHERE name = ?", (paused, now, name)
+            )
+            return True
+
+    def remove(self, name: str) -> list[Run]:
+        """Takes a schedule out; its history stays. Gives the runs that are not over: they get no more attempts. Raises ScheduleError."""
+        with self._told(), self._transaction():
+            self._row(name)
+            self._database.execute("DELETE FROM schedules WHERE name = ?", (name,))
+            self._database.execute(f"UPDATE runs SET withdrawn = 1 WHERE name = ? AND {_OPEN}", (name,))
+            return self._open_runs(name)
+
+    def _row(self, name: str) -> sqlite3.Row:
+        row = self._database.execute("SELECT * FROM schedules WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            known = [one for (one,) in self._database.execute("SELECT name FROM schedules ORDER BY name")]
+            raise ScheduleError(f"schedule {name}: there is none of this name; there are: {', '.join(known) or 'none'}")
+        assert isinstance(row, sqlite3.Row)
+        return row
+
+    # Runs
+
+    def plan(self, name: str, now: float) -> list[Run]:
+        """Writes down what becomes of all due times since the last call, a row each, and gives these rows.
+
+        One transaction: a process that dies in it has planned nothing. A clock that goes back plans nothing a second time.
+        """
+        with self._told():
+            row = self._database.execute("SELECT * FROM schedules WHERE name = ?", (name,)).fetchone()
+            if row is None or not _schedule(row).due.between(row["planned_until"], now):
+                return []  # as nearly always, and without a lock
+            with self._transaction():
+                return self._plan(name, now)
+
+    def begin(self, name: str, now: float) -> Run:
+        """A run by hand, planned for now. Raises ScheduleError where a run of the schedule is not over, or there is no such schedule."""
+        with self._told(), self._transaction():
+            schedule = _schedule(self._row(name))
+            for run in self._open_runs(name):
+                raise ScheduleError(
+                    f"schedule {name}: its run of {shown(run.due, schedule.timezone)} is not over ({run.state}); runs of one schedule do "
+                    "not overlap"
+                )
+            due = int(now)
+            while self._database.execute("SELECT 1 FROM runs WHERE name = ? AND due = ?", (name, due)).fetchone():
+                due += 1
+            self._insert(schedule, Fate(due=due, state="planned"), now, by_hand=True)
+            return self._run(name, due)
+
+    def run(self, name: str, due: int) -> Run:
+        """One run as it is now."""
+        with self._told():
+            return self._run(name, due)
+
+    def open_runs(self, name: str | None = None) -> list[Run]:
+        """The runs that are not over, of one schedule or of all, each schedule's oldest first."""
+        with self._told():
+            return self._open_runs(name)
+
+    def history(self, name: str | None = None, limit: int | None = None) -> list[Run]:
+        """The runs of one schedule, also of one that was removed, or of all; the latest first."""
+        where = "" if name is None else "WHERE name = ?"
+        values = [*([] if name is None else [name]), -1 if limit is None else limit]
+        with self._told():
+            return [_run(row) for row in self._database.execute(f"SELECT * FROM runs {where} ORDER BY due DESC, name LIMIT ?", values)]
+
+    def attempts(self, run: Run) -> list[Attempt]:
+        """The jobs of a run, the first one first."""
+        with self._told():
+            rows = self._database.execute(
+                "SELECT number, job, started, ended, status, message FROM attempts WHERE name = ? AND due = ? ORDER BY number",
+                (run.name, run.due),
+            )
+            return [Attempt(**row) for row in map(dict, rows)]
+
+    def job_id(self, run: Run) -> str:
+        """The id of the job of a run's present attempt: always the same, and no other attempt's, in this store or another."""
+        return f"colorize-{run.name}-{run.stamp}-{self._word}"
+
+    def change(self, run: Run, **values: Any) -> bool:
+        """Changes columns of a run; False, and nothing done, where it is no longer in the state and attempt that `run` has."""
+        with self._told(), self._transaction():
+            return self._change(run, **values)
+
+    def submitted(self, run: Run, now: float) -> bool:
+        """The present attempt is with Ray. False as `change`."""
+        with self._told(), self._transaction():
+            if not self._change(run, state="submitted", started=run.started if run.started is not None else now, message=""):
+                return False
+            self._attempt(run, now, "submitted", None, "")
+            return True
+
+    def attempt_over(self, run: Run, now: float, *, ended: float, status: str, message: str, **values: Any) -> bool:
+        """The present attempt has come to its end, and `values` are what that makes of the run. False as `change`."""
+        with self._told(), self._transaction():
+            if not self._change(run, message=message, ended=ended if values["state"] in OVER else None, **values):
+                return False
+            self._attempt(run, now, status, ended, message)
+            return True
+
+    def _plan(self, name: str, now: float) -> list[Run]:
+        row = self._database.execute("SELECT * FROM schedules WHERE name = ?", (name,)).fetchone()
+        if row is None or row["paused"] or now <= row["planned_until"]:
+            return []
+        schedule = _schedule(row)
+        dues = schedule.due.between(row["planned_until"], now)
+        if not dues:  # not written down: nothing is lost when the next call looks at these minutes again
+            return []
+        taken = {due for (due,) in self._database.execute("SELECT due FROM runs WHERE name = ? AND due >= ?", (name, dues[0]))}
+        under_way = self._open_runs(name)
+        made = fates(schedule, [due for due in dues if due not in taken], now, under_way[0] if under_way else None)
+        if made and made[-1].state == "planned":
+            for one in under_way[1:]:
+                told = f"overtaken: the run of {shown(made[-1].due, schedule.timezone)} waits in its place"
+                self._change(one, state="skipped", ended=now, message=told)
+        for fate in made:
+            self._insert(schedule, fate, now, by_hand=False)
+        self._database.execute("UPDATE schedules SET planned_until = ? WHERE name = ?", (now, name))
+        return [self._run(name, fate.due) for fate in made]
+
+    def _attempt(self, run: Run, now: float, status: str, ended: float | None, message: str) -> None:
+        self._database.execute(
+            "INSERT INTO attempts (name, due, number, job, started, ended, status, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET ended = excluded.ended, status = excluded.status, message = excluded.message",
+            (run.name, run.due, run.attempt, self.job_id(run), now, ended, status, message),
+        )
+
+    def _insert(self, schedule: Schedule, fate: Fate, now: float, *, by_hand: bool) -> None:
+        self._database.execute(
+            "INSERT INTO runs VALUES (?, ?, ?, ?, 1, 0, ?, ?, ?, 0, NULL, ?, ?)",
+            (schedule.name, fate.due, by_hand, fate.state, json.dumps(schedule.command), schedule.retries, schedule.retry_seconds,
+             now if fate.state in OVER else None, fate.message),
+        )  # fmt: skip
+
+    def _change(self, run: Run, **values: Any) -> bool:
+        columns = ", ".join(f"{column} = :{column}" for column in values)
+        keys = {"_name": run.name, "_due": run.due, "_state": run.state, "_attempt": run.attempt}
+        changed = self._database.execute(
+            f"UPDATE runs SET {columns} WHERE name = :_name AND due = :_due AND state = :_state AND attempt = :_attempt", values | keys
+        )
+        return changed.rowcount == 1
+
+    def _run(self, name: str, due: int) -> Run:
+        return _run(self._database.execute("SELECT * FROM runs WHERE name = ? AND due = ?", (name, due)).fetchone())
+
+    def _open_runs(self, name: str | None) -> list[Run]:
+        where, values = ("", ()) if name is None else (" AND name = ?", (name,))
+        return [_run(row) for row in self._database.execute(f"SELECT * FROM runs WHERE {_OPEN}{where} ORDER BY name, due", values)]
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What SQLite says as an error of one line."""
+        try:
+            yield
+        except sqlite3.IntegrityError:  # the tables' own promises: a fault of this program
+            raise
+        except sqlite3.DatabaseError as error:
+            raise ScheduleError(f"{self.path}: cannot be used as the store of schedules: {error}") from error
+
+
+@contextlib.contextmanager
+def only_scheduler(path: Path) -> Iterator[None]:
+    """Holds the lock that one scheduler of a store has while it runs; the kernel frees it however the process ends.
+
+    Raises ScheduleError where another holds it.
+    """
+    lock = path.with_name(path.name + ".lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ScheduleError(f"{lock}: cannot be opened: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ScheduleError(f"{path}: another scheduler is running on this store: one is enough, or give another --store") from error
+        yield
+    finally:
+        os.close(file)
+
+
+def _schedule(row: sqlite3.Row) -> Schedule:
+    values = dict(row)
+    del values["planned_until"]
+    return Schedule(**values | {"command": tuple(json.loads(row["command"])), "paused": bool(row["paused"])})
+
+
+def _run(row: sqlite3.Row) -> Run:
+    flags = {column: bool(row[column]) for column in ("by_hand", "withdrawn")}
+    return Run(**dict(row) | flags | {"command": tuple(json.loads(row["command"]))})

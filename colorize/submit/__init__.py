@@ -1,0 +1,1 @@
+"""Commands of this program as Ray jobs: packed, submitted, followed, stopped."""

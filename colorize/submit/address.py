@@ -1,0 +1,75 @@
+"""Where a cluster's job server listens, and the token that it asks for.
+
+Ray's own client lets RAY_ADDRESS override the address that it is given, and asks for the token only where RAY_AUTH_MODE is set. Here an
+address that is given counts, and a token that is there is sent.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import ray
+import requests
+from ray._private import ray_constants, services
+from ray._raylet import AuthenticationTokenLoader, GcsClient
+
+from colorize import cluster
+from colorize.errors import ClusterError
+
+API_SERVER = ray_constants.RAY_API_SERVER_ADDRESS_ENVIRONMENT_VARIABLE
+"""The variable that names a job server, and that Ray's client lets override all else."""
+
+_PROBE_SECONDS = 5.0
+
+
+def job_server(address: str | None) -> str:
+    """`http://host:port` of the job server that `address`, the environment or else this machine has.
+
+    Raises ClusterError when nothing answers there.
+    """
+    named = address or os.environ.get(API_SERVER) or os.environ.get("RAY_ADDRESS") or "auto"
+    origin = "" if address else f" (from {API_SERVER})" if os.environ.get(API_SERVER) else ""
+    origin = origin or (" (from RAY_ADDRESS)" if not address and os.environ.get("RAY_ADDRESS") else "")
+    if named.startswith(("http://", "https://")):
+        return named.rstrip("/")
+    if named.startswith("ray://"):
+        with cluster.connect(named):
+            return f"http://{ray.get_dashboard_url()}"
+    if named != "auto" and _speaks_http(named):
+        return f"http://{named}"
+    cluster.use_token()
+    store = GcsClient(address=services.canonicalize_bootstrap_address_or_die(cluster.find(named, origin)))
+    listening = store.internal_kv_get(ray_constants.DASHBOARD_ADDRESS.encode(), ray_constants.KV_NAMESPACE_DASHBOARD)
+    if not listening:
+        raise ClusterError(f"{named}{origin}: this Ray takes no jobs: it was started without its dashboard")
+    return f"http://{listening.decode()}"
+
+
+def token_header() -> dict[str, str]:
+    """The header that shows the token; empty where there is none, or RAY_AUTH_MODE says that there is to be none."""
+    if os.environ.get(cluster.AUTH_MODE, "token") != "token":
+        return {}
+    return dict(AuthenticationTokenLoader.instance().get_token_for_http_header(ignore_auth_mode=True))
+
+
+@contextlib.contextmanager
+def direct(address: str) -> Iterator[None]:
+    """Within, Ray's client takes this address, whatever RAY_ADDRESS says."""
+    before = os.environ.get(API_SERVER)
+    os.environ[API_SERVER] = address
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[API_SERVER]
+        else:
+            os.environ[API_SERVER] = before
+
+
+def _speaks_http(address: str) -> bool:
+    """Whether a `host:port` is a job server's and not that of Ray's head, which speaks gRPC."""
+    try:
+        requests.get(f"http://{address}/api/version", headers=token_header(), timeout=_PROBE_SECONDS)
+    except (requests.RequestException, ValueError):
+        return False
+    return True

@@ -1,0 +1,258 @@
+"""Ray jobs: a command of this program started on a cluster, its log, its status and its end. Knows nothing of what the commands do.
+
+A job gets the program with it: the wheel, which the nodes unpack and put before everything else on the module path. Ray's other way, to
+have each node `pip install` it, resolves the dependencies anew, torch and Ray among them, and needs a network and a `pip` on the path of
+Ray's processes. What the program depends on is the cluster's.
+
+All calls block. Every failure of the job server is a ClusterError in one line.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+import secrets
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import requires
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import requests
+from packaging.requirements import Requirement
+from ray.dashboard.modules.job.pydantic_models import JobDetails, JobType
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from colorize import cluster
+from colorize.errors import ClusterError, ConfigError
+from colorize.submit.address import direct, job_server, token_header
+from colorize.submit.wheel import build_wheel
+
+ENTRY = "colorize.cli.job"
+"""The module that runs a command as the driver of a job."""
+
+STOP_SECONDS = 60
+"""How long a job that is stopped may take to keep what it has, before Ray kills it."""
+
+CALL_SECONDS = 60.0
+"""How long the job server may take for one answer, and may be gone while a log is followed."""
+
+NOT_READY_SECONDS = 1.0
+"""After which a job server that has just started is asked again."""
+
+_COMMAND = "colorize_command"
+_COMPLAINT = "colorize: "
+_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,199}")
+_SECRET = re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
+_RAYS_OWN = re.compile(r"Running entrypoint for job |[\d-]+ [\d:,]+\s+INFO job_manager\.py:")
+"""What Ray writes into the log of every job; its command, passwords of URLs among it, is one of these lines."""
+
+_NO_REASON = "Job entrypoint command failed with exit code"
+"""How Ray's message begins when all that it knows is the end of the log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobState:
+    """A job as it is now."""
+
+    id: str
+    command: str
+    """`colorize archive …`; of a job that something else has submitted, what it runs. Without passwords of URLs."""
+    status: str
+    """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
+    message: str
+    """Why it failed, in one line; of other jobs what Ray says."""
+    started: float | None
+    """When it was submitted, in seconds since 1970."""
+    ended: float | None
+    """When it ended; None while it has not."""
+
+    @property
+    def is_over(self) -> bool:
+        return JobStatus(self.status).is_terminal()
+
+
+class JobClient:
+    """The jobs of one cluster."""
+
+    def __init__(self, address: str | None = None) -> None:
+        """`address`: `http://host:8265` of its job server, `host:port` of either, `ray://host:port`, or `auto`. None: what
+        RAY_API_SERVER_ADDRESS or RAY_ADDRESS names, else the Ray of this machine. The token is Ray's own: RAY_AUTH_TOKEN,
+        RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
+
+        Raises ClusterError where no job server answers, the token is missing or wrong, or its Ray is one that this program cannot run on.
+        """
+        self.address = job_server(address)
+        with self._told():
+            self._server = _JobServer(self.address)
+        self._server.check_version()
+
+    def start(
+        self, arguments: Sequence[str], *, id: str | None = None, environment: Mapping[str, str] | None = None, cpus: float = 0
+    ) -> str:
+        """Submits `colorize ARGUMENTS…` and returns the job's id.
+
+        `id`: the job's; None: made of the command and the time. `environment`: variables for the job and its workers; everyone who may
+        look at the cluster's jobs can read them. `cpus`: what the command itself keeps while it runs, beside what its workers take;
+        more than 0 lets it run on any node, else it runs on the head.
+
+        Raises ClusterError when it cannot be submitted, ConfigError for an id that is none or the package of this program is too large.
+        """
+        id = id or f"{arguments[0]}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+        if not _ID.fullmatch(id):
+            raise ConfigError(f"job id {id!r}: letters, digits, '.', '_' and '-' only, 200 at most")
+        wheel = build_wheel()
+        deadline = time.monotonic() + CALL_SECONDS
+        with tempfile.TemporaryDirectory() as folder, self._told():
+            package = Path(folder) / Path(wheel.name).with_suffix(".zip")  # what Ray calls a package that is only to be unpacked
+            package.write_bytes(wheel.data)
+            while True:
+                try:
+                    return str(
+                        self._server.submit_job(
+                            entrypoint=_entrypoint(arguments), submission_id=id, entrypoint_num_cpus=cpus or None,
+                            runtime_env={
+                                "working_dir": str(package),
+                                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **(environment or {})},
+                            },
+                            metadata={_COMMAND: shlex.join(["colorize", *arguments])},
+                        )
+                    )  # fmt: skip
+                except RuntimeError as error:
+                    if "No available agent" not in str(error) or time.monotonic() > deadline:
+                        raise
+                    time.sleep(NOT_READY_SECONDS)
+
+    def state(self, id: str) -> JobState:
+        """A job as it is now. Raises ClusterError when there is none of that id."""
+        with self._told(id):
+            return _state(self._server.get_job_info(id))
+
+    def follow(self, id: str) -> Iterator[str]:
+        """The log from its beginning, line by line without line breaks, until the job is over.
+
+        Comes through a job server that is gone for a moment. Raises ClusterError when there is no such job, or the server is gone for
+        longer than CALL_SECONDS.
+        """
+        self.state(id)
+        read, unfinished, deadline = 0, "", time.monotonic() + CALL_SECONDS
+        with asyncio.Runner() as runner:
+            while True:
+                chunks = self._chunks(id, skip=read)
+                try:
+                    while (chunk := runner.run(_next(chunks))) is not None:
+                        read += len(chunk)
+                        deadline = time.monotonic() + CALL_SECONDS
+                        *lines, unfinished = (unfinished + chunk).split("\n")
+                        yield from (line for line in lines if not _RAYS_OWN.match(line))
+                    if self.state(id).is_over:
+                        break
+                except (aiohttp.ClientError, OSError, ClusterError) as error:
+                    if time.monotonic() > deadline:
+                        raise ClusterError(f"{self.address}: the job server is gone; the job may go on: {_line(error)}") from error
+                finally:
+                    runner.run(chunks.aclose())  # type: ignore[attr-defined]
+                time.sleep(NOT_READY_SECONDS)
+        if unfinished:
+            yield unfinished
+
+    def stop(self, id: str) -> None:
+        """Asks a job to end, and returns at once; it has STOP_SECONDS to keep what it has done. A job that is over stays what it is."""
+        with self._told(id):
+            self._server.stop_job(id)
+
+    def list(self) -> "list[JobState]":
+        """All submitted jobs that the cluster remembers, the newest first."""
+        with self._told():
+            jobs = self._server.list_jobs()
+        return sorted((_state(job) for job in jobs if job.type is JobType.SUBMISSION), key=lambda job: job.started or 0, reverse=True)
+
+    async def _chunks(self, id: str, *, skip: int) -> AsyncIterator[str]:
+        """The log behind its first `skip` characters, in pieces, until the server has no more of it."""
+        address = f"{self.address}/api/jobs/{id}/logs/tail"
+        async with aiohttp.ClientSession(headers=token_header()) as session, session.ws_connect(address, heartbeat=CALL_SECONDS) as pieces:
+            async for piece in pieces:
+                if piece.type is not aiohttp.WSMsgType.TEXT:
+                    raise aiohttp.ClientError(f"{piece.type.name} in the log")
+                if new := piece.data[skip:]:
+                    yield new
+                skip = max(0, skip - len(piece.data))
+
+    @contextlib.contextmanager
+    def _told(self, id: str | None = None) -> Iterator[None]:
+        """What Ray's client raises, as a ClusterError in one line."""
+        try:
+            yield
+        except AuthenticationError as error:
+            raise ClusterError(f"{self.address}: {cluster.token_problem()}") from error
+        except requests.exceptions.Timeout as error:
+            raise ClusterError(f"{self.address}: the job server does not answer within {CALL_SECONDS:g} s") from error
+        except (requests.RequestException, OSError, KeyError, TypeError) as error:  # ConnectionError is an OSError
+            raise ClusterError(f"{self.address}: no Ray job server answers there: {_line(error)}") from error
+        except RuntimeError as error:
+            if id is not None and "does not exist" in str(error):
+                raise ClusterError(f"{id}: there is no such job on {self.address}; colorize jobs lists them") from error
+            raise ClusterError(f"{self.address}: {_line(error)}") from error
+
+
+class _JobServer(JobSubmissionClient):
+    """Ray's client, with an end to its waiting."""
+
+    def __init__(self, address: str) -> None:
+        logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)  # it tells of each upload
+        with direct(address):
+            super().__init__(address, headers=token_header())
+
+    def _do_request(self, method: str, endpoint: str, **keywords: Any) -> requests.Response:
+        keywords.setdefault("timeout", CALL_SECONDS)
+        response: requests.Response = super()._do_request(method, endpoint, **keywords)  # type: ignore[no-untyped-call]
+        return response
+
+    def check_version(self) -> None:
+        """Raises ClusterError when the cluster's Ray is older or newer than this program can run on."""
+        needed = next(one for one in map(Requirement, requires("colorize") or ()) if one.name == "ray")
+        if not needed.specifier.contains(str(self._server_ray_version), prereleases=True):
+            raise ClusterError(f"{self._address}: Ray {self._server_ray_version} runs there, and colorize needs {needed.specifier}")
+
+
+def _entrypoint(arguments: Sequence[str]) -> str:
+    """The shell command of a job: with this very Python where the node has it, as a cluster of this machine does, else with its own."""
+    program = shlex.join(["-m", ENTRY, *arguments])
+    return f'python={shlex.quote(sys.executable)}; [ -x "$python" ] || python=python; exec "$python" {program}'
+
+
+def _state(job: JobDetails) -> JobState:
+    status = str(job.status)
+    command = (job.metadata or {}).get(_COMMAND) or job.entrypoint
+    return JobState(
+        id=job.submission_id or job.job_id or "", command=_SECRET.sub("…", _line(command)), status=status,
+        message=_reason(job.message or "") if job.status == JobStatus.FAILED else _line(job.message or ""),
+        started=None if job.start_time is None else job.start_time / 1000,
+        ended=None if job.end_time is None or not job.status.is_terminal() else job.end_time / 1000,
+    )  # fmt: skip
+
+
+def _reason(message: str) -> str:
+    """Why a job failed: the last complaint of the program, else the last line of its log, else what Ray says."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    complaints = [line.removeprefix(_COMPLAINT) for line in lines if line.startswith(_COMPLAINT)]
+    if complaints:
+        return complaints[-1]
+    if not lines:
+        return ""
+    return lines[-1] if lines[0].startswith(_NO_REASON) else lines[0]
+
+
+def _line(error: object) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 500 else f"{text[:499]}…"
+
+
+async def _next(chunks: AsyncIterator[str]) -> str | None:
+    return await anext(chunks, None)

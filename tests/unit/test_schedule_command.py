@@ -1,0 +1,231 @@
+"""`colorize schedule …` as people type it: what is printed, what is refused in which words, how it ends."""
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from colorize.cli import schedule as command
+from colorize.cli.main import main
+from colorize.errors import ClusterError
+from colorize.schedule.process import log_line
+from colorize.schedule.store import Store
+from tests.schedules import MemoryJobs
+
+ADD = ["add", "nightly", "--cron", "30 2 * * *", "--timezone", "Europe/Berlin"]
+ARCHIVE = ["--", "archive", "/mnt/scans", "/mnt/colour", "--vividness", "0.5"]
+
+
+@pytest.fixture
+def schedule(tmp_path: Path) -> Callable[..., int]:
+    """Runs `colorize schedule` on a store of this test's."""
+
+    def run(*arguments: str) -> int:
+        name, *rest = arguments
+        return main(["schedule", name, "--store", str(tmp_path / "store.sqlite"), *rest])
+
+    return run
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> MemoryJobs:
+    """A job server that answers in place of Ray's; its jobs take half a second."""
+    made = MemoryJobs(time.time, lambda job: (0.5, "SUCCEEDED"))
+    monkeypatch.setattr(command, "_jobs", lambda address: made.connect())
+    monkeypatch.setattr(command, "LOOK_SECONDS", (0.05, 0.1))
+    return made
+
+
+def test_a_schedule_is_added_listed_paused_resumed_and_removed(schedule: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert schedule("list") == 0
+    assert schedule(*ADD, "--retries", "2", "--missed", "skip", *ARCHIVE) == 0
+    assert schedule("pause", "nightly") == 0
+    assert schedule("pause", "nightly") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "no schedules"
+    assert told[1].startswith("nightly: due 20")
+    assert told[1].endswith("for the first time (Europe/Berlin)")
+    assert "02:30 CE" in told[1]
+    assert told[2:] == ["nightly: paused", "nightly: already paused"]
+
+    schedule("list", "--json")
+    (one,) = json.loads(capsys.readouterr().out)
+    assert one["command"] == ["archive", "--vividness", "0.5", "--", "/mnt/scans", "/mnt/colour"]
+    assert (one["cron"], one["timezone"], one["retries"], one["missed"], one["overlap"]) == (
+        "30 2 * * *",
+        "Europe/Berlin",
+        2,
+        "skip",
+        "skip",
+    )
+    assert (one["paused"], one["next_due"], one["last"]) == (True, None, None)
+
+    assert schedule("resume", "nightly") == 0
+    schedule("list")
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "nightly: no longer paused"
+    assert re.match(r"nightly   30 2 \* \* \*   20\d\d-\d\d-\d\d 02:30 CES?T ", told[-1])
+    assert told[-1].rstrip().endswith("archive --vividness 0.5 -- /mnt/scans /mnt/colour")
+
+    assert schedule("remove", "nightly") == 0
+    assert schedule("remove", "nightly") == 1
+    told = capsys.readouterr()
+    assert told.out == "nightly: removed; its history stays\n"
+    assert told.err == "colorize: schedule nightly: there is none of this name; there are: none\n"
+
+
+def test_relative_paths_are_of_the_folder_in_which_it_was_added(
+    schedule: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert schedule(*ADD, "--", "archive", "scans", "s3://bucket/colour") == 0
+    with Store(tmp_path / "store.sqlite") as store:
+        assert store.schedule("nightly").command == ("archive", "--", str(tmp_path / "scans"), "s3://bucket/colour")
+
+
+def test_this_machines_time_zone_is_kept_by_its_name(schedule: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    assert schedule("add", "nightly", "--cron", "@daily", *ARCHIVE) == 0
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    with Store(tmp_path / "store.sqlite") as store:
+        assert store.schedule("nightly").timezone == "America/New_York"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ([*ADD, "--", "serve"], 1, "serve: cannot be a job; these can: train, finetune, adapt, evaluate, archive"),
+        ([*ADD, "--", "archive", "status", "/mnt/colour"], 1, "archive status"),
+        ([*ADD, "--", "archive", "--help"], 1, "archive --help: only prints something; there is nothing to schedule"),
+        ([*ADD, "--", "archive", "/mnt/scans"], 2, "Missing argument"),
+        ([*ADD, "--", "archive", "/a", "/b", "--vivid", "1"], 2, "No such option"),
+        ([*ADD, "--", "archive", "/a", "/b", "--vividness", "much"], 2, "unable to parse string as a number"),
+        ([*ADD, "--", "archive", "/a", "/b", "--address", "head:6379"], 1, "--address head:6379: belongs to colorize schedule start"),
+        ([*ADD, "--", "train"], 1, "is there already at the second run: put {due} into it"),
+        ([*ADD, "--", "train", "--run", "/r/one"], 1, "--run /r/one: is there already at the second run"),
+        ([*ADD, "--", "archive", "s3://KEY:WORD@bucket/a", "/b"], 1, "word 3 of the command holds a secret"),
+        ([*ADD, "--missed", "all", *ARCHIVE], 1, "missed 'all': must be run or skip"),
+        (["add", "nightly", "--cron", "0 2 * *", *ARCHIVE], 1, "cron '0 2 * *': 5 fields are needed"),
+        (["add", "Nightly!", "--cron", "@daily", *ARCHIVE], 1, "name 'Nightly!': small letters"),
+        (["run", "nightly"], 1, "schedule nightly: there is none of this name; there are: none"),
+        (["pause", "nightly"], 1, "schedule nightly: there is none of this name"),
+        (["history", "nightly"], 1, "schedule nightly: there is none of this name"),
+        (["remove", "nightly", "--address", "head:6379"], 1, "--address head:6379: is only used with --stop"),
+    ],
+)
+def test_what_is_refused(
+    arguments: list[str], code: int, told: str, schedule: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert schedule(*arguments) == code
+    error = capsys.readouterr().err
+    assert told in " ".join(error.replace("│", " ").split())
+    assert "WORD" not in error
+    if code == 1:
+        assert error.count("\n") == 1
+    if (tmp_path / "store.sqlite").exists():
+        with Store(tmp_path / "store.sqlite") as store:
+            assert store.schedules() == []
+
+
+def test_a_training_gets_a_directory_of_its_own(schedule: Callable[..., int]) -> None:
+    assert schedule(*ADD, "--", "train", "--run", "/r/{due}") == 0
+
+
+def test_run_shows_the_log_and_ends_as_the_job_does(
+    schedule: Callable[..., int], jobs: MemoryJobs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule(*ADD, *ARCHIVE)
+    capsys.readouterr()
+    assert schedule("run", "nightly") == 0
+    ((job, (arguments, *_)),) = jobs.jobs.items()
+    assert arguments == ("archive", "--vividness", "0.5", "--", "/mnt/scans", "/mnt/colour")
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == [f"submitted {job}", f"the log of {job}"]
+    assert told[-1] == "succeeded"
+
+    schedule("history", "--json")
+    (run,) = json.loads(capsys.readouterr().out)
+    assert (run["name"], run["by_hand"], run["state"], run["message"]) == ("nightly", True, "succeeded", "")
+    assert [(attempt["job"], attempt["status"]) for attempt in run["attempts"]] == [(job, "SUCCEEDED")]
+    schedule("history")
+    told = capsys.readouterr().out.splitlines()
+    assert re.search(rf" \(by hand\)   nightly   succeeded   \d s    1      {job}$", told[-1])
+
+
+def test_run_fails_as_the_job_does(schedule: Callable[..., int], jobs: MemoryJobs, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs.plan = lambda job: (0.1, "FAILED")
+    schedule(*ADD, *ARCHIVE)
+    assert schedule("run", "nightly") == 1
+    assert capsys.readouterr().err == "colorize: schedule nightly: failed: it could not be\n"
+
+
+def test_run_begins_nothing_where_ray_does_not_answer(
+    schedule: Callable[..., int], jobs: MemoryJobs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs.away = True
+    schedule(*ADD, *ARCHIVE)
+    assert schedule("run", "nightly") == 1
+    assert capsys.readouterr().err == "colorize: no Ray job server answers there\n"
+    schedule("history")
+    assert capsys.readouterr().out == "no runs\n"
+
+
+def test_run_is_refused_while_another_is_under_way(
+    schedule: Callable[..., int], jobs: MemoryJobs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule(*ADD, *ARCHIVE)
+    jobs.plan = lambda job: (1000, "SUCCEEDED")
+    with Store(tmp_path / "store.sqlite") as store:
+        store.begin("nightly", time.time())
+    assert schedule("run", "nightly") == 1
+    assert "is not over (submitted); runs of one schedule do not overlap" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_removing_leaves_the_job_or_ends_it(
+    stop: bool, schedule: Callable[..., int], jobs: MemoryJobs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs.plan = lambda job: (1000, "SUCCEEDED")
+    schedule(*ADD, *ARCHIVE)
+    with Store(tmp_path / "store.sqlite") as store:
+        run = store.begin("nightly", time.time())
+        store.submitted(run, time.time())
+        job = store.job_id(run)
+    jobs.start(run.arguments(), id=job)
+    capsys.readouterr()
+    assert schedule("remove", "nightly", *(["--stop"] if stop else [])) == 0
+    told = capsys.readouterr().out.splitlines()
+    with Store(tmp_path / "store.sqlite") as store:
+        (after,) = store.history("nightly")
+    if stop:
+        assert jobs.state(job).status == "STOPPED"
+        assert after.state == "stopped"
+    else:
+        assert jobs.state(job).ended is None
+        assert told == ["nightly: removed; its history stays", f"its job goes on: {job}"]
+        assert after.state == "submitted"
+
+
+def test_a_job_that_cannot_be_stopped_keeps_its_schedule(
+    schedule: Callable[..., int], jobs: MemoryJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule(*ADD, *ARCHIVE)
+    with Store(tmp_path / "store.sqlite") as store:
+        store.begin("nightly", time.time())
+
+    def refuse(address: str | None) -> None:
+        raise ClusterError("no Ray job server answers there")
+
+    monkeypatch.setattr(command, "_jobs", refuse)
+    assert schedule("remove", "nightly", "--stop") == 1
+    with Store(tmp_path / "store.sqlite") as store:
+        assert [one.name for one in store.schedules()] == ["nightly"]
+
+
+def test_an_event_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    log_line("failed", schedule="nightly", reason='line one\nline "two" \\', empty="")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.split(" ", 1)[1] == 'failed schedule=nightly reason="line one?line \\"two\\" \\\\" empty=""'
