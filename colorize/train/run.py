@@ -126,7 +126,7 @@ def needed(config: TrainConfig, directory: Path) -> int:
     """The workers that there must be room for: a run that has come some way goes on with what there is."""
     if config.min_workers is not None:
         return config.min_workers
-    return 1 if next(whole(directory / NAME), None) else config.workers
+    return 1 if _reached(directory) else config.workers
 
 
 def check_pictures(config: TrainConfig, pictures: int) -> None:
@@ -209,11 +209,8 @@ def _psnr(saved: Saved) -> float:
 
 def _train(config: TrainConfig, directory: Path, setup: Setup, datasets: dict[str, ray.data.Dataset]) -> None:
     """Trains to the end, again after each failure as long as the run gets further. Raises RunError."""
-    reached = -1
-    while True:
-        done = next((saved.epoch for saved in whole(setup.checkpoints)), 0)
-        if done >= config.epochs:
-            return
+    failures = 0
+    while (done := _reached(directory)) < config.epochs:
         # Of a cluster of one node no part can go.
         least = 1 if cluster.current().nodes > 1 and config.min_workers is None else needed(config, directory)
         _clear(setup.checkpoints)
@@ -237,14 +234,21 @@ def _train(config: TrainConfig, directory: Path, setup: Setup, datasets: dict[st
         try:
             _interruptibly(trainer.fit)
         except (ray.train.TrainingFailedError, RayError) as error:
-            if done <= reached:
+            # What came from the workers Ray has tried often enough; what came from its controller, or was its death, it tries once.
+            is_once = isinstance(error, ray.train.ControllerError | RayError)
+            failures = (failures if _reached(directory) == done else 0) + (1 if is_once else MOST_FAILURES)
+            if failures >= MOST_FAILURES and _reached(directory) == done:
                 raise RunError(f"{directory}: training failed: {_cause(error)}; go on with --resume {directory}") from error
         else:
-            if done <= reached:
+            if _reached(directory) == done:
                 return
-        reached = done
         del trainer
         gc.collect()  # the controller, which the error's frames hold, keeps the CPUs of its workers until it is gone
+
+
+def _reached(directory: Path) -> int:
+    """The last epoch of the newest whole checkpoint; 0 where there is none."""
+    return next((saved.epoch for saved in whole(directory / NAME)), 0)
 
 
 def _clear(checkpoints: Path) -> None:

@@ -27,8 +27,8 @@ from jobs.benchmarks.train import EPOCHS, ray_train
 LAYOUTS = {"1_core": (1,), "1_node": (2,), "2_nodes": (1, 1)}
 """The cores of each node."""
 
-TRAIN_PICTURES = 10_000
-ARCHIVE_PICTURES = 300
+TRAIN_PICTURES = 8_000
+ARCHIVE_PICTURES = 200
 STORE_BYTES = 1_000_000_000
 
 

@@ -119,7 +119,7 @@ def test_a_killed_driver_and_a_damaged_checkpoint(nodes: Nodes, undisturbed: flo
     assert program.returncode == 0, lines
     said = f"{newest}: damaged (state.safetensors has changed since it was written): the checkpoint before it is used"
     assert said in lines, lines
-    assert [line for line in lines if line.startswith("epoch ")][0].startswith(f"epoch {epoch}/")
+    assert next(line for line in lines if line.startswith("epoch ")).startswith(f"epoch {epoch}/")
     assert psnr(run) == pytest.approx(undisturbed, abs=CLOSE_DB)
 
 
