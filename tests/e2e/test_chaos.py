@@ -58,7 +58,7 @@ class Chaos:
         if kind == "driver":
             assert driver is not None
             os.killpg(driver.pid, signal.SIGKILL)
-            driver.communicate()
+            driver.wait()
         elif kind == "node":
             node = self._chance.choice(self._nodes.nodes[1:])
             self._nodes.kill(node)
@@ -92,14 +92,15 @@ def test_training(nodes: Nodes, tmp_path: Path) -> None:
     program, lines = start(*new), []
     while True:
         assert program.stdout is not None
-        for line in program.stdout:
-            lines.append(line.rstrip("\n"))
-            if line.startswith("epoch ") and len(chaos.done) < TRAIN_KILLS:
-                chaos.wait()
-                chaos.strike(title, program)
-                if chaos.done[-1] == "driver":
-                    break
-        if program.wait() != -signal.SIGKILL:
+        with program:
+            for line in program.stdout:
+                lines.append(line.rstrip("\n"))
+                if line.startswith("epoch ") and len(chaos.done) < TRAIN_KILLS:
+                    chaos.wait()
+                    chaos.strike(title, program)
+                    if chaos.done[-1] == "driver":
+                        break
+        if program.returncode != -signal.SIGKILL:
             break
         gone(nodes, title)
         program = start("--resume", run)
