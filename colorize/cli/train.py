@@ -41,7 +41,7 @@ def train(
     workers: Annotated[
         str | None,
         typer.Option(
-            metavar="NUMBER|LEAST-MOST",
+            metavar="NUMBER[-NUMBER]",
             help="Data-parallel workers, one CPU or GPU each. 1-8: one is enough to start with, and others join as nodes do.",
             show_default="all there are",
         ),
