@@ -46,7 +46,7 @@ plays a bulk run through on more machines than there were to measure on, event b
 ## What a picture takes
 
 Measured on {measured.hardware}, {measured.pictures} scans of {measured.megapixels:.2f} megapixels on average, model `photo`; listing and
-the driver's part on {LISTED:,} files on a local disk.
+the driver's part on {LISTED:,} files on a local disk. All are processor time: waiting for disks is not in it.
 
 | stage | where | time of one core, measured | pictures a second and core |
 | --- | --- | --- | --- |
@@ -72,10 +72,10 @@ do by itself.
 
 All in pictures a second, computed. So:
 
-- **The CPUs around the GPU are the first bottleneck.** An A10G would predict {_idle(measured):.0f} times as many pictures as its eight
-  vCPUs can read, decode, graft and write. A bulk run scales on CPUs; GPUs are worth their price for training.
-- **A bucket's prefix is next**, at 100 nodes or so. Sources and targets that are spread over several prefixes, a run for each, have its
-  limit each.
+{_bottlenecks(measured)}
+- **A GPU waits for its CPUs.** An A10G would predict {_idle(measured):.0f} times as many pictures as the eight vCPUs beside it can read,
+  decode, graft and write. A bulk run scales on CPUs; GPUs are worth their price for training.
+- **A bucket's limit is that of one prefix.** Sources and targets that are spread over several prefixes, a run for each, have it each.
 - **One driver holds a row of each picture**: {measured.row_bytes * BILLION / 1e9:,.0f} GB for a billion, computed, where the head has
   {ASSUMED["driver_memory"].value / 1e9:.0f}. So a billion pictures are {BILLION // SPLIT} runs of {SPLIT // 1_000_000} million, a folder or
   prefix each ({measured.row_bytes * SPLIT / 1e9:.1f} GB, listed in {measured.listed * SPLIT / 60:.0f} minutes), one after another or side
@@ -126,6 +126,14 @@ def _rates(measured: Measured, rates: dict[str, float]) -> str:
         rate = rates[cluster.name]
         days = BILLION / rate / 86_400
         lines.append(f"| {cluster.name} | {rate:,.0f} | {days:,.0f} days | {first[0]} | {second[0]} |")
+    return "\n".join(lines)
+
+
+def _bottlenecks(measured: Measured) -> str:
+    lines = []
+    for cluster in CLUSTERS:
+        name, rate = min(limits(measured, cluster).items(), key=lambda item: item[1])
+        lines.append(f"- **{cluster.name}: the first bottleneck is the {name}**, {rate:,.0f} pictures a second.")
     return "\n".join(lines)
 
 
