@@ -26,7 +26,7 @@ def make_scans(source: Path, count: int) -> Path:
     for number in range(count):
         kind = "PNG" if number % 5 == 0 else "JPEG"
         path = source / f"box {number % 2}" / f"{number:03}.{kind.lower()}"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(grey_scene(300 + 7 * (number % 11), 420 + 13 * (number % 7)), kind))
     return source
 
