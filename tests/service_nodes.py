@@ -72,10 +72,11 @@ class Customer:
         with self._client as client:
             while not self._done.is_set():
                 try:
-                    content = client.colorize(self._picture).content
-                    assert Image.open(BytesIO(content)).size == (120, 90)
+                    answer = client.colorize(self._picture)
+                    assert Image.open(BytesIO(answer.data)).size == (120, 90)
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is a picture lost
                     self.failed.append(repr(error))
+                    time.sleep(1)
                 else:
                     self.answered += 1
 
@@ -83,5 +84,6 @@ class Customer:
         """Until so many further pictures are answered."""
         goal, deadline = self.answered + more, time.monotonic() + seconds
         while self.answered < goal:
-            assert time.monotonic() < deadline, f"{self.answered} answered, {self.failed}"
+            assert not self.failed
+            assert time.monotonic() < deadline, f"{self.answered} answered"
             time.sleep(0.1)
