@@ -83,6 +83,8 @@ class Nodes:
             RAY, "start", *joins, *where, f"--node-ip-address={node.address}", f"--num-cpus={num_cpus}",
             f"--object-store-memory={STORE_BYTES}", "--disable-usage-stats", "--log-style=record",
         ]  # fmt: skip
+        if node.number == 0:  # Ray, which sees the other nodes' processes, would take them for a head that is still there
+            (self.folder / "ray_current_cluster").unlink(missing_ok=True)
         self.marks.append(node.mark)
         done = subprocess.run(
             _inside(node, *map(str, command)), env=self._environment(node.mark), capture_output=True, text=True, timeout=START_SECONDS,

@@ -1,4 +1,4 @@
-"""`scale`: training and the bulk job on one core, on one node of two cores, and on two nodes of one core each.
+"""`scale`: training and the bulk job on one node of two cores, and on two nodes of one core each.
 
 The nodes are Ray nodes on this machine: each has its raylet, its object store and its workers, pinned to cores of its own; what they say
 to each other goes over TCP on the loopback interface. So what is measured is what several nodes cost, without what a network adds.
@@ -24,11 +24,11 @@ from jobs.benchmarks.archive import job, repeated_scans
 from jobs.benchmarks.sample import repeated_sample
 from jobs.benchmarks.train import EPOCHS, ray_train
 
-LAYOUTS = {"1_core": (1,), "1_node": (2,), "2_nodes": (1, 1)}
+LAYOUTS = {"1_node": (2,), "2_nodes": (1, 1)}
 """The cores of each node."""
 
-TRAIN_PICTURES = 8_000
-ARCHIVE_PICTURES = 200
+TRAIN_PICTURES = 6_400
+ARCHIVE_PICTURES = 160
 STORE_BYTES = 1_000_000_000
 
 

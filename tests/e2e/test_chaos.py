@@ -24,9 +24,9 @@ from tests.service_nodes import Customer, replicas, service
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 SEED = 20
-TRAIN_KILLS, ARCHIVE_KILLS, SERVICE_KILLS = 6, 8, 6
+TRAIN_KILLS, ARCHIVE_KILLS, SERVICE_KILLS = 4, 10, 6
 PICTURES = 160
-EPOCHS = 18
+EPOCHS = 12
 MODEL = "cifar10"
 PATIENCE = 300
 """Seconds without any progress that count as a hang."""
