@@ -4,6 +4,7 @@ python -m jobs.benchmark lab --json lab.json
 python -m jobs.benchmark train --json train.json
 python -m jobs.benchmark archive --json archive.json
 python -m jobs.benchmark predict --json predict.json
+python -m jobs.benchmark scale --json scale.json
 python -m jobs.benchmark serve --json serve.json
 python -m jobs.benchmark serve --faults --json faults.json
 
@@ -25,9 +26,9 @@ from colorize import cluster
 from colorize.imaging.files import write_whole
 from colorize.train.run import hardware, processor
 
-NAMES = ("lab", "train", "archive", "predict", "serve")
-WITHOUT_RAY = ("predict", "serve")
-"""Those that start none here; `serve` starts the service, which has its own."""
+NAMES = ("lab", "train", "archive", "predict", "scale", "serve")
+WITHOUT_RAY = ("predict", "scale", "serve")
+"""Those for which none is started here; `scale` starts its nodes, `serve` the service, which has its own."""
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
     docs/cli.md                every command with its options
     docs/models.md             the cards of the models that ship
+    docs/scaling.md            what a run would take on more machines than there are
     docs/pictures/archive.jpg  three pictures of the sample archive, before and after, by the model that ships
     docs/pictures/cifar10.png  12 test pictures of the sample: grey | predicted | true
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from colorize.imaging.files import write_whole
-from jobs.pages import cards, commands, pictures
+from jobs.pages import cards, commands, pictures, scaling
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -22,6 +23,7 @@ def main() -> None:
     pages = {
         "cli.md": commands.page().encode(),
         "models.md": cards.page().encode(),
+        "scaling.md": scaling.page().encode(),
         "pictures/archive.jpg": pictures.archive_jpeg(),
         "pictures/cifar10.png": pictures.cifar10_png(),
     }

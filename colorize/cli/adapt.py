@@ -64,7 +64,7 @@ def adapt(
     from colorize.cli.display import console
     from colorize.data.parts import part
     from colorize.train.finetune import create_finetuning, settings
-    from colorize.train.run import check_workers
+    from colorize.train.run import check_workers, needed
 
     given: dict[str, Any] = {
         "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "size": size, "seed": seed, "limit": limit,
@@ -83,7 +83,7 @@ def adapt(
         console.print(ray.describe())
         count = workers or max(1, ray.gpus if gpu else ray.cpus)
         spec = config or settings(name, f"{ARCHIVE}{source}", workers=count, gpu=gpu, **given)
-        check_workers(spec.workers, spec.gpu)
+        check_workers(needed(spec, directory), spec.gpu)
         found = Survey.read(directory / FOUND) if resume else searched(place, listing)
         tell(found, place)
         parts = part(loaded(place, found, spec.size, spec.limit or MOST), place.shown)

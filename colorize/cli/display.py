@@ -57,9 +57,11 @@ class TrainingDisplay:
 
     def show(self, report: Report) -> None:
         """Takes the next report."""
-        from colorize.train.progress import EpochReport
+        from colorize.train.progress import EpochReport, Notice
 
-        if isinstance(report, EpochReport):
+        if isinstance(report, Notice):
+            console.print(report.text)  # on a terminal, above the table
+        elif isinstance(report, EpochReport):
             self._rows.append(report)
             if self._live:
                 self._live.update(self._table(None))

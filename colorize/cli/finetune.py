@@ -62,7 +62,7 @@ def finetune(
     from colorize.cli.display import console
     from colorize.data.parts import load_parts
     from colorize.train.finetune import create_finetuning, settings
-    from colorize.train.run import check_workers
+    from colorize.train.run import check_workers, needed
 
     given: dict[str, Any] = {
         "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "size": size, "seed": seed, "limit": limit,
@@ -79,7 +79,7 @@ def finetune(
     with cluster.connect(address) as ray:
         console.print(ray.describe())
         spec = config or settings(str(model), str(data), workers=workers or max(1, ray.gpus if gpu else ray.cpus), gpu=gpu, **given)
-        check_workers(spec.workers, spec.gpu)
+        check_workers(needed(spec, directory), spec.gpu)
         assert spec.base is not None
         parts = load_parts(spec.data, size=None if fixed_size(spec.data, None) else spec.size, limit=spec.limit)
         config = config or settings(spec.base, spec.data, workers=spec.workers, gpu=gpu, pictures=parts.train.pictures, **given)

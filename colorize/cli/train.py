@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,7 +38,14 @@ def train(
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.", show_default="24")] = None,
-    workers: Annotated[int | None, typer.Option(help="Data-parallel workers, one CPU or GPU each.", show_default="all there are")] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER[-NUMBER]",
+            help="Data-parallel workers, one CPU or GPU each. 1-8: one is enough to start with, and others join as nodes do.",
+            show_default="all there are",
+        ),
+    ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Give each worker a GPU.")] = False,
     run: Annotated[Path | None, typer.Option(help="The run's directory; it must not exist.", show_default="runs/DATE-TIME")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run, with the settings it has.")] = None,
@@ -70,7 +78,7 @@ def train(
     from colorize.model.encoder import imagenet_weights
     from colorize.model.palette import DecodeSettings
     from colorize.train.loop import MODEL_FILE
-    from colorize.train.run import check_new, check_pictures, check_workers, create_run, fit, open_run
+    from colorize.train.run import check_new, check_pictures, check_workers, create_run, fit, needed, open_run
 
     given: dict[str, Any] = {
         "data": data[0] if data else None, "more_data": tuple(data[1:]) or None if data else None, "epochs": epochs,
@@ -78,6 +86,7 @@ def train(
         "seed": seed, "limit": limit,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
+    number = None if workers is None else _workers(workers)
     if resume is not None and (given or workers is not None or gpu or run is not None):
         raise ConfigError(f"--resume {resume}: a run goes on with its own settings; leave out the other options")
     config = open_run(resume) if resume is not None else None
@@ -86,13 +95,13 @@ def train(
     if run is not None:
         check_new(run)
     if config is None:
-        _configure(given, workers if workers is not None else 1, gpu)  # what is wrong with the settings is said before Ray starts
+        _configure(given, *(number or (None, 1)), gpu)  # what is wrong with the settings is said before Ray starts
     directory = resume or run or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     with cluster.connect(address) as ray:
         console.print(ray.describe())
         if config is None:
-            config = _configure(given, workers if workers is not None else max(1, ray.gpus if gpu else ray.cpus), gpu)
-        check_workers(config.workers, config.gpu)
+            config = _configure(given, *(number or (None, max(1, ray.gpus if gpu else ray.cpus))), gpu)
+        check_workers(needed(config, directory), config.gpu)
         if config.encoder is not None:
             imagenet_weights(config.encoder)  # said here, before the pictures are loaded, and not by a worker after
         fixed = parse_source(config.data).kind in FIXED_SIZE
@@ -120,7 +129,17 @@ def train(
         console.print(f"{directory / MODEL_FILE}: the best of {config.epochs} epochs, number {card.training['best_epoch']}")
 
 
-def _configure(given: dict[str, Any], workers: int, gpu: bool) -> TrainConfig:
+def _workers(text: str) -> tuple[int | None, int]:
+    """`4` as (None, 4), `1-4` as (1, 4). Raises ConfigError."""
+    if found := re.fullmatch(r"(\d+)-(\d+)", text):
+        return int(found[1]), int(found[2])
+    try:
+        return None, int(text)
+    except ValueError:
+        raise ConfigError(f"--workers {text}: must be a number such as 4, or a range such as 1-4") from None
+
+
+def _configure(given: dict[str, Any], least: int | None, workers: int, gpu: bool) -> TrainConfig:
     """The settings of a new run. Raises ConfigError."""
     from colorize.data import cifar10
     from colorize.data.sources import parse_source
@@ -138,4 +157,4 @@ def _configure(given: dict[str, Any], workers: int, gpu: bool) -> TrainConfig:
             given["enlarge"] = ENLARGED
     # The batch of the whole run stays near its default, whatever the number of workers.
     given.setdefault("batch_size", max(1, TrainConfig.batch_size // max(1, workers)) * workers)
-    return TrainConfig(workers=workers, gpu=gpu, **given)
+    return TrainConfig(workers=workers, min_workers=least, gpu=gpu, **given)

@@ -1,11 +1,23 @@
 """What a training run needs to go on: weights, averaged weights, optimizer, palette and counters, as safetensors and JSON.
 
-No pickle: `torch.save` would make every checkpoint a program that runs when it is read.
+    RUN/ray/checkpoint_000003_20260801T120000/
+      state.safetensors   weights, averaged weights, optimizer
+      state.json          counters and history
+      model.safetensors   the averaged network as a model
+      SHA256SUMS          of all of them, as `sha256sum` writes and checks it
+
+No pickle: `torch.save` would make every checkpoint a program that runs when it is read. A checkpoint appears under its name whole or not at
+all (`publish`), and what a disk does to it later is noticed by its sums (`whole`): then the one before it is used.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +28,19 @@ from torch import Tensor
 from colorize.errors import RunError
 from colorize.train.learner import Learner
 
-TENSORS, COUNTERS = "state.safetensors", "state.json"
+TENSORS, COUNTERS, SUMS = "state.safetensors", "state.json", "SHA256SUMS"
+PREFIX, PARTIAL = "checkpoint_", ".partial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A whole checkpoint."""
+
+    path: Path
+    epoch: int
+    """The last epoch that is in it."""
+    history: list[dict[str, Any]]
+    """One row an epoch."""
 
 
 def save_state(directory: Path, learner: Learner, counters: dict[str, Any]) -> None:
@@ -50,6 +74,61 @@ def load_state(directory: Path, learner: Learner) -> dict[str, Any]:
     except (OSError, SafetensorError, json.JSONDecodeError, RuntimeError, ValueError) as error:
         raise RunError(f"{directory}: not a whole checkpoint of this run ({str(error).splitlines()[0]})") from error
     return dict(counters)
+
+
+def seal(directory: Path) -> None:
+    """Writes the sums of all files of a checkpoint that is complete."""
+    (directory / SUMS).write_text("".join(_line(path) for path in sorted(directory.iterdir()) if path.name != SUMS))
+
+
+def damage(directory: Path) -> str | None:
+    """Why a sealed checkpoint is not whole any more; None where it is."""
+    try:
+        written = (directory / SUMS).read_text()
+        names = [line[66:] for line in written.split("\n")[:-1]]
+        if not {TENSORS, COUNTERS} <= set(names):
+            return f"{SUMS} is not whole"
+        now = {name: _line(directory / name) for name in names}
+        if "".join(now.values()) != written:
+            changed = [name for name, line in now.items() if line not in written]
+            return f"{(changed or [SUMS])[0]} has changed since it was written"
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {error}"
+    return None
+
+
+def publish(staged: Path, directory: Path) -> None:
+    """Copies a sealed checkpoint to its place on shared storage, where it appears whole. Raises OSError."""
+    partial = directory.with_name(directory.name + PARTIAL)
+    shutil.copytree(staged, partial, copy_function=_copy_and_flush)
+    partial.rename(directory)
+
+
+def whole(folder: Path, on_damage: Callable[[str], None] = lambda line: None) -> Iterator[Saved]:
+    """The whole checkpoints of a run, the newest first; `on_damage` gets a line for each one before them that is not."""
+    for directory in sorted(folder.glob(f"{PREFIX}*"), reverse=True):
+        if directory.name.endswith(PARTIAL) or not directory.is_dir():
+            continue
+        if reason := damage(directory):
+            on_damage(f"{directory}: damaged ({reason}): the checkpoint before it is used")
+            continue
+        counters = json.loads((directory / COUNTERS).read_text())
+        yield Saved(path=directory, epoch=counters["epoch"], history=counters["history"])
+
+
+def _line(path: Path) -> str:
+    """Of a file, the line that `sha256sum` prints."""
+    with path.open("rb") as file:
+        return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n"
+
+
+def _copy_and_flush(source: str, target: str) -> None:
+    with Path(source).open("rb") as reading, Path(target).open("xb") as writing:
+        shutil.copyfileobj(reading, writing, 1 << 20)
+        writing.flush()
+        os.fsync(writing.fileno())
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

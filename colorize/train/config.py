@@ -33,7 +33,10 @@ class TrainConfig:
     """Passes over the training pictures."""
 
     workers: int = 2
-    """Data-parallel workers; each takes one CPU, or one GPU."""
+    """Data-parallel workers; each takes one CPU, or one GPU. After a node has died there may be fewer for a while."""
+
+    min_workers: int | None = None
+    """So many are enough to start with, and others join when there is room for them; None: all of `workers`."""
 
     gpu: bool = False
     """Whether each worker takes a GPU."""
@@ -99,6 +102,8 @@ class TrainConfig:
                 raise ConfigError(f"{name} {getattr(self, name)}: must lie in 0…1")
         if self.weight_decay < 0:
             raise ConfigError(f"weight_decay {self.weight_decay}: must not be negative")
+        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
+            raise ConfigError(f"min_workers {self.min_workers}: must lie in 1…{self.workers}, the workers")
         if self.batch_size % self.workers:
             raise ConfigError(f"batch_size {self.batch_size}: must be a multiple of the workers, {self.workers}")
         if self.size < 16 or self.size % 2:
@@ -121,8 +126,12 @@ class TrainConfig:
 
     @property
     def worker_batch(self) -> int:
-        """Pictures of one step on one worker."""
-        return self.batch_size // self.workers
+        """Pictures of one step on one worker, when all are there."""
+        return self.batch_of_one(self.workers)
+
+    def batch_of_one(self, workers: int) -> int:
+        """Pictures of one step on one of so many workers: the step of all together stays as large as it can."""
+        return max(1, self.batch_size // workers)
 
     def write(self, path: Path) -> None:
         """Writes the settings as JSON."""

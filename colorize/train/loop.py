@@ -3,12 +3,17 @@
 Ray Train calls `train_worker` on each worker with a `Setup`. It knows nothing of where pictures come from: it sees shards of rows with
 `L` and `ab`. Validation pictures are not split by Ray, whose equal split drops up to workers − 1 of them: every worker
 sees all batches and scores every n-th, and the sums are added, so that each picture counts exactly once.
+
+The workers may be started again at any time, and not as many as before: where a worker or a node has died, or one has come. They go on
+from the newest whole checkpoint. What is drawn by chance depends on the seed, the epoch and the worker alone, so an epoch that is begun
+again sees what it would have seen. A step's pictures are shared out among the workers that there are: the schedule stays the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,7 +27,7 @@ import ray.train
 import torch
 import torch.distributed
 from ray.data.collate_fn import NumpyBatchCollateFn
-from ray.train import CheckpointConsistencyMode
+from ray.train import CheckpointUploadMode
 from ray.train.torch import get_device, prepare_model
 from torch import Tensor, nn
 
@@ -30,11 +35,11 @@ from colorize import log
 from colorize.model.card import SUFFIX
 from colorize.model.metrics import ColorScores
 from colorize.model.palette import Palette
-from colorize.train.checkpoint import load_state, save_state
+from colorize.train.checkpoint import PREFIX, load_state, publish, save_state, seal, whole
 from colorize.train.config import TrainConfig
 from colorize.train.learner import Learner
 from colorize.train.meter import STAGE, WorkerMeter
-from colorize.train.progress import EpochReport, StepReport
+from colorize.train.progress import EpochReport, Notice, StepReport
 
 SHUFFLE_ROWS = 4096
 """Rows of each worker's shuffle buffer: 25 MB at 32 px. At least two batches, or data-parallel ranks fall out of step."""
@@ -42,6 +47,9 @@ SHUFFLE_ROWS = 4096
 VALIDATION_BATCH = 250
 REPORT_SECONDS = 1.0
 MODEL_FILE = f"model{SUFFIX}"
+
+NAME_BYTES = 64
+"""More than the name of any checkpoint has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +68,14 @@ class Setup:
     """What the card will say of the training, known before it starts."""
     board: Any
     """The `progress.Board` actor."""
+    checkpoints: Path
+    """The folder that holds the run's checkpoints; every node sees it."""
     base: Any = None
     """A reference to the `ColorModel` that is tuned; None: the network starts from scratch."""
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of one epoch: what every worker has whole batches for."""
-        return self.train_pictures // self.config.workers // self.config.worker_batch
+    def steps_per_epoch(self, workers: int) -> int:
+        """Steps of one epoch: what every one of so many workers has whole batches for."""
+        return self.train_pictures // workers // self.config.batch_of_one(workers)
 
 
 class TensorBatch(NumpyBatchCollateFn):
@@ -89,25 +98,24 @@ def train_worker(given: dict[str, Setup]) -> None:
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     palette = Palette(torch.from_numpy(setup.bins_k2), torch.from_numpy(setup.prior_k), config.palette_step)
     base = None if setup.base is None else ray.get(setup.base)
-    learner = Learner(config, palette, get_device(), setup.steps_per_epoch * config.epochs, base)
+    steps_per_epoch = setup.steps_per_epoch(world)
+    learner = Learner(config, palette, get_device(), steps_per_epoch * config.epochs, base)
     # On one worker this is the network itself, without DDP. Buffers stay local: only the first worker's averages are kept.
     learner.wrapped = prepare_model(learner.network, parallel_strategy_kwargs={"gradient_as_bucket_view": True, "broadcast_buffers": False})
-    first_epoch, history = 1, []
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as directory:
-            counters = load_state(Path(directory), learner)
-        first_epoch, history = counters["epoch"] + 1, counters["history"]
-        learner.step = setup.steps_per_epoch * (first_epoch - 1)
-    # Another seed for each worker and each sitting: otherwise all workers would draw the same flips and hints.
-    torch.manual_seed(config.seed + 1000 * rank + 1_000_000 * first_epoch)
+    counters = _resume(setup, learner, rank, world)
+    first_epoch, history = counters["epoch"] + 1, counters["history"]
+    learner.step = steps_per_epoch * (first_epoch - 1)
+    if rank == 0:
+        ray.get(setup.board.start.remote(world, first_epoch))
 
     log.event("worker begins", rank=rank, world=world, device=str(learner.device), first_epoch=first_epoch)
     meter = WorkerMeter(setup.run, rank)
-    clock, grey = Clock(setup, learner, meter), None
+    clock, grey = Clock(setup, learner, meter, world), None
     for epoch in range(first_epoch, config.epochs + 1):
+        # Another seed for each worker: otherwise all of them would draw the same flips and hints.
+        torch.manual_seed(config.seed + 1000 * rank + 1_000_000 * epoch)
         clock.start_epoch(epoch)
-        for L_b1hw, ab_b2hw in _training_batches(setup, epoch, learner.device):
+        for L_b1hw, ab_b2hw in _training_batches(setup, world, epoch, learner.device):
             clock.tick(learner.learn(L_b1hw, ab_b2hw), post=rank == 0)
         pictures_per_second = clock.pictures_per_second()
         _share_from_first(learner.averaged.module, world)
@@ -120,24 +128,56 @@ def train_worker(given: dict[str, Setup]) -> None:
             pictures_per_second=pictures_per_second, seconds=clock.seconds(),
         )  # fmt: skip
         history.append(dataclasses.asdict(report))
-        saved = None
-        if rank == 0:
-            folder = Path(tempfile.mkdtemp(prefix="colorize-checkpoint-"))
-            save_state(folder, learner, {"epoch": epoch, "history": history})
-            learner.as_model(setup.training).save(folder / MODEL_FILE)
-            saved = ray.train.Checkpoint.from_directory(folder)
-        ray.train.report(dataclasses.asdict(report), checkpoint=saved, delete_local_checkpoint_after_upload=True)
-        if rank == 0:
-            # `report` hands the checkpoint on and returns; an epoch is announced when it is sure to be there after a crash.
-            ray.train.get_all_reported_checkpoints(consistency_mode=CheckpointConsistencyMode.COMMITTED)
-            ray.get(setup.board.post.remote(report))
+        ray.train.report(dataclasses.asdict(report), **_saved(setup, learner, report, history) if rank == 0 else {})
+
+
+def _resume(setup: Setup, learner: Learner, rank: int, world: int) -> dict[str, Any]:
+    """Puts the newest whole checkpoint into the learner, the same one on all workers; gives its counters, or those of a new run.
+
+    Raises RunError for one of other settings.
+    """
+    name = torch.zeros(NAME_BYTES, dtype=torch.uint8)
+    if rank == 0:
+        newest = next(whole(setup.checkpoints, lambda line: setup.board.post.remote(Notice(text=line))), None)
+        if newest is not None:
+            encoded = newest.path.name.encode()
+            name[: len(encoded)] = torch.tensor(list(encoded), dtype=torch.uint8)
+    if world > 1:
+        name = name.to(learner.device)
+        torch.distributed.broadcast(name, src=0)
+    chosen = bytes(name.tolist()).rstrip(b"\0").decode()
+    return load_state(setup.checkpoints / chosen, learner) if chosen else {"epoch": 0, "history": []}
+
+
+def _saved(setup: Setup, learner: Learner, report: EpochReport, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `ray.train.report` is given to keep the epoch. The copy to shared storage is made while the next epoch trains.
+
+    An epoch is announced when its checkpoint is sure to be there, also after a crash.
+    """
+    staged = Path(tempfile.mkdtemp(prefix="colorize-checkpoint-"))
+    save_state(staged, learner, {"epoch": report.epoch, "history": history})
+    learner.as_model(setup.training).save(staged / MODEL_FILE)
+    seal(staged)
+
+    def upload(checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+        publish(Path(checkpoint.path), setup.checkpoints / name)
+        shutil.rmtree(checkpoint.path)
+        ray.get(setup.board.post.remote(report))
+        return ray.train.Checkpoint.from_directory(setup.checkpoints / name)
+
+    return {
+        "checkpoint": ray.train.Checkpoint.from_directory(staged), "checkpoint_upload_mode": CheckpointUploadMode.ASYNC,
+        "checkpoint_upload_fn": upload, "checkpoint_dir_name": f"{PREFIX}{report.epoch:06}_{time.strftime('%Y%m%dT%H%M%S')}",
+    }  # fmt: skip
 
 
 class Clock:
     """Times a worker's training and tells the board, about once a second."""
 
-    def __init__(self, setup: Setup, learner: Learner, meter: WorkerMeter) -> None:
+    def __init__(self, setup: Setup, learner: Learner, meter: WorkerMeter, world: int) -> None:
         self._setup, self._learner, self._meter = setup, learner, meter
+        self._batch_of_one = setup.config.batch_of_one(world)
+        self._batch = world * self._batch_of_one
         self._began, self._first_step = time.monotonic(), learner.step
 
     def start_epoch(self, epoch: int) -> None:
@@ -151,15 +191,15 @@ class Clock:
         """A step is done."""
         self._epoch_loss += loss
         now = time.monotonic()
-        self._meter.step(self._learner.config.worker_batch, now - self._ticked)
+        self._meter.step(self._batch_of_one, now - self._ticked)
         self._ticked = now
         if not post or now - self._reported < REPORT_SECONDS:
             return
-        step, config = self._learner.step, self._learner.config
+        step = self._learner.step
         done = step - self._reported_step
         report = StepReport(
             epoch=self._epoch, step=step, steps=self._learner.steps, loss=float(self._epoch_loss - self._reported_loss) / done,
-            pictures_per_second=done * config.batch_size / (now - self._reported),
+            pictures_per_second=done * self._batch / (now - self._reported),
             seconds_left=(now - self._began) / (step - self._first_step) * (self._learner.steps - step),
         )  # fmt: skip
         self._setup.board.post.remote(report)
@@ -172,7 +212,7 @@ class Clock:
     def pictures_per_second(self) -> float:
         """The epoch's throughput so far, all workers together."""
         done = self._learner.step - self._epoch_step
-        return done * self._learner.config.batch_size / (time.monotonic() - self._epoch_began)
+        return done * self._batch / (time.monotonic() - self._epoch_began)
 
     def seconds(self) -> float:
         """Since this sitting of the run began."""
@@ -183,8 +223,8 @@ class Clock:
         self._reported_loss = self._epoch_loss.clone()
 
 
-def _training_batches(setup: Setup, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    batch = setup.config.worker_batch
+def _training_batches(setup: Setup, world: int, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    batch, steps = setup.config.batch_of_one(world), setup.steps_per_epoch(world)
     batches = ray.train.get_dataset_shard("train").iter_torch_batches(
         batch_size=batch,
         drop_last=True,
@@ -195,7 +235,7 @@ def _training_batches(setup: Setup, epoch: int, device: torch.device) -> Iterato
     )
     for index, rows in enumerate(batches):
         # Every rank must take equally many steps, and a rank may have a batch more than the others.
-        if index < setup.steps_per_epoch:
+        if index < steps:
             yield rows["L"].to(device).float(), rows["ab"].to(device).float()
 
 

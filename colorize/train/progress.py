@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 DRAIN_SECONDS = 0.5
 
@@ -57,7 +58,15 @@ class EpochReport:
     """Since the run (or this sitting of it) began."""
 
 
-Report = StepReport | EpochReport
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """Something that happened to the run and that people should know."""
+
+    text: str
+    """One line."""
+
+
+Report = StepReport | EpochReport | Notice
 
 
 class Board:
@@ -65,6 +74,14 @@ class Board:
 
     def __init__(self) -> None:
         self._reports: list[Any] = []
+        self._starts = 0
+
+    def start(self, workers: int, epoch: int) -> None:
+        """The workers have started; any time but the first is told."""
+        self._starts += 1
+        if self._starts > 1:
+            count = f"{workers} worker{'' if workers == 1 else 's'}"
+            self._reports.append(Notice(text=f"started again with {count}, from epoch {epoch}"))
 
     def post(self, report: Any) -> None:
         """Adds a report."""
@@ -79,7 +96,8 @@ class Board:
 @contextmanager
 def board(on_report: Callable[[Report], None]) -> Iterator[Any]:
     """A `Board` actor whose reports reach `on_report`, in order, on a thread of the driver, until the block ends."""
-    actor: Any = ray.remote(num_cpus=0)(Board).remote()
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # elsewhere it would go with its node
+    actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
     done = threading.Event()
 
     def drain() -> None:

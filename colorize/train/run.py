@@ -6,20 +6,27 @@ A run's directory is never silently overwritten or resumed:
     RUN/history.json         one row an epoch
     RUN/model.safetensors    the best model, calibrated; written when the run is done
     RUN/tensorboard/         the curves
-    RUN/ray/                 Ray Train's checkpoints: the latest one and the best one
+    RUN/ray/                 Ray Train's checkpoints: the latest one and the best two
+
+What dies on the way costs what was done since the last finished epoch. Ray Train starts its workers again, on the nodes that there are;
+when it gives up, it is started again here as long as the run gets further. Where it goes on from is what lies in RUN/ray and is whole;
+Ray's own notes are not asked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import json
 import logging
+import os
 import platform
 import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -32,6 +39,7 @@ import ray.data
 import ray.train
 import torch
 import torch.nn.functional as F
+from ray.exceptions import RayError
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from torch import Tensor
@@ -41,17 +49,35 @@ from colorize.errors import DataError, RunError
 from colorize.model.calibrate import calibrate
 from colorize.model.colormodel import ColorModel
 from colorize.model.palette import Palette
-from colorize.train.checkpoint import COUNTERS
+from colorize.train.checkpoint import PARTIAL, PREFIX, Saved, whole
 from colorize.train.config import TrainConfig
 from colorize.train.loop import MODEL_FILE, Setup, train_worker
 from colorize.train.meter import STAGE, DriverMeter
-from colorize.train.progress import EpochReport, Report, board
+from colorize.train.progress import EpochReport, Notice, Report, board
 from colorize.train.tracking import Tracker
 
 CALIBRATION_PICTURES = 1000
 """Validation pictures on which the ends of the vividness dial are found: on pictures that it knows, a network is too sure of itself."""
 
 COLUMNS = ("L", "ab")
+
+NAME = "ray"
+"""Ray Train's folder in the run's."""
+
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Ray Train's notes on its checkpoints, in that folder."""
+
+KEPT = 2
+"""Of the best checkpoints, beside the latest: if that is damaged there is one before it."""
+
+MOST_FAILURES = 3
+"""Failures in a row, without a finished epoch between them, that end a run: what always fails is not tried for ever."""
+
+RESIZE_SECONDS = 60.0
+"""How often it is looked whether nodes have joined. Each that does begins the epoch under way again."""
+
+ROOM_SECONDS = "20"
+"""How long Ray Train waits for workers that it believes to have room, after a node has died of which it does not know yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +117,18 @@ def open_run(directory: Path) -> TrainConfig:
 
 
 def check_workers(workers: int, gpu: bool) -> None:
-    """Raises ClusterError when the cluster is too small: Ray Train itself would wait for ever."""
+    """Raises ClusterError when the cluster has no room for so many: Ray Train itself would wait for ever."""
     cluster.require(
         cpus=workers, gpus=workers if gpu else 0,
         what=f"{workers} worker{'s' if workers > 1 else ''}", option="--workers", count=workers,
     )  # fmt: skip
+
+
+def needed(config: TrainConfig, directory: Path) -> int:
+    """The workers that there must be room for: a run that has come some way goes on with what there is."""
+    if config.min_workers is not None:
+        return config.min_workers
+    return 1 if _reached(directory) else config.workers
 
 
 def check_pictures(config: TrainConfig, pictures: int) -> None:
@@ -120,10 +153,10 @@ def fit(
     `on_report` is called on a thread of this process. Raises ClusterError (too few resources), DataError (too few
     pictures) and RunError (training failed; the run can be resumed).
     """
-    check_workers(config.workers, config.gpu)
-    began = time.monotonic()
     directory = directory.resolve()
     log.bind(run=directory.name, stage=STAGE)
+    check_workers(needed(config, directory), config.gpu)
+    began = time.monotonic()
     train_rows = train.select_columns(list(COLUMNS)).materialize()
     pictures, validated = train_rows.count(), validation.count()
     check_pictures(config, pictures)
@@ -149,50 +182,133 @@ def fit(
             log.event("epoch ends", **dataclasses.asdict(report))
         on_report(report)
 
+    datasets = {"train": train_rows, "validation": validation.select_columns([*COLUMNS, "rgb"]).materialize()}
+    held = _hold(datasets, follow)
     # The board hands out its last reports on its way out, before the tracker is closed.
-    with tracker, board(follow) as actor:
+    with tracker, board(follow) as actor, _impatient():
         setup = Setup(
             config=config, run=directory.name, json_log=log.is_json(), bins_k2=palette.bins_k2.numpy(), prior_k=palette.prior_k.numpy(),
-            train_pictures=pictures, validation_pictures=validated, training=facts, board=actor,
+            train_pictures=pictures, validation_pictures=validated, training=facts, board=actor, checkpoints=directory / NAME,
             base=None if base is None else ray.put(base),
         )  # fmt: skip
-        trainer = TorchTrainer(
-            train_worker,
-            train_loop_config={"setup": setup},
-            scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=config.gpu),
-            datasets={"train": train_rows, "validation": validation.select_columns([*COLUMNS, "rgb"]).materialize()},
-            dataset_config=DataConfig(datasets_to_split=["train"]),
-            run_config=RunConfig(
-                name="ray",
-                storage_path=str(directory),
-                checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="psnr"),
-                failure_config=FailureConfig(max_failures=2),
-            ),
-        )
         try:
-            result = _interruptibly(trainer.fit)
-        except ray.train.TrainingFailedError as error:
-            log.event("run breaks off", level=logging.ERROR, reason=_cause(error))
-            raise RunError(f"{directory}: training failed: {_cause(error)}; go on with --resume {directory}") from error
+            _train(config, directory, setup, datasets)
         finally:
             meter.ended()
-    best = result.get_best_checkpoint("psnr", "max")
-    if best is None:
-        raise RunError(f"{directory}: training ended without a checkpoint")
-    assert result.checkpoint is not None
-    history = _history(result.checkpoint)
+    del held
+    kept = list(whole(directory / NAME, lambda line: on_report(Notice(text=line))))
+    if not kept or kept[0].epoch < config.epochs:
+        raise RunError(f"{directory}: training ended without a whole checkpoint of its last epoch; go on with --resume {directory}")
+    history = kept[0].history
     (directory / "history.json").write_text(json.dumps(history, indent=1) + "\n")
-    with best.as_directory() as folder:
-        model = ColorModel.load(Path(folder) / MODEL_FILE)
+    chosen = max(kept, key=_psnr)
+    model = ColorModel.load(chosen.path / MODEL_FILE)
     sample = validation.limit(CALIBRATION_PICTURES).take_batch(CALIBRATION_PICTURES)
     dial = calibrate(model, torch.from_numpy(np.array(sample["L"])), torch.from_numpy(np.array(sample["ab"])))
-    chosen = max(history, key=lambda row: row["psnr"])
-    training = model.card.training | {"seconds": round(training_seconds(history)), "best_epoch": chosen["epoch"]}
+    training = model.card.training | {"seconds": round(training_seconds(history)), "best_epoch": chosen.epoch}
     card = dataclasses.replace(model.card, name=directory.name, dial=dataclasses.asdict(dial), training=training)
     model = dataclasses.replace(model, card=card)
     model.save(directory / MODEL_FILE)
     log.event("run ends", model=str(directory / MODEL_FILE), seconds=round(time.monotonic() - began, 3))
     return TrainResult(directory=directory, model=model, history=history, seconds=time.monotonic() - began)
+
+
+def _psnr(saved: Saved) -> float:
+    """Of the last epoch that is in it."""
+    return float(saved.history[-1]["psnr"])
+
+
+def _train(config: TrainConfig, directory: Path, setup: Setup, datasets: dict[str, ray.data.Dataset]) -> None:
+    """Trains to the end, again after each failure as long as the run gets further. Raises RunError."""
+    failures = 0
+    while (done := _reached(directory)) < config.epochs:
+        # Of a cluster of one node no part can go.
+        least = 1 if cluster.current().nodes > 1 and config.min_workers is None else needed(config, directory)
+        _clear(setup.checkpoints)
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"setup": setup},
+            scaling_config=ScalingConfig(  # type: ignore[call-arg]
+                num_workers=config.workers if least == config.workers else (least, config.workers),  # type: ignore[arg-type]
+                use_gpu=config.gpu,
+                elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+            ),
+            datasets=dict(datasets),
+            dataset_config=DataConfig(datasets_to_split=["train"]),
+            run_config=RunConfig(
+                name=NAME,
+                storage_path=str(directory),
+                checkpoint_config=CheckpointConfig(num_to_keep=KEPT, checkpoint_score_attribute="psnr"),
+                failure_config=FailureConfig(max_failures=MOST_FAILURES),
+            ),
+        )  # fmt: skip
+        try:
+            _interruptibly(trainer.fit)
+        except (ray.train.TrainingFailedError, RayError) as error:
+            # What came from the workers Ray has tried often enough; what came from its controller, or was its death, it tries once.
+            is_once = isinstance(error, ray.train.ControllerError | RayError)
+            failures = (failures if _reached(directory) == done else 0) + (1 if is_once else MOST_FAILURES)
+            if failures >= MOST_FAILURES and _reached(directory) == done:
+                log.event("run breaks off", level=logging.ERROR, reason=_cause(error))
+                raise RunError(f"{directory}: training failed: {_cause(error)}; go on with --resume {directory}") from error
+        else:
+            if _reached(directory) == done:
+                return
+        del trainer
+        gc.collect()  # the controller, which the error's frames hold, keeps the CPUs of its workers until it is gone
+
+
+def _reached(directory: Path) -> int:
+    """The last epoch of the newest whole checkpoint; 0 where there is none."""
+    return next((saved.epoch for saved in whole(directory / NAME)), 0)
+
+
+def _clear(checkpoints: Path) -> None:
+    """Removes what a killed worker had not copied yet, and Ray's notes where it would stumble over them: cut, or on what is gone."""
+    for partial in checkpoints.glob(f"{PREFIX}*{PARTIAL}"):
+        shutil.rmtree(partial, ignore_errors=True)
+    notes = checkpoints / SNAPSHOT
+    try:
+        named = json.loads(notes.read_text())["checkpoint_results"]
+        if all((checkpoints / one["checkpoint_dir_name"]).is_dir() for one in named):
+            return
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    notes.unlink()
+
+
+def _hold(datasets: dict[str, ray.data.Dataset], on_report: Callable[[Report], None]) -> list[Any]:
+    """A copy of all blocks on this node, for as long as the list is kept: what lies on a node that dies is then still there.
+
+    Without it Ray would make a lost block again, by a task that waits for ever for a CPU where training workers have them all.
+    """
+    if cluster.current().nodes == 1:
+        return []
+    here = ray.get_runtime_context().get_node_id()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    room = next(node["Resources"].get("object_store_memory", 0) for node in nodes if node["NodeID"] == here)
+    size = sum(dataset.size_bytes() for dataset in datasets.values())
+    if size > room / 2:
+        text = f"the pictures ({size / 1e9:.1f} GB) do not fit into half of this node's object store: leave a CPU free"
+        on_report(Notice(text=f"{text}, to load again what is on a node that dies"))
+        return []
+    bundles = (bundle for dataset in datasets.values() for bundle in dataset.iter_internal_ref_bundles())
+    return ray.get([ref for bundle in bundles for ref in bundle.block_refs])
+
+
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    """Ray Train waits ROOM_SECONDS for room inside."""
+    name = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+    before = os.environ.get(name)
+    os.environ.setdefault(name, ROOM_SECONDS)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
 
 
 def _interruptibly(call: Callable[[], Any]) -> Any:
@@ -278,12 +394,6 @@ def commit() -> str:
         return ""
     described = subprocess.run([git, "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return described.stdout.strip()
-
-
-def _history(checkpoint: ray.train.Checkpoint) -> list[dict[str, Any]]:
-    with checkpoint.as_directory() as folder:
-        history: list[dict[str, Any]] = json.loads((Path(folder) / COUNTERS).read_text())["history"]
-    return history
 
 
 def _cause(error: BaseException) -> str:

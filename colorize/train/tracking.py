@@ -13,7 +13,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from colorize.errors import RunError
 from colorize.train.config import TrainConfig
-from colorize.train.progress import EpochReport, Report
+from colorize.train.progress import EpochReport, Notice, Report
 
 EXPERIMENT = "colorize"
 
@@ -38,6 +38,8 @@ class Tracker:
 
     def log(self, report: Report) -> None:
         """Adds one point to the curves."""
+        if isinstance(report, Notice):
+            return
         if isinstance(report, EpochReport):
             step, prefix = report.epoch, "epoch"
             values = {"loss": report.loss, "ssim": report.ssim, "ssim_gain": report.ssim_gain, "psnr": report.psnr}

@@ -51,11 +51,11 @@ def measure(runs: int) -> dict[str, list[float]]:
     keys = ("ratio_vs_plain_pool", "jpeg_ratio_vs_usual_path", "pictures_per_s", "megapixels_per_s", "luma_identical_share")
     numbers: dict[str, list[float]] = {key: [] for key in (*keys, "plain_pool_pictures_per_s", "jpeg_megapixels_per_s")}
     with tempfile.TemporaryDirectory() as folder:
-        source = _repeated_scans(Path(folder) / "scans")
+        source = repeated_scans(Path(folder) / "scans", PICTURES)
         jpegs = [path for path in sorted(source.iterdir()) if path.suffix in (".jpg", ".jpeg")]
         for run in range(runs):
             target = Path(folder) / f"job-{run}"
-            pictures, megapixels = _job(source, target)
+            pictures, megapixels = job(source, target)
             pool = _plain_pool(source, Path(folder) / f"pool-{run}")
             ours, usual = _jpeg_paths([path.read_bytes() for path in jpegs[:JPEGS]])
             same = [luma_identical(path.read_bytes(), (target / path.name).read_bytes()) for path in jpegs]
@@ -66,13 +66,14 @@ def measure(runs: int) -> dict[str, list[float]]:
     return numbers
 
 
-def _repeated_scans(folder: Path) -> Path:
+def repeated_scans(folder: Path, count: int) -> Path:
+    """The folder, made, with so many scans."""
     data = Path(os.environ.get("COLORIZE_TEST_DATA", "../shared/data")) / "archive_bw"
     if not data.is_dir():
         data = Path(str(files("colorize") / "sample" / "archive"))
     scans = [path for path in sorted(data.iterdir()) if path.suffix in (".jpg", ".jpeg", ".png")]
     folder.mkdir()
-    for number in range(PICTURES):
+    for number in range(count):
         scan = scans[number % len(scans)]
         shutil.copyfile(scan, folder / f"{number // len(scans):03}-{scan.name}")
     return folder
@@ -89,11 +90,12 @@ def _rate(arrivals: Iterable[tuple[int, float]]) -> tuple[float, float]:
     return sum(pictures[1:]) / elapsed, sum(megapixels[1:]) / elapsed
 
 
-def _job(source: Path, target: Path) -> tuple[float, float]:
+def job(source: Path, target: Path) -> tuple[float, float]:
+    """Pictures and megapixels a second of the bulk job on the Ray that is connected, once its workers are warm."""
     arrivals: list[tuple[float, int, float]] = []
     plan = prepare(ArchiveConfig(source=source, target=target))
     summary = carry_out(plan, on_progress=lambda now: arrivals.append((time.perf_counter(), now.done, now.megapixels)))
-    assert summary.colored == PICTURES, summary.failures
+    assert summary.colored == len(list(source.iterdir())), summary.failures
     (began, first, first_megapixels), (ended, last, last_megapixels) = arrivals[0], arrivals[-1]
     return (last - first) / (ended - began), (last_megapixels - first_megapixels) / (ended - began)
 

@@ -77,7 +77,7 @@ def measure(runs: int) -> dict[str, list[float]]:
     numbers: dict[str, list[float]] = {}
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
-            ours = _ray_train(config, Path(folder) / "run", train, test)
+            ours = ray_train(config, Path(folder) / "run", train, test)
         plain = _plain(config, palette, L_b1hw, ab_b2hw)
         network = UNet(UNetConfig(bins=len(palette), width=config.width, depth=config.depth))
         textbook = _textbook(config, network, rgb_bhwc[:TEXTBOOK_PICTURES], classify)
@@ -90,7 +90,8 @@ def measure(runs: int) -> dict[str, list[float]]:
     return numbers
 
 
-def _ray_train(config: TrainConfig, directory: Path, train: ray.data.Dataset, test: ray.data.Dataset) -> float:
+def ray_train(config: TrainConfig, directory: Path, train: ray.data.Dataset, test: ray.data.Dataset) -> float:
+    """Pictures a second of Ray Train in all epochs but the first."""
     create_run(directory, config)
     reports: list[Report] = []
     fit(config, directory, train=train, validation=test, on_report=reports.append)

@@ -4,7 +4,6 @@ Whole: every input has exactly one row in the manifest and exactly one output, b
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
@@ -14,48 +13,25 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from ray.cluster_utils import Cluster
 
-from colorize.archive.journal import Journal
-from colorize.archive.painter import Order, Painter, to_block
-from colorize.archive.place import LocalPlace
-from colorize.archive.plan import Task
-from colorize.model.card import DEFAULT_MODEL, resolve
-from tests.pictures import encoded, grey_scene
+from tests.archives import PATIENCE, check_whole, colored_in_one_block, make_scans, outputs, wait_for
 from tests.processes import PROGRAM, environment, marked
 
 pytestmark = pytest.mark.e2e
 
 PICTURES = 120
-PATIENCE = 240
 
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source: pictures of several sizes and formats in two folders."""
-    source = tmp_path_factory.mktemp("scans")
-    for number in range(PICTURES):
-        kind = "PNG" if number % 5 == 0 else "JPEG"
-        path = source / f"box {number % 2}" / f"{number:03}.{kind.lower()}"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(encoded(grey_scene(300 + 7 * (number % 11), 420 + 13 * (number % 7)), kind))
-    return source
+    return make_scans(tmp_path_factory.mktemp("scans"), PICTURES)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """path → SHA-256 of what the same code makes of each picture in one process, all of them in one block."""
-    target = LocalPlace(tmp_path_factory.mktemp("undisturbed"), "undisturbed")
-    journal = Journal(target, "run")
-    journal.open()
-    source = LocalPlace(scans, "scans")
-    order = Order(source=source, target=target, source_identity=source.identity(), run_id="run", vividness=0.5)
-    names = sorted(path.relative_to(scans).as_posix() for path in scans.rglob("*.*"))
-    Painter(order, resolve(DEFAULT_MODEL).read_bytes())(to_block("0", [Task(path=name, size=1, modified=None) for name in names]))
-    journal.release()
-    return outputs(target.root)
+    return colored_in_one_block(scans, tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture
@@ -92,11 +68,6 @@ def _named(mark: str) -> dict[int, str]:
     return commands
 
 
-def outputs(target: Path) -> dict[str, str]:
-    files = [path for path in target.rglob("*") if path.is_file() and "_colorize" not in path.parts]
-    return {path.relative_to(target).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
 def start(source: Path, target: Path, mark: str, *options: str, **popen: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [PROGRAM, "archive", str(source), str(target), *options],
@@ -104,33 +75,9 @@ def start(source: Path, target: Path, mark: str, *options: str, **popen: object)
     )  # type: ignore[call-overload,no-any-return]  # fmt: skip
 
 
-def wait_for(process: subprocess.Popen[str], target: Path, count: int) -> None:
-    """Until the target holds so many pictures."""
-    deadline = time.monotonic() + PATIENCE
-    while process.poll() is None and time.monotonic() < deadline:
-        if sum(1 for path in target.rglob("*.*") if "_colorize" not in path.parts) >= count:
-            return
-        time.sleep(0.02)
-    pytest.fail(f"the run ended or hung: {process.poll()}")
-
-
 def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     printed, errors = process.communicate(timeout=PATIENCE)
     return process.returncode, printed, errors
-
-
-def check_whole(target: Path, undisturbed: dict[str, str]) -> None:
-    """One row and one whole output an input, as if nothing had happened; and nothing of a run is left behind."""
-    assert outputs(target) == undisturbed
-    table = pq.read_table(target / "_colorize" / "manifest")
-    rows = dict(zip(table["path"].to_pylist(), table["target_sha256"].to_pylist(), strict=True))
-    assert table.num_rows == len(rows)
-    assert rows == undisturbed
-    assert set(table["status"].to_pylist()) == {"coloured"}
-    assert sorted(path.name for path in (target / "_colorize").iterdir() if path.name != "history") == [
-        "lock", "manifest", "report", "report.html",
-    ]  # fmt: skip
-    assert not list(target.rglob("*.partial"))
 
 
 def worker_of(mark: str) -> int:

@@ -89,6 +89,8 @@ MISTAKES = [
     ("train --epochs 0", "epochs 0: must be above 0"),
     ("train --workers 0", "workers 0: must be above 0"),
     ("train --workers -2", "workers -2: must be above 0"),
+    ("train --workers many", "--workers many: must be a number such as 4, or a range such as 1-4"),
+    ("train --workers 3-2", "min_workers 3: must lie in 1…2, the workers"),
     ("train --workers 2 --batch-size 63", "batch_size 63: must be a multiple of the workers, 2"),
     ("train --learning-rate 0", r"learning_rate 0\.0: must be above 0"),
     ("train --width 6", "width 6: must be a multiple of 4"),

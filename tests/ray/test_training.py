@@ -110,7 +110,7 @@ def straight(
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    return sorted(path for path in (directory / "ray").iterdir() if path.is_dir())
+    return sorted(path for path in (directory / "ray").glob("checkpoint_*") if path.is_dir() and path.suffix != ".partial")
 
 
 def validated(model: ColorModel, dataset: LabDataset) -> dict[str, float]:
@@ -129,7 +129,7 @@ def validated(model: ColorModel, dataset: LabDataset) -> dict[str, float]:
 def test_a_killed_run_keeps_the_epoch_that_it_announced(killed: Path) -> None:
     assert not (killed / "model.safetensors").exists()
     (checkpoint,) = checkpoints(killed)
-    assert sorted(path.name for path in checkpoint.iterdir()) == ["model.safetensors", "state.json", "state.safetensors"]
+    assert sorted(path.name for path in checkpoint.iterdir()) == ["SHA256SUMS", "model.safetensors", "state.json", "state.safetensors"]
     assert json.loads((checkpoint / "state.json").read_text())["epoch"] == 1
     ColorModel.load(checkpoint / "model.safetensors")
 

@@ -2,18 +2,19 @@
 
 import json
 import pickletools
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from colorize.errors import RunError
-from colorize.train.checkpoint import COUNTERS, TENSORS, load_state, save_state
+from colorize.train.checkpoint import COUNTERS, SUMS, TENSORS, load_state, publish, save_state, seal, whole
 from colorize.train.config import TrainConfig
 from colorize.train.learner import Learner
 from tests.models import small_palette
@@ -132,3 +133,62 @@ def test_a_checkpoint_of_another_run(saved: Path, tmp_path: Path) -> None:
     check_refused(folder)
     save_file(tensors | {"optimizer.first.step": torch.zeros(())}, folder / TENSORS)
     check_refused(folder)
+
+
+@pytest.fixture
+def run(saved: Path, tmp_path: Path) -> Path:
+    """The checkpoints of a run: three epochs, the third of which was cut off while it was copied, as a crash leaves it."""
+    for epoch in (1, 2):
+        staged = tmp_path / f"staged-{epoch}"
+        staged.mkdir()
+        copy_of(saved, staged)
+        (staged / COUNTERS).write_text(json.dumps({"epoch": epoch, "history": [{"psnr": 20.0 + epoch}] * epoch}))
+        seal(staged)
+        (tmp_path / "ray").mkdir(exist_ok=True)
+        publish(staged, tmp_path / "ray" / f"checkpoint_{epoch:06}_20260801T12000{epoch}")
+    (tmp_path / "ray" / "checkpoint_000003_20260801T120003.partial").mkdir()
+    (tmp_path / "ray" / "checkpoint_manager_snapshot.json").write_text("{}")
+    return tmp_path / "ray"
+
+
+def test_the_checkpoints_of_a_run_the_newest_first(run: Path) -> None:
+    said: list[str] = []
+    assert [one.epoch for one in whole(run, said.append)] == [2, 1]
+    assert [len(one.history) for one in whole(run)] == [2, 1]
+    assert said == []
+    newest = next(whole(run)).path
+    checked = subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=newest, capture_output=True, text=True, check=True)
+    assert checked.stdout == f"{COUNTERS}: OK\n{TENSORS}: OK\n"
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_one_flipped_bit_or_a_cut_is_noticed_and_the_one_before_is_used(run: Path, data: st.DataObject) -> None:
+    newest = run / "checkpoint_000002_20260801T120002"
+    path = newest / data.draw(st.sampled_from([TENSORS, COUNTERS, SUMS]))
+    content = path.read_bytes()
+    place = data.draw(st.integers(0, len(content) - 1))
+    cut = data.draw(st.booleans())
+    try:
+        path.write_bytes(content[:place] if cut else content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        said: list[str] = []
+        assert [one.epoch for one in whole(run, said.append)] == [1]
+        assert len(said) == 1
+        assert said[0].startswith(f"{newest}: damaged (")
+        assert said[0].endswith("): the checkpoint before it is used")
+    finally:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", [TENSORS, COUNTERS, SUMS])
+def test_a_file_that_is_gone_is_noticed(run: Path, name: str) -> None:
+    (run / "checkpoint_000002_20260801T120002" / name).unlink()
+    said: list[str] = []
+    assert [one.epoch for one in whole(run, said.append)] == [1]
+    assert said == [f"{run}/checkpoint_000002_20260801T120002: damaged ({name} is missing): the checkpoint before it is used"]
+
+
+def test_a_checkpoint_that_cannot_be_copied_does_not_appear(run: Path, saved: Path) -> None:
+    with pytest.raises(OSError, match="none"):
+        publish(saved.with_name("none"), run / "checkpoint_000004_20260801T120004")
+    assert [one.epoch for one in whole(run)] == [2, 1]

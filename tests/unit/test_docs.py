@@ -17,12 +17,12 @@ from colorize import errors
 from colorize.cli.evaluate import HEADINGS
 from colorize.cli.main import app
 from colorize.model.card import read_card, resolve, shipped_names
-from jobs.pages import cards, commands
+from jobs.pages import cards, commands, scaling
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-GENERATED = {"cli.md": commands.page, "models.md": cards.page}
+GENERATED = {"cli.md": commands.page, "models.md": cards.page, "scaling.md": scaling.page}
 WRITTEN = [page for page in PAGES if page.name not in GENERATED]
 
 FORBIDDEN = re.compile(
