@@ -44,8 +44,8 @@ def submit(
     entrypoint_num_cpus: Annotated[
         float,
         typer.Option(
-            metavar="NUMBER", help="CPUs that the command itself keeps, beside its workers'. More than 0: it may run on any node, not only "
-            "on the head.",
+            metavar="NUMBER",
+            help="CPUs that the command itself keeps, beside its workers'. More than 0: it may run on any node, not only on the head.",
         ),
     ] = 0,
 ) -> None:
