@@ -177,6 +177,7 @@ class JobClient:
         """The log behind its first `skip` characters, in pieces, until the server has no more of it."""
         address = f"{self.address}/api/jobs/{id}/logs/tail"
         async with aiohttp.ClientSession(headers=token_header()) as session, session.ws_connect(address, heartbeat=CALL_SECONDS) as pieces:
+            yield ""  # the server is there
             async for piece in pieces:
                 if piece.type is not aiohttp.WSMsgType.TEXT:
                     raise aiohttp.ClientError(f"{piece.type.name} in the log")
