@@ -74,7 +74,7 @@ def test_the_gateway_reaches_the_pods_that_serve() -> None:
     (policy,) = [one for one in objects("NetworkPolicy") if one["metadata"]["name"] == "gateway-to-service"]
     reached = {pod.owner for pod in ALL_PODS if selects(policy["spec"]["podSelector"], pod.labels)}
     assert reached == {"RayService/colorize-service/cpu", "RayService/colorize-service/gpu"}
-    assert f"label namespace ingress-nginx {'='.join(*GATEWAY.items())}" in (ROOT / "docs/kubernetes.md").read_text()
+    assert f"label namespace gateway {'='.join(*GATEWAY.items())}" in (ROOT / "docs/kubernetes.md").read_text()
 
 
 def test_budgets_guard_pods_that_exist_and_count_as_kubernetes_can() -> None:

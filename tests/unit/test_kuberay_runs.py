@@ -134,6 +134,7 @@ def test_ray_takes_what_it_is_told() -> None:
     """Its own command lines know the options of `rayStartParams` and of the night's submission."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own, as it is imported
+        from ray.dashboard.consts import RAY_JOB_START_TIMEOUT_SECONDS_ENV_VAR
         from ray.dashboard.modules.job.cli import submit
         from ray.scripts.scripts import start
     known = {option.lstrip("-") for parameter in start.params for option in parameter.opts}
@@ -144,6 +145,9 @@ def test_ray_takes_what_it_is_told() -> None:
     told = submit.make_context("submit", container["command"][3:]).params
     assert list(told["entrypoint"]) == submitted()["CronJob/colorize-nightly"]
     assert (told["entrypoint_num_cpus"], told["no_wait"]) == (1, False)
+    (head,) = [pod for pod in ALL_PODS if pod.component == "nightly-head"]
+    job = ray_jobs()["RayJob/colorize-archive"]
+    assert head.container["env"] == [{"name": RAY_JOB_START_TIMEOUT_SECONDS_ENV_VAR, "value": str(job["preRunningDeadlineSeconds"])}]
 
 
 def test_the_commands_of_the_page_are_those_of_the_manifests() -> None:
