@@ -29,8 +29,8 @@ import ray.data
 from ray._private import parameter, ray_constants, services
 from ray._private import worker as ray_worker  # the only place that knows whether this process started its Ray
 from ray._private.grpc_utils import init_grpc_channel  # with Ray's own TLS and token settings
-from ray._raylet import AuthenticationTokenLoader, Config
-from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest  # type: ignore[attr-defined]
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
 from colorize.errors import ClusterError
@@ -303,7 +303,7 @@ def find(target: str, origin: str = "", way_out: str = "start one with `ray star
     try:
         grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
         if not found.startswith("ray://"):
-            NodeInfoGcsServiceStub(channel).GetClusterId(GetClusterIdRequest(), timeout=CONNECT_SECONDS)
+            NodeInfoGcsServiceStub(channel).GetClusterId(GetClusterIdRequest(), timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
             raise ClusterError(f"{target}{origin}: no Ray cluster answers there ({error.details()}): {way_out}") from error

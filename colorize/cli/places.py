@@ -5,6 +5,7 @@ Knows nothing of Ray. Each parameter that holds a path has its kind here; a comm
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ import typer
 from colorize.errors import ConfigError
 
 _FILE = "file://"
+
+_URL_AS_PATH = re.compile(r"([a-z][a-z0-9+.-]+:)/(.*)")
+"""What pathlib makes of a URL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +127,13 @@ def parse(arguments: Sequence[str], *, folder: Path | None = None, context: Any 
             if parameter.name == "address":
                 continue
             flag = parameter.opts[-1]
-            text, place = str(one), _KINDS[name].get(parameter.name, lambda _: None)(str(one))
+            kind = _KINDS[name].get(parameter.name)
+            text, place = str(one), None if kind is None else kind(str(one))
+            named = flag if flag.startswith("-") else parameter.name.upper()
+            if isinstance(one, Path) and (url := _URL_AS_PATH.match(text)):
+                raise ConfigError(f"{named} {url[1]}//{url[2]}: must be a file or folder that every node shares, and no URL")
             if place is not None and not _is_url(place.path):
-                place = _absolute(place, folder, flag if flag.startswith("-") else parameter.name.upper())
+                place = _absolute(place, folder, named)
                 text = place.before + place.path
                 places.append(place)
             if not flag.startswith("-"):

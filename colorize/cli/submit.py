@@ -44,16 +44,16 @@ def submit(
     entrypoint_num_cpus: Annotated[
         float,
         typer.Option(
-            metavar="NUMBER", help="CPUs that the command itself keeps, beside its workers'. More than 0: it may run on any node, not only "
-            "on the head.",
+            metavar="NUMBER",
+            help="CPUs that the command itself keeps, beside its workers'. More than 0: it may run on any node, not only on the head.",
         ),
     ] = 0,
 ) -> None:
-    """Run a command on a cluster, as a Ray job: colorize submit train --data s3://bucket/photos --run /shared/runs/one --address URL
+    """Run another command on a cluster, as a Ray job: colorize submit train --data s3://bucket/photos --run /shared/runs/one
 
-    The job gets this very program with it, so the nodes need only what it depends on. The log is followed; the exit code is 0 when the
-    job has succeeded, 1 when it has failed, 130 when it was stopped. Ctrl-C leaves the job alone. Relative paths become absolute. Before
-    the work starts every node is asked whether it sees the paths.
+    The job gets this very program with it: the nodes need only what it depends on. Its log is followed; Ctrl-C leaves it alone. Relative
+    paths become absolute, and before the work starts every node is asked whether it sees them. The exit code is 0 when the job has
+    succeeded, 1 when it has failed, 130 when it was stopped. The options of the command: colorize COMMAND --help.
     """  # fmt: skip
     from colorize.cli.display import console
     from colorize.submit.jobs import JobClient

@@ -8,10 +8,10 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-import ray
 import requests
 from ray._private import ray_constants, services
-from ray._raylet import AuthenticationTokenLoader, GcsClient
+from ray._raylet import AuthenticationTokenLoader, GcsClient  # type: ignore[attr-defined]
+from ray.dashboard.utils import ray_client_address_to_api_server_url
 
 from colorize import cluster
 from colorize.errors import ClusterError
@@ -28,13 +28,12 @@ def job_server(address: str | None) -> str:
     Raises ClusterError when nothing answers there.
     """
     named = address or os.environ.get(API_SERVER) or os.environ.get("RAY_ADDRESS") or "auto"
-    origin = "" if address else f" (from {API_SERVER})" if os.environ.get(API_SERVER) else ""
-    origin = origin or (" (from RAY_ADDRESS)" if not address and os.environ.get("RAY_ADDRESS") else "")
+    origin = next((f" (from {name})" for name in (API_SERVER, "RAY_ADDRESS") if os.environ.get(name) and not address), "")
     if named.startswith(("http://", "https://")):
         return named.rstrip("/")
     if named.startswith("ray://"):
-        with cluster.connect(named):
-            return f"http://{ray.get_dashboard_url()}"
+        cluster.use_token()
+        return str(ray_client_address_to_api_server_url(cluster.find(named, origin)))
     if named != "auto" and _speaks_http(named):
         return f"http://{named}"
     cluster.use_token()

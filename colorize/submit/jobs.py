@@ -16,7 +16,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import requires
 from pathlib import Path
@@ -157,7 +157,7 @@ class JobClient:
                     if time.monotonic() > deadline:
                         raise ClusterError(f"{self.address}: the job server is gone; the job may go on: {_line(error)}") from error
                 finally:
-                    runner.run(chunks.aclose())  # type: ignore[attr-defined]
+                    runner.run(chunks.aclose())
                 time.sleep(NOT_READY_SECONDS)
         if unfinished:
             yield unfinished
@@ -173,7 +173,7 @@ class JobClient:
             jobs = self._server.list_jobs()
         return sorted((_state(job) for job in jobs if job.type is JobType.SUBMISSION), key=lambda job: job.started or 0, reverse=True)
 
-    async def _chunks(self, id: str, *, skip: int) -> AsyncIterator[str]:
+    async def _chunks(self, id: str, *, skip: int) -> AsyncGenerator[str, None]:
         """The log behind its first `skip` characters, in pieces, until the server has no more of it."""
         address = f"{self.address}/api/jobs/{id}/logs/tail"
         async with aiohttp.ClientSession(headers=token_header()) as session, session.ws_connect(address, heartbeat=CALL_SECONDS) as pieces:
@@ -211,7 +211,7 @@ class _JobServer(JobSubmissionClient):
 
     def _do_request(self, method: str, endpoint: str, **keywords: Any) -> requests.Response:
         keywords.setdefault("timeout", CALL_SECONDS)
-        response: requests.Response = super()._do_request(method, endpoint, **keywords)  # type: ignore[no-untyped-call]
+        response: requests.Response = super()._do_request(method, endpoint, **keywords)
         return response
 
     def check_version(self) -> None:
@@ -224,7 +224,7 @@ class _JobServer(JobSubmissionClient):
 def _entrypoint(arguments: Sequence[str]) -> str:
     """The shell command of a job: with this very Python where the node has it, as a cluster of this machine does, else with its own."""
     program = shlex.join(["-m", ENTRY, *arguments])
-    return f"python={shlex.quote(sys.executable)}; [ -x \"$python\" ] || python=python; exec \"$python\" {program}"
+    return f'python={shlex.quote(sys.executable)}; [ -x "$python" ] || python=python; exec "$python" {program}'
 
 
 def _state(job: JobDetails) -> JobState:

@@ -33,16 +33,24 @@ def check_visible(*, read: Iterable[Path] = (), written: Iterable[Path] = ()) ->
             looked_for |= {probes.enter_context(_probe(path)): path for path in written}
         if not looked_for:
             return
-        asked = {_asked(node, list(looked_for)): node for node in nodes}
-        answered, late = ray.wait(list(asked), num_returns=len(asked), timeout=NODE_SECONDS)
-        for answer in [*answered, *late]:
-            node = _name(asked[answer])
-            try:
-                missing: list[Path] = ray.get(answer, timeout=0)
-            except (GetTimeoutError, RayError) as error:
-                raise ClusterError(f"node {node} does not say what it sees ({type(error).__name__}): try again when it is up") from error
+        for node, missing in _answers(nodes, list(looked_for)):
             for path in missing:
                 raise ClusterError(f"{looked_for[path]}: node {node} cannot see it: give a folder that every node shares, or a URL")
+
+
+def _answers(nodes: list[dict[str, Any]], paths: list[Path]) -> Iterator[tuple[str, list[Path]]]:
+    """(a node's name, those of `paths` that it does not see)."""
+    if len(nodes) == 1:  # the driver is on it, and need not wait for a worker
+        yield _name(nodes[0]), _missing(paths)
+        return
+    asked = {_asked(node, paths): node for node in nodes}
+    answered, late = ray.wait(list(asked), num_returns=len(asked), timeout=NODE_SECONDS)
+    for answer in [*answered, *late]:
+        node = _name(asked[answer])
+        try:
+            yield node, ray.get(answer, timeout=0)
+        except (GetTimeoutError, RayError) as error:
+            raise ClusterError(f"node {node} does not say what it sees ({type(error).__name__}): try again when it is up") from error
 
 
 def _asked(node: dict[str, Any], paths: list[Path]) -> "ray.ObjectRef[list[Path]]":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
-import colorize
+from colorize import errors
 from colorize.errors import ConfigError
 
 LARGEST_BYTES = 100 << 20
@@ -39,7 +39,7 @@ def build_wheel(package: Path | None = None, *, largest: int = LARGEST_BYTES) ->
 
     Raises ConfigError, naming the largest files, when it has more than `largest` bytes.
     """
-    package = package or Path(colorize.__file__).parent
+    package = package or Path(errors.__file__).parent
     about = distribution("colorize")
     info = f"colorize-{about.version}.dist-info"
     files = dict(_files_of(package)) | {f"{info}/{name}": text.encode() for name, text in _metadata(about)}

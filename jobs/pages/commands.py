@@ -40,6 +40,8 @@ def _commands(group: Any, above: str) -> Iterator[tuple[str, Any]]:
     """(its whole name, a command), those of groups within the group included."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
+            if command.invoke_without_command:
+                yield f"{above} {name}", command
             yield from _commands(command, f"{above} {name}")
         else:
             yield f"{above} {name}", command

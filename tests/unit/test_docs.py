@@ -186,10 +186,13 @@ def check_command(words: list[str], *, whole: bool) -> None:
         case "colorize", [name, *arguments] if not name.startswith("-"):
             assert name in GROUP.commands, f"there is no command {name}"
             command = GROUP.commands[name]
-            if hasattr(command, "commands") and arguments:  # a group of commands
+            if hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):  # a group of commands
                 name, *arguments = arguments
                 assert name in command.commands, f"there is no command {words}"
                 command = command.commands[name]
+            if name == "submit" and arguments:  # takes another command's options as well
+                check_command(["colorize", *arguments], whole=whole)
+                return
             known = {"-h", "--help"}.union(*(parameter.opts for parameter in command.params))
             unknown = [word for word in arguments if re.match(r"--?[a-zA-Z]", word) and word.split("=")[0] not in known]
             assert not unknown, f"colorize {name} has no option {', '.join(unknown)}"
