@@ -278,7 +278,7 @@ def test_a_due_time_waits_for_ray(desk: Desk) -> None:
     desk.add()
     desk.jobs.away = True
     asked = []
-    for second in range(0, 1800):
+    for second in range(0, 1800, 5):
         before = len(desk.lines)
         desk.at(TWO + second)
         asked += [second] * any(event == "ray_away" for event, _ in desk.lines[before:])
