@@ -3,18 +3,22 @@
 import asyncio
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from colorize.errors import ClusterError, ConfigError
-from colorize.submit.jobs import JobClient
+from colorize.submit.jobs import JobClient, _entrypoint
 from colorize.submit.wheel import Wheel
 
 TOKEN = "a" * 64
@@ -150,10 +154,28 @@ def test_a_command_is_submitted_with_the_program(server: JobServer) -> None:
     environment = server.jobs[first]["runtime_env"]
     assert environment["working_dir"] == f"gcs://{name}"
     assert environment["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "60", "AWS_REGION": "eu-west-1"}
-    assert server.jobs[first]["entrypoint"].endswith(" -m colorize.cli.job archive s3://a 's3://b c'")
+    assert " -m colorize.cli.job archive s3://a 's3://b c';" in server.jobs[first]["entrypoint"]
     assert server.jobs[second]["order"]["entrypoint_num_cpus"] == 1
     assert "entrypoint_num_cpus" not in server.jobs[first]["order"]
     assert client.state(first).command == "colorize archive s3://a 's3://b c'"
+
+
+@pytest.mark.parametrize("executable", [sys.executable, "/missing/python", "/bin/false"])
+def test_a_node_runs_the_command_by_a_python_that_has_ray(executable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bin = Path(sys.executable).parent
+    monkeypatch.setattr(sys, "executable", executable)
+    command = _entrypoint(["models", "--json"])
+    done = subprocess.run(["/bin/sh", "-c", command], env=dict(os.environ, PATH=str(bin)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {model["name"] for model in json.loads(done.stdout)} >= {"photo"}
+
+
+def test_a_node_whose_python_has_no_ray_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "executable", "/missing/python")
+    command = _entrypoint(["models"])
+    done = subprocess.run(["/bin/sh", "-c", command], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "colorize: no python on the path of the node that runs the job has Ray\n"
 
 
 @pytest.fixture
