@@ -177,6 +177,7 @@ class JobClient:
         """The log behind its first `skip` characters, in pieces, until the server has no more of it."""
         address = f"{self.address}/api/jobs/{id}/logs/tail"
         async with aiohttp.ClientSession(headers=token_header()) as session, session.ws_connect(address, heartbeat=CALL_SECONDS) as pieces:
+            yield ""  # the server is there
             async for piece in pieces:
                 if piece.type is not aiohttp.WSMsgType.TEXT:
                     raise aiohttp.ClientError(f"{piece.type.name} in the log")
@@ -222,9 +223,13 @@ class _JobServer(JobSubmissionClient):
 
 
 def _entrypoint(arguments: Sequence[str]) -> str:
-    """The shell command of a job: with this very Python where the node has it, as a cluster of this machine does, else with its own."""
-    program = shlex.join(["-m", ENTRY, *arguments])
-    return f'python={shlex.quote(sys.executable)}; [ -x "$python" ] || python=python; exec "$python" {program}'
+    """The shell command of a job: by this very Python where the node has it with Ray, as the nodes of this machine do, else by its own."""
+    has_ray = "import importlib.util, sys; sys.exit(importlib.util.find_spec('ray') is None)"
+    return (
+        f"for python in {shlex.quote(sys.executable)} python python3; "
+        f'do "$python" -c {shlex.quote(has_ray)} 2>/dev/null && exec "$python" {shlex.join(["-m", ENTRY, *arguments])}; done; '
+        "echo 'colorize: no python on the path of the node that runs the job has Ray' >&2; exit 1"
+    )
 
 
 def _state(job: JobDetails) -> JobState:

@@ -1,0 +1,319 @@
+"""The client of Ray's job server, against one of this process that speaks its protocol: what is submitted, told, followed, refused."""
+
+import asyncio
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from colorize.errors import ClusterError, ConfigError
+from colorize.submit.jobs import JobClient, _entrypoint
+from colorize.submit.wheel import Wheel
+
+TOKEN = "a" * 64
+
+
+@dataclass
+class JobServer:
+    """What of Ray's job server is used, with its token, its packages and its jobs."""
+
+    url: str = ""
+    token: str = ""
+    ray: str = "2.60.0"
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    logs: dict[str, list[str]] = field(default_factory=dict)
+    """The pieces of a log; an empty one breaks the connection, once."""
+    packages: dict[str, bytes] = field(default_factory=dict)
+    uploads: int = 0
+    refusals: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+
+    def add(self, id: str, status: str, message: str = "", **given: Any) -> None:
+        self.jobs[id] = {
+            "type": "SUBMISSION", "submission_id": id, "job_id": None, "status": status, "entrypoint": "python x.py", "metadata": {},
+            "message": message, "start_time": 1000, "end_time": 3000 if status in ("SUCCEEDED", "FAILED", "STOPPED") else None,
+        } | given  # fmt: skip
+
+    @web.middleware
+    async def guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        shown = request.headers.get("authorization", "")
+        if self.token and not shown:
+            return web.Response(status=401, text="Unauthorized: Missing authentication token")
+        if self.token and shown != f"Bearer {self.token}":
+            return web.Response(status=403, text="Forbidden: Invalid authentication token")
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def version(self, _: web.Request) -> web.Response:
+        return web.json_response({"version": "4", "ray_version": self.ray, "ray_commit": "x", "session_name": "y"})
+
+    async def package(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if request.method == "PUT":
+            self.packages[name] = await request.read()
+            self.uploads += 1
+        return web.Response(status=200 if name in self.packages else 404)
+
+    async def submit(self, request: web.Request) -> web.Response:
+        if self.refusals:
+            return web.Response(status=500, text=self.refusals.pop(0))
+        order = await request.json()
+        self.add(order["submission_id"], "PENDING", **{key: order[key] for key in ("entrypoint", "metadata", "runtime_env")}, order=order)
+        return web.json_response({"job_id": order["submission_id"], "submission_id": order["submission_id"]})
+
+    async def list(self, _: web.Request) -> web.Response:
+        return web.json_response(list(self.jobs.values()))
+
+    async def one(self, request: web.Request) -> web.StreamResponse:
+        id = request.match_info["id"]
+        if id not in self.jobs:
+            return web.Response(status=404, text=f"Job {id} does not exist")
+        if request.method == "POST":
+            self.stopped.append(id)
+            return web.json_response({"stopped": True})
+        return web.json_response(self.jobs[id])
+
+    async def tail(self, request: web.Request) -> web.WebSocketResponse:
+        id = request.match_info["id"]
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        for piece in list(self.logs[id]):
+            if not piece:
+                self.logs[id].remove(piece)
+                assert request.transport
+                request.transport.abort()
+                return socket
+            await socket.send_str(piece)
+        await socket.close()
+        return socket
+
+
+@contextmanager
+def serving(server: JobServer) -> Iterator[JobServer]:
+    app = web.Application(middlewares=[server.guard], client_max_size=100 << 20)
+    app.add_routes([
+        web.get("/api/version", server.version), web.get("/api/packages/gcs/{name}", server.package),
+        web.put("/api/packages/gcs/{name}", server.package), web.post("/api/jobs/", server.submit), web.get("/api/jobs/", server.list),
+        web.get("/api/jobs/{id}", server.one), web.post("/api/jobs/{id}/stop", server.one),
+        web.get("/api/jobs/{id}/logs/tail", server.tail),
+    ])  # fmt: skip
+    loop, ready = asyncio.new_event_loop(), threading.Event()
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+
+    async def start() -> None:
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        ready.set()
+
+    def run() -> None:
+        loop.run_until_complete(start())
+        loop.run_forever()
+        loop.run_until_complete(runner.cleanup())
+        loop.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield server
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobServer]:
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(JobServer()) as started:
+        yield started
+
+
+def test_a_command_is_submitted_with_the_program(server: JobServer) -> None:
+    client = JobClient(server.url)
+    first = client.start(["archive", "s3://a", "s3://b c"], environment={"AWS_REGION": "eu-west-1"})
+    second = client.start(["archive", "s3://a", "s3://b c"], id="nightly-1", cpus=1)
+    assert first.startswith("archive-")
+    assert second == "nightly-1"
+    assert server.uploads == 1  # the second time it is there
+    [(name, data)] = server.packages.items()
+    assert name == f"_ray_pkg_{hashlib.sha1(data).hexdigest()}.zip"
+    environment = server.jobs[first]["runtime_env"]
+    assert environment["working_dir"] == f"gcs://{name}"
+    assert environment["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "60", "AWS_REGION": "eu-west-1"}
+    assert " -m colorize.cli.job archive s3://a 's3://b c';" in server.jobs[first]["entrypoint"]
+    assert server.jobs[second]["order"]["entrypoint_num_cpus"] == 1
+    assert "entrypoint_num_cpus" not in server.jobs[first]["order"]
+    assert client.state(first).command == "colorize archive s3://a 's3://b c'"
+
+
+@pytest.mark.parametrize("executable", [sys.executable, "/missing/python", "/bin/false"])
+def test_a_node_runs_the_command_by_a_python_that_has_ray(executable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bin = Path(sys.executable).parent
+    monkeypatch.setattr(sys, "executable", executable)
+    command = _entrypoint(["models", "--json"])
+    done = subprocess.run(["/bin/sh", "-c", command], env=dict(os.environ, PATH=str(bin)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {model["name"] for model in json.loads(done.stdout)} >= {"photo"}
+
+
+def test_a_node_whose_python_has_no_ray_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "executable", "/missing/python")
+    command = _entrypoint(["models"])
+    done = subprocess.run(["/bin/sh", "-c", command], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "colorize: no python on the path of the node that runs the job has Ray\n"
+
+
+@pytest.fixture
+def small_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that are not about what it holds."""
+    monkeypatch.setattr("colorize.submit.jobs.build_wheel", lambda: Wheel(name="colorize-0-py3-none-any.whl", data=b"PK"))
+
+
+@pytest.mark.usefixtures("small_wheel")
+def test_a_server_that_is_not_ready_is_asked_again(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colorize.submit.jobs.NOT_READY_SECONDS", 0.01)
+    server.refusals = ["No available agent to submit job, please try again later."] * 2
+    assert JobClient(server.url).start(["train", "--run", "/r"]) in server.jobs
+
+
+@pytest.mark.usefixtures("small_wheel")
+def test_what_the_server_refuses_is_one_line(server: JobServer) -> None:
+    server.refusals = ["Traceback\n  something\nValueError: no"]
+    with pytest.raises(ClusterError) as error:
+        JobClient(server.url).start(["train"])
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{server.url}: ")
+
+
+def test_an_id_that_is_none_is_refused(server: JobServer) -> None:
+    with pytest.raises(ConfigError, match=r"job id '\.\./x'"):
+        JobClient(server.url).start(["train"], id="../x")
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (
+            "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\n"
+            "training\ncolorize: first\ncolorize: /a: cannot be read\n\n",
+            "/a: cannot be read",
+        ),
+        ("Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\nKilled\n", "Killed"),
+        ("Unexpected error occurred: the actor died\nTraceback", "Unexpected error occurred: the actor died"),
+        ("", ""),
+    ],
+)
+def test_why_a_job_failed_is_one_line(server: JobServer, message: str, reason: str) -> None:
+    server.add("one", "FAILED", message)
+    assert JobClient(server.url).state("one").message == reason
+
+
+def test_jobs_are_listed_newest_first_without_secrets(server: JobServer) -> None:
+    server.add("old", "SUCCEEDED", start_time=1000)
+    server.add("new", "RUNNING", start_time=2000, entrypoint="x s3://KEY:WORD@bucket/a s3://bucket/b")
+    server.add("driver", "RUNNING", type="DRIVER", submission_id=None, job_id="01000000")
+    new, old = JobClient(server.url).list()
+    assert (new.id, new.status, new.started, new.ended, new.is_over) == ("new", "RUNNING", 2.0, None, False)
+    assert new.command == "x s3://…@bucket/a s3://bucket/b"
+    assert (old.id, old.started, old.ended, old.is_over) == ("old", 1.0, 3.0, True)
+
+
+def test_a_log_is_followed_line_by_line(server: JobServer) -> None:
+    server.add("one", "SUCCEEDED")
+    rays = "2026-01-01 00:00:00,000\tINFO job_manager.py:581 -- Runtime env is setting up.\nRunning entrypoint for job one: x\n"
+    server.logs["one"] = [f"{rays}fi", "rst\nsecond\n\nthi", "rd"]
+    assert list(JobClient(server.url).follow("one")) == ["first", "second", "", "third"]
+
+
+def test_a_log_goes_on_where_the_connection_broke(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colorize.submit.jobs.NOT_READY_SECONDS", 0.01)
+    server.add("one", "RUNNING")
+    server.logs["one"] = ["first\nsec", "", "ond\n", "", "third\n"]
+    lines = []
+    for line in JobClient(server.url).follow("one"):
+        lines.append(line)
+        if line == "third":
+            server.add("one", "SUCCEEDED")
+    assert lines == ["first", "second", "third"]
+
+
+def test_a_server_that_is_gone_ends_the_log_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colorize.submit.jobs.NOT_READY_SECONDS", 0.01)
+    monkeypatch.setattr("colorize.submit.jobs.CALL_SECONDS", 0.5)
+    with serving(JobServer()) as server:
+        server.add("one", "RUNNING")
+        server.logs["one"] = ["first\n"]
+        log = JobClient(server.url).follow("one")
+        assert next(log) == "first"
+    with pytest.raises(ClusterError, match="the job server is gone; the job may go on"):
+        list(log)
+
+
+def test_a_job_is_stopped(server: JobServer) -> None:
+    server.add("one", "RUNNING")
+    JobClient(server.url).stop("one")
+    assert server.stopped == ["one"]
+
+
+@pytest.mark.parametrize("call", [JobClient.state, JobClient.stop, lambda client, id: list(client.follow(id))])
+def test_an_unknown_job_is_an_error(server: JobServer, call: Any) -> None:
+    with pytest.raises(ClusterError, match=r"^none: there is no such job on http://127"):
+        call(JobClient(server.url), "none")
+
+
+def test_the_token_is_shown(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.token = TOKEN
+    server.add("one", "SUCCEEDED")
+    server.logs["one"] = ["first\n"]
+    monkeypatch.setattr("colorize.submit.jobs.token_header", lambda: {"authorization": f"Bearer {TOKEN}"})
+    assert list(JobClient(server.url).follow("one")) == ["first"]
+    monkeypatch.setattr("colorize.submit.jobs.token_header", lambda: {"authorization": "Bearer b"})
+    with pytest.raises(ClusterError, match="this Ray "):
+        JobClient(server.url)
+
+
+@pytest.mark.parametrize("version", ["2.9.0", "3.0.0"])
+def test_another_ray_is_refused(server: JobServer, version: str) -> None:
+    server.ray = version
+    with pytest.raises(ClusterError, match=f"Ray {version} runs there, and colorize needs "):
+        JobClient(server.url)
+
+
+def test_the_address_that_is_given_counts_and_not_the_environments(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
+    assert JobClient(f"{server.url}/").address == server.url
+    assert JobClient(server.url.removeprefix("http://")).address == server.url
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", server.url)
+    assert JobClient().address == server.url
+
+
+def test_nothing_there_is_an_error_in_one_line() -> None:
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match=r"^http://127\.0\.0\.1:1: no Ray job server answers there: "):
+        JobClient("http://127.0.0.1:1")
+    assert time.monotonic() - began < 60
+
+
+def test_what_is_no_job_server_is_an_error(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def page(_: Any, __: web.Request) -> web.Response:
+        return web.Response(text=json.dumps("hello"), content_type="text/html")
+
+    monkeypatch.setattr(JobServer, "version", page)
+    with serving(JobServer()) as other, pytest.raises(ClusterError, match="no Ray job server answers there"):
+        JobClient(other.url)
