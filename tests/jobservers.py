@@ -79,7 +79,7 @@ class JobServer:
         await socket.prepare(request)
         while self.wait_for_log and id not in self.logs:
             await asyncio.sleep(0.05)
-        for piece in list(self.logs[id]):
+        for piece in list(self.logs.get(id, [])):
             if not piece:
                 self.logs[id].remove(piece)
                 assert request.transport
@@ -114,7 +114,6 @@ def serving(server: JobServer) -> Iterator[JobServer]:
     def run() -> None:
         loop.run_until_complete(start())
         loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
         loop.close()
 
     thread = threading.Thread(target=run)
@@ -123,5 +122,7 @@ def serving(server: JobServer) -> Iterator[JobServer]:
         assert ready.wait(30)
         yield server
     finally:
+        server.is_open = server.wait_for_log = False
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
