@@ -14,22 +14,24 @@ from colorize.errors import ClusterError
 MINUTE = 60
 
 
-def due_minute_by_minute(matches: Callable[[datetime], bool], every_hour: bool, zone: ZoneInfo, after: float, until: float) -> list[int]:
+def due_minute_by_minute(
+    matches: Callable[[datetime], bool], every_hour: bool, zone: ZoneInfo, after: float, until: float, *, minutes: int = 1
+) -> list[int]:
     """All due times in (after, until], by looking at the clock on the wall every minute, as a person would.
 
     A wall time that was there before is the second of two, and counts only where `every_hour`. A wall time that was left out counts as
-    many minutes after the jump as it lies after the first one that was left out.
+    many minutes after the jump as it lies after the first one that was left out. `minutes`: how often the clock is looked at.
     """
     found: set[int] = set()
-    a_minute = timedelta(minutes=1)
-    start = int(after // MINUTE - 3 * 24 * 60) * MINUTE
-    before = latest = datetime.fromtimestamp(start - MINUTE, zone).replace(tzinfo=None)
-    for at in range(start, int(until) + 1, MINUTE):
+    step, seconds = timedelta(minutes=minutes), minutes * MINUTE
+    start = int(after // seconds - 3 * 24 * 3600 // seconds) * seconds
+    before = latest = datetime.fromtimestamp(start - seconds, zone).replace(tzinfo=None)
+    for at in range(start, int(until) + 1, seconds):
         wall = datetime.fromtimestamp(at, zone).replace(tzinfo=None)
-        left_out = before + a_minute
-        for minutes in range((wall - left_out) // a_minute if wall > left_out else 0):
-            if matches(left_out + minutes * a_minute):
-                found.add(at + minutes * MINUTE)
+        left_out = before + step
+        for count in range((wall - left_out) // step if wall > left_out else 0):
+            if matches(left_out + count * step):
+                found.add(at + count * seconds)
         if matches(wall) and (every_hour or wall > latest):
             found.add(at)
         before, latest = wall, max(latest, wall)
@@ -47,8 +49,8 @@ class FakeState:
 
 
 def fortune(job: str) -> float:
-    """A number from 0 to 1 that follows from a job's id."""
-    return int.from_bytes(hashlib.sha256(job.encode()).digest()[:4]) / 2**32
+    """A number from 0 to 1 that follows from a job's id, but for the word of its store at the end."""
+    return int.from_bytes(hashlib.sha256(job.rpartition("-")[0].encode()).digest()[:4]) / 2**32
 
 
 class MemoryJobs:

@@ -13,6 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from colorize.cli.main import main
+from colorize.cli.places import COMMANDS, parse
+
+IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""The variable that Ray sets for the driver of a job, and for nothing else."""
 
 
 def run(arguments: list[str] | None = None) -> None:
@@ -27,16 +31,13 @@ def on_cluster(arguments: Sequence[str]) -> Iterator[None]:
 
     Raises ClusterError for a path that a node does not see, ConfigError for a relative one.
     """
-    from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
-
-    from colorize import cluster
-    from colorize.cli.places import COMMANDS, parse
-    from colorize.submit.visible import check_visible
-
-    if RAY_JOB_CONFIG_JSON_ENV_VAR not in os.environ or not arguments or arguments[0] not in COMMANDS:
+    if IN_JOB not in os.environ or not arguments or arguments[0] not in COMMANDS:
         yield
         return
     command = parse(arguments)
+    from colorize import cluster
+    from colorize.submit.visible import check_visible
+
     with cluster.connect():
         check_visible(read=command.read, written=command.written)
         yield

@@ -66,7 +66,7 @@ def submit(
         return
     try:
         for line in client.follow(id):
-            console.print(line, markup=False)
+            print(line, flush=True)
         state = _ended(client, id)
     except KeyboardInterrupt:
         there = f" --address {client.address}"
@@ -104,12 +104,11 @@ def log(
     address: Annotated[str | None, SERVER] = None,
 ) -> None:
     """Print a job's log, and follow it until the job ends; the exit code is that of `colorize submit`."""
-    from colorize.cli.display import console
     from colorize.submit.jobs import JobClient
 
     client = JobClient(address)
     for line in client.follow(id):
-        console.print(line, markup=False)
+        print(line, flush=True)
     _conclude(_ended(client, id))
 
 

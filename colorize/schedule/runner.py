@@ -30,6 +30,8 @@ class JobState(Protocol):
     @property
     def message(self) -> str: ...
     @property
+    def started(self) -> float | None: ...
+    @property
     def ended(self) -> float | None: ...
 
 
@@ -113,8 +115,8 @@ class Runner:
     def _start(self, run: Run, now: float) -> None:
         job = self._store.job_id(run)
         if run.withdrawn:  # it may have been submitted before its scheduler died
-            if run.state == "planned" and self._look(job) is not None:
-                self._submitted(run, now, "adopted")
+            if run.state == "planned" and (found := self._look(job)) is not None:
+                self._adopt(run, now, found)
             elif run.state == "planned":
                 self._over(run, now, "skipped", "its schedule was removed before it began")
             else:
@@ -126,18 +128,25 @@ class Runner:
         try:
             jobs.start(run.arguments(), id=job)
         except ColorizeError as error:
-            if self._look(job) is not None:
-                self._submitted(run, now, "adopted")
+            if (found := self._look(job)) is not None:
+                self._adopt(run, now, found)
             else:
                 self._was_refused(run, now, str(error))
         else:
             self._submitted(run, now, "submitted")
 
-    def _submitted(self, run: Run, now: float, event: str) -> None:
+    def _adopt(self, run: Run, now: float, found: JobState) -> None:
+        """Takes a job for the run's that was submitted but not written down; it may be over since long ago."""
+        self._submitted(run, found.started or now, "adopted")
+        run = self._store.run(run.name, run.due)
+        if run.state == "submitted":
+            self._watch(run, now)
+
+    def _submitted(self, run: Run, started: float, event: str) -> None:
         self._answered()
         self._refused.pop(self._store.job_id(run), None)
         self._later.pop(self._store.job_id(run), None)
-        if self._store.submitted(run, now):
+        if self._store.submitted(run, started):
             self._log(event, **_particulars(run), job=self._store.job_id(run))
 
     def _was_refused(self, run: Run, now: float, reason: str) -> None:

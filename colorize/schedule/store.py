@@ -211,12 +211,12 @@ class Store:
         with self._told(), self._transaction():
             return self._change(run, **values)
 
-    def submitted(self, run: Run, now: float) -> bool:
-        """The present attempt is with Ray. False as `change`."""
+    def submitted(self, run: Run, started: float) -> bool:
+        """The present attempt is with Ray, since `started`. False as `change`."""
         with self._told(), self._transaction():
-            if not self._change(run, state="submitted", started=run.started if run.started is not None else now, message=""):
+            if not self._change(run, state="submitted", started=run.started if run.started is not None else started, message=""):
                 return False
-            self._attempt(run, now, "submitted", None, "")
+            self._attempt(run, started, "submitted", None, "")
             return True
 
     def attempt_over(self, run: Run, now: float, *, ended: float, status: str, message: str, **values: Any) -> bool:
@@ -247,11 +247,11 @@ class Store:
         self._database.execute("UPDATE schedules SET planned_until = ? WHERE name = ?", (now, name))
         return [self._run(name, fate.due) for fate in made]
 
-    def _attempt(self, run: Run, now: float, status: str, ended: float | None, message: str) -> None:
+    def _attempt(self, run: Run, started: float, status: str, ended: float | None, message: str) -> None:
         self._database.execute(
             "INSERT INTO attempts (name, due, number, job, started, ended, status, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT DO UPDATE SET ended = excluded.ended, status = excluded.status, message = excluded.message",
-            (run.name, run.due, run.attempt, self.job_id(run), now, ended, status, message),
+            (run.name, run.due, run.attempt, self.job_id(run), started, ended, status, message),
         )
 
     def _insert(self, schedule: Schedule, fate: Fate, now: float, *, by_hand: bool) -> None:

@@ -43,6 +43,12 @@ STOP_SECONDS = 60
 CALL_SECONDS = 60.0
 """How long the job server may take for one answer, and may be gone while a log is followed."""
 
+SILENT_SECONDS = 30.0
+"""How long a log may say nothing before the job server is asked whether it and the job are still there."""
+
+CLOSE_SECONDS = 0.5
+"""How long the end of a followed log waits for the server's farewell, which Ray's does not give."""
+
 NOT_READY_SECONDS = 1.0
 """After which a job server that has just started is asked again."""
 
@@ -147,6 +153,8 @@ class JobClient:
                 chunks = self._chunks(id, skip=read)
                 try:
                     while (chunk := runner.run(_next(chunks))) is not None:
+                        if not chunk and self.state(id).is_over:
+                            break
                         read += len(chunk)
                         deadline = time.monotonic() + CALL_SECONDS
                         *lines, unfinished = (unfinished + chunk).split("\n")
@@ -174,11 +182,22 @@ class JobClient:
         return sorted((_state(job) for job in jobs if job.type is JobType.SUBMISSION), key=lambda job: job.started or 0, reverse=True)
 
     async def _chunks(self, id: str, *, skip: int) -> AsyncGenerator[str, None]:
-        """The log behind its first `skip` characters, in pieces, until the server has no more of it."""
-        address = f"{self.address}/api/jobs/{id}/logs/tail"
-        async with aiohttp.ClientSession(headers=token_header()) as session, session.ws_connect(address, heartbeat=CALL_SECONDS) as pieces:
-            yield ""  # the server is there
-            async for piece in pieces:
+        """The log behind its first `skip` characters, in pieces, until the server has no more of it; "" after each SILENT_SECONDS without.
+
+        Ray's server answers no pings, so a connection that has died is found out by asking for the job.
+        """
+        address, patience = f"{self.address}/api/jobs/{id}/logs/tail", aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS)
+        async with aiohttp.ClientSession(headers=token_header()) as session, session.ws_connect(address, timeout=patience) as pieces:
+            while True:
+                received = asyncio.ensure_future(pieces.receive())
+                try:
+                    while not (await asyncio.wait({received}, timeout=SILENT_SECONDS))[0]:
+                        yield ""
+                    piece = received.result()
+                finally:
+                    received.cancel()
+                if piece.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED):
+                    return
                 if piece.type is not aiohttp.WSMsgType.TEXT:
                     raise aiohttp.ClientError(f"{piece.type.name} in the log")
                 if new := piece.data[skip:]:
@@ -223,9 +242,13 @@ class _JobServer(JobSubmissionClient):
 
 
 def _entrypoint(arguments: Sequence[str]) -> str:
-    """The shell command of a job: with this very Python where the node has it, as a cluster of this machine does, else with its own."""
-    program = shlex.join(["-m", ENTRY, *arguments])
-    return f'python={shlex.quote(sys.executable)}; [ -x "$python" ] || python=python; exec "$python" {program}'
+    """The shell command of a job: by this very Python where the node has it with Ray, as the nodes of this machine do, else by its own."""
+    has_ray = "import importlib.util, sys; sys.exit(importlib.util.find_spec('ray') is None)"
+    return (
+        f"for python in {shlex.quote(sys.executable)} python python3; "
+        f'do "$python" -c {shlex.quote(has_ray)} 2>/dev/null && exec "$python" {shlex.join(["-m", ENTRY, *arguments])}; done; '
+        "echo 'colorize: no python on the path of the node that runs the job has Ray' >&2; exit 1"
+    )
 
 
 def _state(job: JobDetails) -> JobState:

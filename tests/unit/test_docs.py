@@ -158,7 +158,8 @@ def command_lines(page: Path) -> Iterator[list[str]]:
             words = shlex.split(line, comments=True)
             while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
                 words = words[1:]
-            yield from (list(part) for part in split_at(words, {"|", "&&", "&", ";", ">", "--"}))
+            between = {"|", "&&", "&", ";", ">"} | (set() if words[:3] == ["colorize", "schedule", "add"] else {"--"})
+            yield from (list(part) for part in split_at(words, between))
 
 
 def split_at(words: list[str], separators: set[str]) -> Iterator[list[str]]:
@@ -194,7 +195,10 @@ def check_command(words: list[str], *, whole: bool) -> None:
                 check_command(["colorize", *arguments], whole=whole)
                 return
             known = {"-h", "--help"}.union(*(parameter.opts for parameter in command.params))
-            unknown = [word for word in arguments if re.match(r"--?[a-zA-Z]", word) and word.split("=")[0] not in known]
+            own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+            if own != arguments:  # a schedule's command
+                check_command(["colorize", *arguments[len(own) + 1 :]], whole=whole)
+            unknown = [word for word in own if re.match(r"--?[a-zA-Z]", word) and word.split("=")[0] not in known]
             assert not unknown, f"colorize {name} has no option {', '.join(unknown)}"
             if whole:
                 command.make_context(name, list(arguments))

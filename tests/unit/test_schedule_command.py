@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -160,6 +160,23 @@ def test_run_fails_as_the_job_does(schedule: Callable[..., int], jobs: MemoryJob
     schedule(*ADD, *ARCHIVE)
     assert schedule("run", "nightly") == 1
     assert capsys.readouterr().err == "colorize: schedule nightly: failed: it could not be\n"
+
+
+def test_run_that_is_interrupted_leaves_the_job_alone(
+    schedule: Callable[..., int], jobs: MemoryJobs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(job: str) -> Iterator[str]:
+        yield "a line"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "follow", interrupted)
+    schedule(*ADD, *ARCHIVE)
+    assert schedule("run", "nightly") == 130
+    (job,) = jobs.jobs
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-2:] == ["a line", f"the job goes on: {job}"]
+    assert told.err == "colorize: interrupted\n"
+    assert jobs.stopped == {}
 
 
 def test_run_begins_nothing_where_ray_does_not_answer(

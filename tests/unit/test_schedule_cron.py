@@ -113,6 +113,11 @@ def test_what_is_due_every_hour_is_due_in_both() -> None:
     assert found == ["25 01:00 +0200", "25 02:00 +0200", "25 02:00 +0100", "25 03:00 +0100"]
 
 
+def test_every_other_hour_has_no_hour_more_where_one_is_left_out() -> None:
+    found = due("30 */2 * * *", "Europe/Berlin", "2026-03-29T00:00", "2026-03-29T05:00")
+    assert found == ["29 00:30 +0100", "29 03:30 +0200", "29 04:30 +0200"]
+
+
 def test_two_times_that_become_one_are_due_once() -> None:
     assert due("30 2,3 * * *", "Europe/Berlin", "2026-03-29T00:00", "2026-03-30T00:00") == ["29 03:30 +0200"]
 

@@ -245,8 +245,19 @@ def test_a_submission_that_was_not_written_down_is_adopted(desk: Desk) -> None:
     desk.jobs.start(("archive", "/a", "/b"), id=desk.store.job_id(desk.last()))
     desk.at(TWO + 5)
     assert "adopted" in desk.events()
-    assert desk.last().state == "submitted"
+    assert desk.last().state == "running"
     assert len(desk.jobs.jobs) == 1
+
+
+def test_a_job_that_was_not_written_down_and_is_over_is_known_to_be_over_before_anything_is_decided(desk: Desk) -> None:
+    desk.add()
+    desk.store.plan("nightly", TWO)
+    desk.now = TWO + 1
+    desk.jobs.start(("archive", "/a", "/b"), id=desk.store.job_id(desk.last()))
+    desk.at(TWO + 24 * HOUR + 5)
+    assert desk.history() == [("01 02:00", "succeeded"), ("02 02:00", "submitted")]
+    first = desk.store.history()[1]
+    assert (first.started, first.ended) == (TWO + 1, TWO + 601)
 
 
 def test_a_cluster_that_ended_takes_its_jobs_with_it(desk: Desk) -> None:
@@ -267,7 +278,7 @@ def test_a_due_time_waits_for_ray(desk: Desk) -> None:
     desk.add()
     desk.jobs.away = True
     asked = []
-    for second in range(0, 1800):
+    for second in range(0, 1800, 5):
         before = len(desk.lines)
         desk.at(TWO + second)
         asked += [second] * any(event == "ray_away" for event, _ in desk.lines[before:])

@@ -82,7 +82,7 @@ class World:
         luck = fortune(job)
         status = "FAILED" if luck < 0.15 else "STOPPED" if luck < 0.17 else "SUCCEEDED"
         longest = 9 * HOUR if "nightly" in job else 7 * HOUR if "allday" in job else 2 * HOUR
-        return 60 + longest * fortune(f"{job}?") ** 3, status
+        return 60 + longest * fortune(f"how long {job}") ** 3, status
 
 
 class UnsafeJobs(MemoryJobs):
@@ -109,7 +109,10 @@ class UnsafeJobs(MemoryJobs):
 class UnsafeStore(Store):
     """The process dies at the end of a transaction, before it counts and after."""
 
-    world: World
+    def __init__(self, path: Path, world: World) -> None:
+        super().__init__(path)
+        self._database.execute("PRAGMA synchronous = OFF")  # processes die here, no power fails
+        self.world = world
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -136,7 +139,7 @@ def live(path: Path, seed: int) -> tuple[World, Life, dict[str, list[int]]]:
     """The hundred days, then a calm end until nothing is under way. Gives what was due, by name."""
     world, life = World(chance=random.Random(seed)), Life()
     expected = {
-        case.schedule.name: due_minute_by_minute(case.matches, case.every_hour, ZoneInfo(case.schedule.timezone), BEGIN, END)
+        case.schedule.name: due_minute_by_minute(case.matches, case.every_hour, ZoneInfo(case.schedule.timezone), BEGIN, END, minutes=5)
         for case in CASES
     }
     calendar = sorted({at for dues in expected.values() for at in dues})
@@ -145,8 +148,7 @@ def live(path: Path, seed: int) -> tuple[World, Life, dict[str, list[int]]]:
             store.add(case.schedule, BEGIN)
     back = BEGIN
     while True:
-        store = UnsafeStore(path)
-        store.world = world
+        store = UnsafeStore(path, world)
         life.restarts += 1
         try:
             with store:

@@ -1,133 +1,24 @@
 """The client of Ray's job server, against one of this process that speaks its protocol: what is submitted, told, followed, refused."""
 
-import asyncio
 import hashlib
 import json
-import threading
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from colorize.errors import ClusterError, ConfigError
-from colorize.submit.jobs import JobClient
+from colorize.submit.jobs import JobClient, _entrypoint
 from colorize.submit.wheel import Wheel
+from tests.jobservers import JobServer, serving
 
 TOKEN = "a" * 64
-
-
-@dataclass
-class JobServer:
-    """What of Ray's job server is used, with its token, its packages and its jobs."""
-
-    url: str = ""
-    token: str = ""
-    ray: str = "2.60.0"
-    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    logs: dict[str, list[str]] = field(default_factory=dict)
-    """The pieces of a log; an empty one breaks the connection, once."""
-    packages: dict[str, bytes] = field(default_factory=dict)
-    uploads: int = 0
-    refusals: list[str] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
-
-    def add(self, id: str, status: str, message: str = "", **given: Any) -> None:
-        self.jobs[id] = {
-            "type": "SUBMISSION", "submission_id": id, "job_id": None, "status": status, "entrypoint": "python x.py", "metadata": {},
-            "message": message, "start_time": 1000, "end_time": 3000 if status in ("SUCCEEDED", "FAILED", "STOPPED") else None,
-        } | given  # fmt: skip
-
-    @web.middleware
-    async def guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        shown = request.headers.get("authorization", "")
-        if self.token and not shown:
-            return web.Response(status=401, text="Unauthorized: Missing authentication token")
-        if self.token and shown != f"Bearer {self.token}":
-            return web.Response(status=403, text="Forbidden: Invalid authentication token")
-        answer: web.StreamResponse = await handler(request)
-        return answer
-
-    async def version(self, _: web.Request) -> web.Response:
-        return web.json_response({"version": "4", "ray_version": self.ray, "ray_commit": "x", "session_name": "y"})
-
-    async def package(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        if request.method == "PUT":
-            self.packages[name] = await request.read()
-            self.uploads += 1
-        return web.Response(status=200 if name in self.packages else 404)
-
-    async def submit(self, request: web.Request) -> web.Response:
-        if self.refusals:
-            return web.Response(status=500, text=self.refusals.pop(0))
-        order = await request.json()
-        self.add(order["submission_id"], "PENDING", **{key: order[key] for key in ("entrypoint", "metadata", "runtime_env")}, order=order)
-        return web.json_response({"job_id": order["submission_id"], "submission_id": order["submission_id"]})
-
-    async def list(self, _: web.Request) -> web.Response:
-        return web.json_response(list(self.jobs.values()))
-
-    async def one(self, request: web.Request) -> web.StreamResponse:
-        id = request.match_info["id"]
-        if id not in self.jobs:
-            return web.Response(status=404, text=f"Job {id} does not exist")
-        if request.method == "POST":
-            self.stopped.append(id)
-            return web.json_response({"stopped": True})
-        return web.json_response(self.jobs[id])
-
-    async def tail(self, request: web.Request) -> web.WebSocketResponse:
-        id = request.match_info["id"]
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        for piece in list(self.logs[id]):
-            if not piece:
-                self.logs[id].remove(piece)
-                assert request.transport
-                request.transport.abort()
-                return socket
-            await socket.send_str(piece)
-        await socket.close()
-        return socket
-
-
-@contextmanager
-def serving(server: JobServer) -> Iterator[JobServer]:
-    app = web.Application(middlewares=[server.guard], client_max_size=100 << 20)
-    app.add_routes([
-        web.get("/api/version", server.version), web.get("/api/packages/gcs/{name}", server.package),
-        web.put("/api/packages/gcs/{name}", server.package), web.post("/api/jobs/", server.submit), web.get("/api/jobs/", server.list),
-        web.get("/api/jobs/{id}", server.one), web.post("/api/jobs/{id}/stop", server.one),
-        web.get("/api/jobs/{id}/logs/tail", server.tail),
-    ])  # fmt: skip
-    loop, ready = asyncio.new_event_loop(), threading.Event()
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-
-    async def start() -> None:
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        ready.set()
-
-    def run() -> None:
-        loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
-        loop.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        assert ready.wait(30)
-        yield server
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
 
 
 @pytest.fixture
@@ -150,10 +41,28 @@ def test_a_command_is_submitted_with_the_program(server: JobServer) -> None:
     environment = server.jobs[first]["runtime_env"]
     assert environment["working_dir"] == f"gcs://{name}"
     assert environment["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "60", "AWS_REGION": "eu-west-1"}
-    assert server.jobs[first]["entrypoint"].endswith(" -m colorize.cli.job archive s3://a 's3://b c'")
+    assert " -m colorize.cli.job archive s3://a 's3://b c';" in server.jobs[first]["entrypoint"]
     assert server.jobs[second]["order"]["entrypoint_num_cpus"] == 1
     assert "entrypoint_num_cpus" not in server.jobs[first]["order"]
     assert client.state(first).command == "colorize archive s3://a 's3://b c'"
+
+
+@pytest.mark.parametrize("executable", [sys.executable, "/missing/python", "/bin/false"])
+def test_a_node_runs_the_command_by_a_python_that_has_ray(executable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bin = Path(sys.executable).parent
+    monkeypatch.setattr(sys, "executable", executable)
+    command = _entrypoint(["models", "--json"])
+    done = subprocess.run(["/bin/sh", "-c", command], env=dict(os.environ, PATH=str(bin)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {model["name"] for model in json.loads(done.stdout)} >= {"photo"}
+
+
+def test_a_node_whose_python_has_no_ray_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "executable", "/missing/python")
+    command = _entrypoint(["models"])
+    done = subprocess.run(["/bin/sh", "-c", command], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "colorize: no python on the path of the node that runs the job has Ray\n"
 
 
 @pytest.fixture
@@ -295,3 +204,15 @@ def test_what_is_no_job_server_is_an_error(server: JobServer, monkeypatch: pytes
     monkeypatch.setattr(JobServer, "version", page)
     with serving(JobServer()) as other, pytest.raises(ClusterError, match="no Ray job server answers there"):
         JobClient(other.url)
+
+
+def test_a_connection_that_has_died_without_a_word_is_found_out(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colorize.submit.jobs.SILENT_SECONDS", 0.05)
+    server.add("one", "RUNNING")
+    server.logs["one"] = ["first\n"]
+    server.is_open = True  # says nothing any more, not even that it ends
+    lines = []
+    for line in JobClient(server.url).follow("one"):
+        lines.append(line)
+        server.add("one", "SUCCEEDED")
+    assert lines == ["first"]
