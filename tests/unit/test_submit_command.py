@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from colorize.cli.main import main
+from colorize.submit.wheel import Wheel
 from tests.jobservers import JobServer, serving
 from tests.processes import PROGRAM, environment
 
@@ -22,6 +23,7 @@ ARCHIVE = ["archive", "s3://in", "s3://out"]
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobServer]:
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("colorize.submit.jobs.build_wheel", lambda: Wheel(name="colorize-0-py3-none-any.whl", data=b"PK"))
     with serving(JobServer()) as started:
         yield started
 

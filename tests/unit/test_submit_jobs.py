@@ -47,7 +47,7 @@ def test_a_command_is_submitted_with_the_program(server: JobServer) -> None:
     assert client.state(first).command == "colorize archive s3://a 's3://b c'"
 
 
-@pytest.mark.parametrize("executable", [sys.executable, "/missing/python", "/bin/false"])
+@pytest.mark.parametrize("executable", ["/missing/python", "/bin/false"])
 def test_a_node_runs_the_command_by_a_python_that_has_ray(executable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bin = Path(sys.executable).parent
     monkeypatch.setattr(sys, "executable", executable)
