@@ -5,10 +5,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import promql_parser
 import pytest
+import torch
 import yaml
 
 from colorize.archive import meter as archive
@@ -16,6 +18,9 @@ from colorize.archive.manifest import Row
 from colorize.serve.meter import IngressMeter, ModelMeter
 from colorize.telemetry import RUN, RUNS, Series
 from colorize.train import meter as train
+from colorize.train.config import TrainConfig
+from colorize.train.loop import Clock
+from colorize.train.progress import EpochReport, StepReport
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cluster" / "observability"
@@ -216,3 +221,38 @@ def test_rows_are_counted_once_a_picture_and_by_what_became_of_them() -> None:
 )
 def test_causes_are_a_handful_of_words(reason: str, cause: str) -> None:
     assert archive.cause_of(Row(path="a", status="failed", reason=reason, run_id="run")) == cause
+
+
+def test_a_workers_clock_counts_every_step_by_its_rank() -> None:
+    config = TrainConfig(data="cifar10-sample", epochs=2, batch_size=8, workers=2)
+    setup = SimpleNamespace(config=config, board=None)
+    learner = SimpleNamespace(config=config, step=0, steps=4, device=torch.device("cpu"))
+    meter = train.WorkerMeter("run", 1)
+    meter._meter = recorded = Recorded()  # type: ignore[assignment]
+    clock = Clock(setup, learner, meter)  # type: ignore[arg-type]
+    for epoch in (1, 2):
+        clock.start_epoch(epoch)
+        for _ in range(2):
+            learner.step += 1
+            clock.tick(torch.tensor(1.0), post=False)
+    assert recorded.values["colorize_train_pictures", "1"] == [4, 4, 4, 4]
+    seconds = recorded.values["colorize_train_step_seconds", "1"]
+    assert len(seconds) == 4
+    assert all(second >= 0 for second in seconds)
+
+
+def test_the_driver_tells_finished_epochs_and_its_end() -> None:
+    meter = train.DriverMeter("run")
+    meter._meter = recorded = Recorded()  # type: ignore[assignment]
+    meter.show(StepReport(epoch=1, step=1, steps=2, loss=9.0, pictures_per_second=1.0, seconds_left=1.0))
+    assert recorded.values == {}
+    meter.show(
+        EpochReport(
+            epoch=1, epochs=3, loss=2.5, ssim=0.9, psnr=24.0, ssim_gain=0.0, psnr_gain=0.0, pictures_per_second=100.0, seconds=9.0,
+        )
+    )  # fmt: skip
+    meter.ended()
+    assert recorded.values == {
+        ("colorize_train_epoch",): [1], ("colorize_train_epochs",): [3], ("colorize_train_loss",): [2.5], ("colorize_train_psnr",): [24.0],
+        ("colorize_train_ssim",): [0.9], ("colorize_train_pictures_per_second",): [100.0], ("colorize_run", "train"): [0],
+    }  # fmt: skip
