@@ -213,7 +213,7 @@ def _train(config: TrainConfig, directory: Path, setup: Setup, datasets: dict[st
     while (done := _reached(directory)) < config.epochs:
         # Of a cluster of one node no part can go.
         least = 1 if cluster.current().nodes > 1 and config.min_workers is None else needed(config, directory)
-        # Where there is room for all they are just started: an elastic group waits for what Ray has reserved, for a killed one 3 minutes long.
+        # Where there is room for all they are just started: an elastic group waits for what Ray reserves, for a killed one for 3 minutes.
         free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
         is_full = least == config.workers or free.get("GPU" if config.gpu else "CPU", 0) >= config.workers
         _clear(setup.checkpoints)
