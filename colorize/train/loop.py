@@ -12,6 +12,7 @@ again sees what it would have seen. A step's pictures are shared out among the w
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import shutil
 import tempfile
@@ -92,6 +93,9 @@ def train_worker(given: dict[str, Setup]) -> None:
     setup = given["setup"]
     config = setup.config
     context = ray.train.get_context()
+    if context.get_local_rank() == 0:
+        for left in Path(tempfile.gettempdir()).glob(f"{_prefix(setup)}*"):  # by a worker that was killed
+            shutil.rmtree(left, ignore_errors=True)
     rank, world = context.get_world_rank(), context.get_world_size()
     log.begin_worker(run=setup.run, stage=STAGE, as_json=setup.json_log)
     if not config.gpu:
@@ -131,6 +135,11 @@ def train_worker(given: dict[str, Setup]) -> None:
         ray.train.report(dataclasses.asdict(report), **_saved(setup, learner, report, history) if rank == 0 else {})
 
 
+def _prefix(setup: Setup) -> str:
+    """Of the names of folders on a node's own disk, in which this run's checkpoints are made."""
+    return f"colorize-checkpoint-{hashlib.sha256(bytes(setup.checkpoints)).hexdigest()[:16]}-"
+
+
 def _resume(setup: Setup, learner: Learner, rank: int, world: int) -> dict[str, Any]:
     """Puts the newest whole checkpoint into the learner, the same one on all workers; gives its counters, or those of a new run.
 
@@ -154,7 +163,7 @@ def _saved(setup: Setup, learner: Learner, report: EpochReport, history: list[di
 
     An epoch is announced when its checkpoint is sure to be there, also after a crash.
     """
-    staged = Path(tempfile.mkdtemp(prefix="colorize-checkpoint-"))
+    staged = Path(tempfile.mkdtemp(prefix=_prefix(setup)))
     save_state(staged, learner, {"epoch": report.epoch, "history": history})
     learner.as_model(setup.training).save(staged / MODEL_FILE)
     seal(staged)

@@ -224,12 +224,15 @@ def _train(config: TrainConfig, directory: Path, setup: Setup, datasets: dict[st
     while (done := _reached(directory)) < config.epochs:
         # Of a cluster of one node no part can go.
         least = 1 if cluster.current().nodes > 1 and config.min_workers is None else needed(config, directory)
+        # Where there is room for all they are just started: an elastic group waits for what Ray reserves, for a killed one for 3 minutes.
+        free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+        is_full = least == config.workers or free.get("GPU" if config.gpu else "CPU", 0) >= config.workers
         _clear(setup.checkpoints)
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"setup": setup},
             scaling_config=ScalingConfig(  # type: ignore[call-arg]
-                num_workers=config.workers if least == config.workers else (least, config.workers),  # type: ignore[arg-type]
+                num_workers=config.workers if is_full else (least, config.workers),  # type: ignore[arg-type]
                 use_gpu=config.gpu,
                 elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             ),
@@ -239,7 +242,11 @@ def _train(config: TrainConfig, directory: Path, setup: Setup, datasets: dict[st
                 name=NAME,
                 storage_path=str(directory),
                 checkpoint_config=CheckpointConfig(num_to_keep=KEPT, checkpoint_score_attribute="psnr"),
-                failure_config=FailureConfig(max_failures=MOST_FAILURES),
+                failure_config=FailureConfig(  # type: ignore[call-arg]
+                    max_failures=MOST_FAILURES,
+                    # A group of all that finds no room any more is given up at once, and started above with those that have some.
+                    controller_failure_limit=0 if is_full and least < config.workers else -1,
+                ),
             ),
         )  # fmt: skip
         try:
