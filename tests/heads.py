@@ -57,7 +57,7 @@ def head(*, cpus: int = 2) -> Iterator[Head]:
     (folder / ".ray").mkdir()
     (folder / ".ray" / "auth_token").write_text(secrets.token_hex(32))
     mark = uuid.uuid4().hex
-    variables = environment(mark) | {"HOME": str(folder)}
+    variables = environment(mark) | {"HOME": str(folder), "PATH": f"{RAY.parent}:{os.environ['PATH']}"}
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_API_SERVER_ADDRESS"):
         variables.pop(name, None)
     options = [
@@ -66,7 +66,8 @@ def head(*, cpus: int = 2) -> Iterator[Head]:
     ]  # fmt: skip
     try:
         with _node(options, variables | {"RAY_AUTH_MODE": "token"}, folder / "head.log"):
-            address = next(line.partition("--address='")[2].rstrip("'\n") for line in (folder / "head.log").open() if "--address='" in line)
+            told = (folder / "head.log").read_text()
+            address = told.partition("--address='")[2].partition("'")[0]
             yield Head(
                 jobs=f"http://127.0.0.1:{dashboard}", address=address, home=folder, variables=variables, session=folder / "s",
             )  # fmt: skip
@@ -76,14 +77,6 @@ def head(*, cpus: int = 2) -> Iterator[Head]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def worker(of: Head, *, before: Sequence[str] = (), cpus: int = 1) -> Iterator[None]:
-    """Another node, on this machine. `before`: a command that runs `ray start`, such as one that gives it a view of the disk of its own."""
-    options = ["--address", of.address, "--num-cpus", str(cpus), "--temp-dir", str(of.home / "s")]
-    with _node(options, of.variables | {"RAY_AUTH_MODE": "token"}, of.home / "worker.log", before):
-        yield
 
 
 @contextlib.contextmanager

@@ -1,17 +1,15 @@
 """`colorize submit` and `colorize jobs` on a Ray that asks for a token, and `jobs/` by Ray's own `ray job submit`."""
 
 import json
-import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.heads import RAY, Head, head, worker
+from tests.heads import RAY, Head, head
 from tests.pictures import encoded, grey_scene
 from tests.processes import PROGRAM
 
@@ -150,21 +148,6 @@ def test_a_missing_token_is_an_error(ray_head: Head, tmp_path: Path) -> None:
     assert complaint.startswith(f"colorize: {ray_head.jobs}: this Ray asks for a token, and this machine has none")
 
 
-def test_a_command_joins_by_the_address_of_the_cluster(ray_head: Head, tmp_path: Path) -> None:
-    """`colorize … --address host:port` shows the token without a word, as submit does; without the right one it is an error at once."""
-    archive_of(tmp_path / "scans", 1)
-    command = [PROGRAM, "archive", "scans", "colour", "--model", "cifar10", "--address", ray_head.address]
-    wrong = subprocess.run(
-        command, cwd=tmp_path, env=ray_head.variables | {"RAY_AUTH_TOKEN": "0" * 64}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert wrong.returncode == 1
-    assert wrong.stderr.startswith(f"colorize: {ray_head.address}: this Ray has another token")
-    assert len(wrong.stderr.splitlines()) == 1
-    right = subprocess.run(command, cwd=tmp_path, env=ray_head.variables, capture_output=True, text=True, check=False)
-    assert right.returncode == 0, right.stderr
-    assert f"joined at {ray_head.address}" in right.stdout
-
-
 def test_rays_own_job_submit_runs_what_is_in_jobs(ray_head: Head, tmp_path: Path) -> None:
     """`ray job submit --working-dir . -- python -m jobs.evaluate …` from the checkout; a relative path is an error there."""
     command = [str(RAY), "job", "submit", "--address", ray_head.jobs, "--working-dir", str(ROOT), "--", "python", "-m"]
@@ -182,40 +165,3 @@ def test_rays_own_job_submit_runs_what_is_in_jobs(ray_head: Head, tmp_path: Path
     )  # fmt: skip
     assert refused.returncode == 1
     assert "colorize: --run runs/one: a job needs an absolute path or a URL" in refused.stdout + refused.stderr
-
-
-@pytest.fixture(scope="module")
-def other_disk(ray_head: Head) -> Iterator[Path]:
-    """A folder that a second node has as well, by the same name and on a disk of its own."""
-    unshare = shutil.which("unshare")
-    folder = ray_head.home / "disk"
-    folder.mkdir()
-    mount = [str(unshare), "--mount", "sh", "-c", f'mount -t tmpfs none {folder} && exec "$0" "$@"']
-    if unshare is None or subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a file system of its own for a process")
-    with worker(ray_head, before=mount):
-        time.sleep(2)
-        yield folder
-
-
-def test_a_source_that_one_node_lacks_is_told(ray_head: Head, other_disk: Path, tmp_path: Path) -> None:
-    archive_of(other_disk / "scans")
-    done = run(ray_head, "submit", "archive", other_disk / "scans", tmp_path / "colour", cwd=tmp_path)
-    assert done.returncode == 1
-    assert f"{other_disk / 'scans'}: node " in done.stderr
-    assert not (tmp_path / "colour").exists()
-
-
-def test_a_target_that_is_not_shared_is_told(ray_head: Head, other_disk: Path, tmp_path: Path) -> None:
-    archive_of(tmp_path / "scans")
-    done = run(ray_head, "submit", "archive", tmp_path / "scans", other_disk / "colour", cwd=tmp_path)
-    assert done.returncode == 1
-    assert f"{other_disk / 'colour'}: node " in done.stderr
-    assert [path.name for path in other_disk.iterdir() if path.name != "scans"] == []  # the probe is gone
-
-
-def test_a_shared_folder_is_all_that_two_nodes_need(ray_head: Head, other_disk: Path, tmp_path: Path) -> None:
-    archive_of(tmp_path / "scans")
-    done = run(ray_head, "submit", "archive", "scans", "colour", "--model", "cifar10", "--workers", "3", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(path.name for path in (tmp_path / "colour").glob("*.png")) == ["0.png", "1.png", "2.png"]

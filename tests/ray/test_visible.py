@@ -1,4 +1,4 @@
-"""What is asked of the nodes before a job's work starts, on the one node of the tests; several nodes: tests/e2e/test_submit_command.py."""
+"""What is asked of the nodes before a job's work starts, on the one node of the tests."""
 
 from pathlib import Path
 
