@@ -125,7 +125,7 @@ def test_commands_are_what_the_program_takes_and_the_cluster_has_room_for(name: 
     if name.startswith("CronJob"):
         assert told["workers"] == cpus - 1  # the entry point has the other one, and the program counts what is there when it starts
     else:
-        assert told["workers"] == group["replicas"] * (gpus if told.get("gpu") else cpus)
+        assert int(told["workers"]) == group["replicas"] * (gpus if told.get("gpu") else cpus)
     for place in (told.get("source"), told.get("target"), told.get("run")):
         assert place is None or Path(place).is_relative_to("/archive"), f"{place}: on no volume"
 

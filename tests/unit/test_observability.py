@@ -229,7 +229,7 @@ def test_a_workers_clock_counts_every_step_by_its_rank() -> None:
     learner = SimpleNamespace(config=config, step=0, steps=4, device=torch.device("cpu"))
     meter = train.WorkerMeter("run", 1)
     meter._meter = recorded = Recorded()  # type: ignore[assignment]
-    clock = Clock(setup, learner, meter)  # type: ignore[arg-type]
+    clock = Clock(setup, learner, meter, 2)  # type: ignore[arg-type]
     for epoch in (1, 2):
         clock.start_epoch(epoch)
         for _ in range(2):
