@@ -28,7 +28,7 @@ with warnings.catch_warnings():
     from colorize.serve.config import ServeConfig
     from colorize.serve.run import running
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 MANY = 4000
 """Pictures of a run that lasts until something is done about it."""

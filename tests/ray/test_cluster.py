@@ -141,6 +141,7 @@ def read_sitting(process: subprocess.Popen[str]) -> tuple[str, str]:
     return lines[1], lines[2]
 
 
+@pytest.mark.slow
 def test_what_is_started_is_shut_down_and_says_nothing() -> None:
     process = start(SITTING)
     session, address = read_sitting(process)
