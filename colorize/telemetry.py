@@ -43,9 +43,12 @@ class Series:
 
 
 RUNS = Series(
-    name="colorize_run", kind="gauge", about="1 while a run is under way, 0 when it is over; stage: archive or train.", tags=("stage",)
+    name="colorize_run",
+    kind="gauge",
+    about="1 while a run is under way; gone when it is over; stage: archive or train.",
+    tags=("stage",),
 )
-"""What a dashboard lists runs by; set by the driver of each."""
+"""What a dashboard lists runs by; set by an actor of each, since Ray exports nothing of the driver that has started it."""
 
 
 class Meter:

@@ -32,7 +32,7 @@ from colorize.archive.config import ArchiveConfig
 from colorize.archive.journal import Journal, unfinished
 from colorize.archive.listing import Listing, check_places, list_archive
 from colorize.archive.manifest import Row, to_rows, to_table
-from colorize.archive.meter import STAGE, ArchiveMeter
+from colorize.archive.meter import STAGE
 from colorize.archive.painter import Order, Painter, to_block
 from colorize.archive.place import LocalPlace, Place, cause
 from colorize.archive.plan import Task, Work, plan_work
@@ -170,8 +170,6 @@ def _planned(plan: Plan) -> Plan:
 
 def _color(plan: Plan, workers: int, journal: Journal, tally: Tally, on_progress: Callable[[Progress], None] | None) -> None:
     """Runs the job; `tally` has every row that came back."""
-    meter = ArchiveMeter(plan.run_id)
-    meter.planned(len(plan.work.tasks))
     try:
         with closing(_paint(plan, workers)) as tables:
             for table in tables:
@@ -188,8 +186,6 @@ def _color(plan: Plan, workers: int, journal: Journal, tally: Tally, on_progress
             raise  # an error of this program
         first = cause(ValueError(str(error).partition("\n")[0]))
         raise ArchiveError(f"{plan.target.shown}: the run broke off ({type(error).__name__}: {first}); {_so_far(tally)}") from error
-    finally:
-        meter.ended()
 
 
 def _say(now: Progress) -> None:
@@ -209,7 +205,7 @@ def _paint(plan: Plan, workers: int) -> Generator[pa.Table, None, None]:
         source=plan.source, target=plan.target, source_identity=plan.source_identity, run_id=plan.run_id,
         vividness=plan.settings.vividness, temperature=plan.settings.temperature, palette=plan.settings.palette,
         reference=plan.settings.reference, format=plan.config.format, recolor=plan.config.recolor,
-        mark=plan.config.mark, confidence=plan.config.confidence, json_log=log.is_json(),
+        mark=plan.config.mark, confidence=plan.config.confidence, json_log=log.is_json(), planned=len(plan.work.tasks),
     )  # fmt: skip
     model = ray.put(plan.model.read_bytes())
     blocks = [to_block(f"{number:06}", tasks) for number, tasks in enumerate(cut_into_blocks(plan.work.tasks, workers))]

@@ -1,4 +1,4 @@
-"""What a bulk run measures of itself, for Prometheus: counted by each worker as its pictures are committed, and planned by the driver."""
+"""What a bulk run measures of itself, for Prometheus: counted by each worker as its pictures are committed."""
 
 from __future__ import annotations
 
@@ -49,13 +49,9 @@ class ArchiveMeter:
         self._meter = Meter((*SERIES, RUNS), run_id)
 
     def planned(self, pictures: int) -> None:
-        """The run is under way, and so many are to be looked at: for the driver to tell."""
+        """The run is under way, and so many are to be looked at: every worker tells the same, since Ray exports nothing of a driver."""
         self._meter.record(RUNS, 1, stage=STAGE)
         self._meter.record(PLANNED, pictures)
-
-    def ended(self) -> None:
-        """The run is over, however it ended."""
-        self._meter.record(RUNS, 0, stage=STAGE)
 
     def count(self, rows: Sequence[Row]) -> None:
         """Pictures were committed; of a file with pages all rows at once."""

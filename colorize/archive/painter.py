@@ -103,6 +103,8 @@ class Order:
     mark: bool = False
     confidence: bool = False
     json_log: bool = False
+    planned: int = 0
+    """How many pictures the whole run is to look at, for its measurements."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +143,7 @@ class Painter:
         log.begin_worker(run=order.run_id, stage=STAGE, as_json=order.json_log)
         self._journal = Journal(order.target, order.run_id)
         self._meter = ArchiveMeter(order.run_id)
+        self._meter.planned(order.planned)
         self._settings = DecodeSettings(
             vividness=order.vividness, temperature=order.temperature, palette=order.palette, reference=order.reference
         )

@@ -1,4 +1,4 @@
-"""What a training measures of itself, for Prometheus: every worker its steps, the driver the epochs."""
+"""What a training measures of itself, for Prometheus: every worker its steps, the board the epochs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ STEP_SECONDS = Series(
 PICTURES = Series(name="colorize_train_pictures", kind="counter", about="Training pictures that a worker has learnt from.", tags=("rank",))
 
 OF_WORKERS = (STEP_SECONDS, PICTURES)
-OF_DRIVER = (EPOCH, EPOCHS, LOSS, PSNR, SSIM, SPEED)
-SERIES = (*OF_DRIVER, *OF_WORKERS)
+OF_BOARD = (EPOCH, EPOCHS, LOSS, PSNR, SSIM, SPEED)
+SERIES = (*OF_BOARD, *OF_WORKERS)
 
 
 class WorkerMeter:
@@ -41,16 +41,15 @@ class WorkerMeter:
         self._meter.record(STEP_SECONDS, seconds, rank=self._rank)
 
 
-class DriverMeter:
-    """The series of one training in its driver, which outlives the workers and sees every report once."""
+class BoardMeter:
+    """The series of one training at its board, which outlives the workers and sees every report once.
+
+    Not in the driver: Ray exports nothing of one that has started its Ray itself.
+    """
 
     def __init__(self, run: str) -> None:
-        self._meter = Meter((*OF_DRIVER, RUNS), run)
+        self._meter = Meter((*OF_BOARD, RUNS), run)
         self._meter.record(RUNS, 1, stage=STAGE)
-
-    def ended(self) -> None:
-        """No more epochs come, for whatever reason."""
-        self._meter.record(RUNS, 0, stage=STAGE)
 
     def show(self, report: Report) -> None:
         """A report came from the workers; what counts is a finished epoch."""

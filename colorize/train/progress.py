@@ -72,7 +72,9 @@ Report = StepReport | EpochReport | Notice
 class Board:
     """Holds reports until the driver fetches them."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[], Callable[[Report], None]]) -> None:
+        """`watch` is called here, in the actor; what it gives sees every report as it comes."""
+        self._watch = watch()
         self._reports: list[Any] = []
         self._starts = 0
 
@@ -85,6 +87,7 @@ class Board:
 
     def post(self, report: Any) -> None:
         """Adds a report."""
+        self._watch(report)
         self._reports.append(report)
 
     def drain(self) -> list[Any]:
@@ -94,10 +97,10 @@ class Board:
 
 
 @contextmanager
-def board(on_report: Callable[[Report], None]) -> Iterator[Any]:
-    """A `Board` actor whose reports reach `on_report`, in order, on a thread of the driver, until the block ends."""
+def board(on_report: Callable[[Report], None], watch: Callable[[], Callable[[Report], None]]) -> Iterator[Any]:
+    """A `Board` actor whose reports reach `on_report`, in order, on a thread of the driver, until the block ends. watch: `Board`'s own."""
     here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # elsewhere it would go with its node
-    actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
+    actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote(watch)
     done = threading.Event()
 
     def drain() -> None:

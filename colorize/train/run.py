@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import json
 import logging
@@ -52,7 +53,7 @@ from colorize.model.palette import Palette
 from colorize.train.checkpoint import PARTIAL, PREFIX, Saved, whole
 from colorize.train.config import TrainConfig
 from colorize.train.loop import MODEL_FILE, Setup, train_worker
-from colorize.train.meter import STAGE, DriverMeter
+from colorize.train.meter import STAGE, BoardMeter
 from colorize.train.progress import EpochReport, Notice, Report, board
 from colorize.train.tracking import Tracker
 
@@ -173,11 +174,10 @@ def fit(
     if base is not None:
         facts["base"] = {"name": base.card.name, "sha256": base.card.weights_sha256, "data": base.card.training.get("data")}
         facts["bins"] = {"before": len(base.palette), "after": len(palette)}
-    tracker, meter = Tracker(directory, config), DriverMeter(directory.name)
+    tracker = Tracker(directory, config)
 
     def follow(report: Report) -> None:
         tracker.log(report)
-        meter.show(report)
         if isinstance(report, EpochReport):
             log.event("epoch ends", **dataclasses.asdict(report))
         on_report(report)
@@ -185,16 +185,13 @@ def fit(
     datasets = {"train": train_rows, "validation": validation.select_columns([*COLUMNS, "rgb"]).materialize()}
     held = _hold(datasets, follow)
     # The board hands out its last reports on its way out, before the tracker is closed.
-    with tracker, board(follow) as actor, _impatient():
+    with tracker, board(follow, functools.partial(_watch, directory.name)) as actor, _impatient():
         setup = Setup(
             config=config, run=directory.name, json_log=log.is_json(), bins_k2=palette.bins_k2.numpy(), prior_k=palette.prior_k.numpy(),
             train_pictures=pictures, validation_pictures=validated, training=facts, board=actor, checkpoints=directory / NAME,
             base=None if base is None else ray.put(base),
         )  # fmt: skip
-        try:
-            _train(config, directory, setup, datasets)
-        finally:
-            meter.ended()
+        _train(config, directory, setup, datasets)
     del held
     kept = list(whole(directory / NAME, lambda line: on_report(Notice(text=line))))
     if not kept or kept[0].epoch < config.epochs:
@@ -211,6 +208,10 @@ def fit(
     model.save(directory / MODEL_FILE)
     log.event("run ends", model=str(directory / MODEL_FILE), seconds=round(time.monotonic() - began, 3))
     return TrainResult(directory=directory, model=model, history=history, seconds=time.monotonic() - began)
+
+
+def _watch(run: str) -> Callable[[Report], None]:
+    return BoardMeter(run).show
 
 
 def _psnr(saved: Saved) -> float:

@@ -186,8 +186,7 @@ def test_rows_are_counted_once_a_picture_and_by_what_became_of_them() -> None:
     seconds = {"seconds_read": 0.1, "seconds_decode": 0.2, "seconds_predict": 0.3, "seconds_encode": 0.4, "seconds_write": 0.5}
     made = {"status": "coloured", "width": 2000, "height": 1000, "source_bytes": 100, "target_bytes": 150, "run_id": "run"}
     meter.planned(5)
-    meter.ended()
-    assert recorded.values == {("colorize_run", "archive"): [1, 0], ("colorize_archive_planned",): [5]}
+    assert recorded.values == {("colorize_run", "archive"): [1], ("colorize_archive_planned",): [5]}
     recorded.values.clear()
     meter.count(
         [
@@ -241,8 +240,8 @@ def test_a_workers_clock_counts_every_step_by_its_rank() -> None:
     assert all(second >= 0 for second in seconds)
 
 
-def test_the_driver_tells_finished_epochs_and_its_end() -> None:
-    meter = train.DriverMeter("run")
+def test_the_board_tells_finished_epochs() -> None:
+    meter = train.BoardMeter("run")
     meter._meter = recorded = Recorded()  # type: ignore[assignment]
     meter.show(StepReport(epoch=1, step=1, steps=2, loss=9.0, pictures_per_second=1.0, seconds_left=1.0))
     assert recorded.values == {}
@@ -251,8 +250,7 @@ def test_the_driver_tells_finished_epochs_and_its_end() -> None:
             epoch=1, epochs=3, loss=2.5, ssim=0.9, psnr=24.0, ssim_gain=0.0, psnr_gain=0.0, pictures_per_second=100.0, seconds=9.0,
         )
     )  # fmt: skip
-    meter.ended()
     assert recorded.values == {
         ("colorize_train_epoch",): [1], ("colorize_train_epochs",): [3], ("colorize_train_loss",): [2.5], ("colorize_train_psnr",): [24.0],
-        ("colorize_train_ssim",): [0.9], ("colorize_train_pictures_per_second",): [100.0], ("colorize_run", "train"): [0],
+        ("colorize_train_ssim",): [0.9], ("colorize_train_pictures_per_second",): [100.0],
     }  # fmt: skip
