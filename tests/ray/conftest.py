@@ -1,6 +1,7 @@
 """One local Ray for the whole test session: starting one takes longer than most tests."""
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 
@@ -10,6 +11,8 @@ import torch
 from colorize.cluster import ClusterInfo, connect
 
 torch.set_num_threads(1)  # of this process; two wait for each other where Ray's own processes want the cores
+
+os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112 - Ray's spelling; its ten seconds are longer than most runs here
 
 AGENT_PORT = 52365
 """The one that the agents of all Rays on a machine would take, if they were let."""
