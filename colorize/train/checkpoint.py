@@ -28,6 +28,9 @@ from torch import Tensor
 from colorize.errors import RunError
 from colorize.train.learner import Learner
 
+FOLDER = "ray"
+"""Ray Train's folder in the run's."""
+
 TENSORS, COUNTERS, SUMS = "state.safetensors", "state.json", "SHA256SUMS"
 PREFIX, PARTIAL = "checkpoint_", ".partial"
 
@@ -116,6 +119,11 @@ def whole(folder: Path, on_damage: Callable[[str], None] = lambda line: None) ->
             continue
         counters = json.loads((directory / COUNTERS).read_text())
         yield Saved(path=directory, epoch=counters["epoch"], history=counters["history"])
+
+
+def reached(folder: Path) -> int:
+    """The last epoch of the newest whole checkpoint; 0 where there is none."""
+    return next((saved.epoch for saved in whole(folder)), 0)
 
 
 def _line(path: Path) -> str:

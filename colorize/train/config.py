@@ -133,6 +133,12 @@ class TrainConfig:
         """Pictures of one step on one of so many workers: the step of all together stays as large as it can."""
         return max(1, self.batch_size // workers)
 
+    def least_workers(self, reached: int) -> int:
+        """Those that there must be room for when so many epochs are done: a run that has come some way goes on with what there is."""
+        if self.min_workers is not None:
+            return self.min_workers
+        return 1 if reached else self.workers
+
     def write(self, path: Path) -> None:
         """Writes the settings as JSON."""
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")

@@ -68,7 +68,7 @@ class Setup:
     training: dict[str, Any]
     """What the card will say of the training, known before it starts."""
     board: Any
-    """The `progress.Board` actor."""
+    """The `board.Board` actor."""
     checkpoints: Path
     """The folder that holds the run's checkpoints; every node sees it."""
     base: Any = None

@@ -7,28 +7,17 @@ A run's directory is never silently overwritten or resumed:
     RUN/model.safetensors    the best model, calibrated; written when the run is done
     RUN/tensorboard/         the curves
     RUN/ray/                 Ray Train's checkpoints: the latest one and the best two
-
-What dies on the way costs what was done since the last finished epoch. Ray Train starts its workers again, on the nodes that there are;
-when it gives up, it is started again here as long as the run gets further. Where it goes on from is what lies in RUN/ray and is whole;
-Ray's own notes are not asked.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
-import gc
 import json
-import logging
-import os
 import platform
 import shutil
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -37,12 +26,8 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
-import ray.train
 import torch
 import torch.nn.functional as F
-from ray.exceptions import RayError
-from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 from torch import Tensor
 
 from colorize import cluster, log
@@ -50,35 +35,19 @@ from colorize.errors import DataError, RunError
 from colorize.model.calibrate import calibrate
 from colorize.model.colormodel import ColorModel
 from colorize.model.palette import Palette
-from colorize.train.checkpoint import PARTIAL, PREFIX, Saved, whole
+from colorize.train.attempts import train_until_done
+from colorize.train.board import board
+from colorize.train.checkpoint import FOLDER, Saved, reached, whole
 from colorize.train.config import TrainConfig
-from colorize.train.loop import MODEL_FILE, Setup, train_worker
-from colorize.train.meter import STAGE, BoardMeter
-from colorize.train.progress import EpochReport, Notice, Report, board
+from colorize.train.loop import MODEL_FILE, Setup
+from colorize.train.meter import STAGE
+from colorize.train.progress import EpochReport, Notice, Report
 from colorize.train.tracking import Tracker
 
 CALIBRATION_PICTURES = 1000
 """Validation pictures on which the ends of the vividness dial are found: on pictures that it knows, a network is too sure of itself."""
 
 COLUMNS = ("L", "ab")
-
-NAME = "ray"
-"""Ray Train's folder in the run's."""
-
-SNAPSHOT = "checkpoint_manager_snapshot.json"
-"""Ray Train's notes on its checkpoints, in that folder."""
-
-KEPT = 2
-"""Of the best checkpoints, beside the latest: if that is damaged there is one before it."""
-
-MOST_FAILURES = 3
-"""Failures in a row, without a finished epoch between them, that end a run: what always fails is not tried for ever."""
-
-RESIZE_SECONDS = 60.0
-"""How often it is looked whether nodes have joined. Each that does begins the epoch under way again."""
-
-ROOM_SECONDS = "20"
-"""How long Ray Train waits for workers that it believes to have room, after a node has died of which it does not know yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +95,8 @@ def check_workers(workers: int, gpu: bool) -> None:
 
 
 def needed(config: TrainConfig, directory: Path) -> int:
-    """The workers that there must be room for: a run that has come some way goes on with what there is."""
-    if config.min_workers is not None:
-        return config.min_workers
-    return 1 if _reached(directory) else config.workers
+    """The workers that there must be room for, by how far the run in `directory` has come."""
+    return config.least_workers(reached(directory / FOLDER))
 
 
 def check_pictures(config: TrainConfig, pictures: int) -> None:
@@ -183,17 +150,15 @@ def fit(
         on_report(report)
 
     datasets = {"train": train_rows, "validation": validation.select_columns([*COLUMNS, "rgb"]).materialize()}
-    held = _hold(datasets, follow)
     # The board hands out its last reports on its way out, before the tracker is closed.
-    with tracker, board(follow, functools.partial(_watch, directory.name)) as actor, _impatient():
+    with tracker, board(directory.name, follow) as actor:
         setup = Setup(
             config=config, run=directory.name, json_log=log.is_json(), bins_k2=palette.bins_k2.numpy(), prior_k=palette.prior_k.numpy(),
-            train_pictures=pictures, validation_pictures=validated, training=facts, board=actor, checkpoints=directory / NAME,
+            train_pictures=pictures, validation_pictures=validated, training=facts, board=actor, checkpoints=directory / FOLDER,
             base=None if base is None else ray.put(base),
         )  # fmt: skip
-        _train(config, directory, setup, datasets)
-    del held
-    kept = list(whole(directory / NAME, lambda line: on_report(Notice(text=line))))
+        train_until_done(setup, datasets, follow)
+    kept = list(whole(directory / FOLDER, lambda line: on_report(Notice(text=line))))
     if not kept or kept[0].epoch < config.epochs:
         raise RunError(f"{directory}: training ended without a whole checkpoint of its last epoch; go on with --resume {directory}")
     history = kept[0].history
@@ -210,131 +175,9 @@ def fit(
     return TrainResult(directory=directory, model=model, history=history, seconds=time.monotonic() - began)
 
 
-def _watch(run: str) -> Callable[[Report], None]:
-    return BoardMeter(run).show
-
-
 def _psnr(saved: Saved) -> float:
     """Of the last epoch that is in it."""
     return float(saved.history[-1]["psnr"])
-
-
-def _train(config: TrainConfig, directory: Path, setup: Setup, datasets: dict[str, ray.data.Dataset]) -> None:
-    """Trains to the end, again after each failure as long as the run gets further. Raises RunError."""
-    failures = 0
-    while (done := _reached(directory)) < config.epochs:
-        # Of a cluster of one node no part can go.
-        least = 1 if cluster.current().nodes > 1 and config.min_workers is None else needed(config, directory)
-        # Where there is room for all they are just started: an elastic group waits for what Ray reserves, for a killed one for 3 minutes.
-        free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-        is_full = least == config.workers or free.get("GPU" if config.gpu else "CPU", 0) >= config.workers
-        _clear(setup.checkpoints)
-        trainer = TorchTrainer(
-            train_worker,
-            train_loop_config={"setup": setup},
-            scaling_config=ScalingConfig(  # type: ignore[call-arg]
-                num_workers=config.workers if is_full else (least, config.workers),  # type: ignore[arg-type]
-                use_gpu=config.gpu,
-                elastic_resize_monitor_interval_s=RESIZE_SECONDS,
-            ),
-            datasets=dict(datasets),
-            dataset_config=DataConfig(datasets_to_split=["train"]),
-            run_config=RunConfig(
-                name=NAME,
-                storage_path=str(directory),
-                checkpoint_config=CheckpointConfig(num_to_keep=KEPT, checkpoint_score_attribute="psnr"),
-                failure_config=FailureConfig(  # type: ignore[call-arg]
-                    max_failures=MOST_FAILURES,
-                    # A group of all that finds no room any more is given up at once, and started above with those that have some.
-                    controller_failure_limit=0 if is_full and least < config.workers else -1,
-                ),
-            ),
-        )  # fmt: skip
-        try:
-            _interruptibly(trainer.fit)
-        except (ray.train.TrainingFailedError, RayError) as error:
-            # What came from the workers Ray has tried often enough; what came from its controller, or was its death, it tries once.
-            is_once = isinstance(error, ray.train.ControllerError | RayError)
-            failures = (failures if _reached(directory) == done else 0) + (1 if is_once else MOST_FAILURES)
-            if failures >= MOST_FAILURES and _reached(directory) == done:
-                log.event("run breaks off", level=logging.ERROR, reason=_cause(error))
-                raise RunError(f"{directory}: training failed: {_cause(error)}; go on with --resume {directory}") from error
-        else:
-            if _reached(directory) == done:
-                return
-        del trainer
-        gc.collect()  # the controller, which the error's frames hold, keeps the CPUs of its workers until it is gone
-
-
-def _reached(directory: Path) -> int:
-    """The last epoch of the newest whole checkpoint; 0 where there is none."""
-    return next((saved.epoch for saved in whole(directory / NAME)), 0)
-
-
-def _clear(checkpoints: Path) -> None:
-    """Removes what a killed worker had not copied yet, and Ray's notes where it would stumble over them: cut, or on what is gone."""
-    for partial in checkpoints.glob(f"{PREFIX}*{PARTIAL}"):
-        shutil.rmtree(partial, ignore_errors=True)
-    notes = checkpoints / SNAPSHOT
-    try:
-        named = json.loads(notes.read_text())["checkpoint_results"]
-        if all((checkpoints / one["checkpoint_dir_name"]).is_dir() for one in named):
-            return
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    notes.unlink()
-
-
-def _hold(datasets: dict[str, ray.data.Dataset], on_report: Callable[[Report], None]) -> list[Any]:
-    """A copy of all blocks on this node, for as long as the list is kept: what lies on a node that dies is then still there.
-
-    Without it Ray would make a lost block again, by a task that waits for ever for a CPU where training workers have them all.
-    """
-    if cluster.current().nodes == 1:
-        return []
-    here = ray.get_runtime_context().get_node_id()
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    room = next(node["Resources"].get("object_store_memory", 0) for node in nodes if node["NodeID"] == here)
-    size = sum(dataset.size_bytes() for dataset in datasets.values())
-    if size > room / 2:
-        text = f"the pictures ({size / 1e9:.1f} GB) do not fit into half of this node's object store: leave a CPU free"
-        on_report(Notice(text=f"{text}, to load again what is on a node that dies"))
-        return []
-    bundles = (bundle for dataset in datasets.values() for bundle in dataset.iter_internal_ref_bundles())
-    return ray.get([ref for bundle in bundles for ref in bundle.block_refs])
-
-
-@contextlib.contextmanager
-def _impatient() -> Iterator[None]:
-    """Ray Train waits ROOM_SECONDS for room inside."""
-    name = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
-    before = os.environ.get(name)
-    os.environ.setdefault(name, ROOM_SECONDS)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-
-
-def _interruptibly(call: Callable[[], Any]) -> Any:
-    """Runs `call` on a thread of its own, so that Ctrl-C reaches this one as a KeyboardInterrupt.
-
-    On the main thread Ray Train takes the signal for itself, ends the process with exit code 0, and keeps it after the run. The
-    thread is a daemon: after an interrupt it waits for actors that go down with the connection to Ray.
-    """
-    outcome: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, name="ray-train", daemon=True).start()
-    return outcome.result()
 
 
 def build_palette(rows: ray.data.Dataset, step: float, output_stride: int) -> Palette:
@@ -402,11 +245,3 @@ def commit() -> str:
         return ""
     described = subprocess.run([git, "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return described.stdout.strip()
-
-
-def _cause(error: BaseException) -> str:
-    """The last line of what went wrong on the workers."""
-    failures = getattr(error, "worker_failures", None) or {}
-    inner = next(iter(failures.values()), error)
-    lines = [line.strip() for line in str(inner).splitlines() if line.strip()]
-    return lines[-1] if lines else type(inner).__name__
