@@ -199,14 +199,19 @@ def _so_far(tally: Tally) -> str:
     return f"{tally.progress().done:,} of {tally.total:,} pictures are done; the same command again does the rest"
 
 
-def _paint(plan: Plan, workers: int) -> Generator[pa.Table, None, None]:
-    """The rows of all pictures, a block at a time, as they are done."""
-    order = Order(
+def order_of(plan: Plan) -> Order:
+    """What every worker of the run is told."""
+    return Order(
         source=plan.source, target=plan.target, source_identity=plan.source_identity, run_id=plan.run_id,
         vividness=plan.settings.vividness, temperature=plan.settings.temperature, palette=plan.settings.palette,
         reference=plan.settings.reference, format=plan.config.format, recolor=plan.config.recolor,
         mark=plan.config.mark, confidence=plan.config.confidence, json_log=log.is_json(), planned=len(plan.work.tasks),
     )  # fmt: skip
+
+
+def _paint(plan: Plan, workers: int) -> Generator[pa.Table, None, None]:
+    """The rows of all pictures, a block at a time, as they are done."""
+    order = order_of(plan)
     model = ray.put(plan.model.read_bytes())
     blocks = [to_block(f"{number:06}", tasks) for number, tasks in enumerate(cut_into_blocks(plan.work.tasks, workers))]
     dataset = ray.data.from_arrow(blocks).map_batches(

@@ -29,7 +29,7 @@ from skimage.color import lab2rgb, rgb2lab
 
 from colorize import cluster
 from colorize.archive.config import ArchiveConfig
-from colorize.archive.job import carry_out, cut_into_blocks, prepare
+from colorize.archive.job import carry_out, cut_into_blocks, order_of, prepare
 from colorize.archive.journal import Journal
 from colorize.archive.painter import Order, Painter, to_block
 from colorize.imaging.formats import open_scan
@@ -103,13 +103,10 @@ def job(source: Path, target: Path) -> tuple[float, float]:
 def _plain_pool(source: Path, target: Path) -> float:
     plan = prepare(ArchiveConfig(source=source, target=target))
     workers = cluster.current().cpus
-    order = Order(
-        source=plan.source, target=plan.target, source_identity=plan.source_identity, run_id=plan.run_id, vividness=plan.config.vividness
-    )
     journal = Journal(plan.target, plan.run_id)
     journal.open()
     blocks = [to_block(f"{number:06}", tasks) for number, tasks in enumerate(cut_into_blocks(plan.work.tasks, workers))]
-    with multiprocessing.get_context("spawn").Pool(workers, _start, (order, plan.model.read_bytes())) as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, _start, (order_of(plan), plan.model.read_bytes())) as pool:
         pictures, _ = _rate((table.num_rows, 0.0) for table in pool.imap(_paint, blocks))
     journal.close()
     shutil.rmtree(target)
