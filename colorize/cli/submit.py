@@ -7,7 +7,7 @@ import json as json_module
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +15,7 @@ from colorize.cli.places import COMMANDS, parse
 from colorize.errors import ClusterError
 
 if TYPE_CHECKING:
-    from colorize.submit.jobs import JobState
+    from colorize.submit.jobs import JobClient, JobState
 
 STOPPED = 130
 """The exit code of a command that was interrupted, and of a job that was stopped."""
@@ -65,9 +65,7 @@ def submit(
     if no_wait:
         return
     try:
-        for line in client.follow(id):
-            print(line, flush=True)
-        state = _ended(client, id)
+        state = _followed(client, id)
     except KeyboardInterrupt:
         there = f" --address {client.address}"
         console.print(f"the job goes on: colorize jobs log {id}{there}, colorize jobs stop {id}{there}", markup=False)
@@ -106,10 +104,7 @@ def log(
     """Print a job's log, and follow it until the job ends; the exit code is that of `colorize submit`."""
     from colorize.submit.jobs import JobClient
 
-    client = JobClient(address)
-    for line in client.follow(id):
-        print(line, flush=True)
-    _conclude(_ended(client, id))
+    _conclude(_followed(JobClient(address), id))
 
 
 @app.command()
@@ -119,7 +114,8 @@ def stop(
 ) -> None:
     """Stop a job. What it has finished is kept: the same command again does the rest."""
     from colorize.cli.display import console
-    from colorize.submit.jobs import STOP_SECONDS, JobClient
+    from colorize.submit.jobs import JobClient
+    from colorize.submit.submission import STOP_SECONDS
 
     client = JobClient(address)
     state = client.state(id)
@@ -130,15 +126,16 @@ def stop(
     console.print(f"job {id} is to end within {STOP_SECONDS} s; what it has done is kept", markup=False)
 
 
-def _ended(client: Any, id: str) -> JobState:
-    """The state of a job whose log is complete."""
+def _followed(client: JobClient, id: str) -> JobState:
+    """Prints a job's log until its end, and gives how it ended."""
+    for line in client.follow(id):
+        print(line, flush=True)
     deadline = time.monotonic() + ENDING_SECONDS
     while not (state := client.state(id)).is_over:
         if time.monotonic() > deadline:
             raise ClusterError(f"{id}: its log has ended, and the cluster says that it is {state.status}: colorize jobs log {id}")
         time.sleep(0.2)
-    found: JobState = state
-    return found
+    return state
 
 
 def _conclude(state: JobState) -> None:

@@ -33,19 +33,11 @@ from colorize.model.card import DEFAULT_VIVIDNESS
 from colorize.model.device import GPU_SHARE
 from colorize.serve.roots import MAX_LENGTH, Allowed, OutsideError, Roots
 from colorize.serve.upload import Refusal
+from colorize.submit.submission import CALL_SECONDS, submit_job
 
 LISTED_RUNS = 50
 LISTED_FAILURES = 100
 LONGEST_REASON = 500
-
-CALL_SECONDS = 60.0
-"""How long the job server may take: a Ray that has just started accepts no job for some seconds."""
-
-NOT_READY_SECONDS = 1.0
-"""After which a job server that has just started is asked again."""
-
-STOP_SECONDS = 60
-"""How long a run that is cancelled may take to write its manifest, before Ray kills it; the next run of its target settles it then."""
 
 RETRY_SECONDS = 30
 """What Retry-After says while other runs are under way."""
@@ -231,20 +223,10 @@ class ArchiveRuns:
         return shlex.join([sys.executable, "-c", _PROGRAM, "archive", *options, "--", source.opened, target.opened])
 
     def _submit(self, run: str, command: str, source: Allowed, target: Allowed) -> None:
-        deadline = time.monotonic() + CALL_SECONDS
-        while True:
-            try:
-                self._jobs().submit_job(
-                    entrypoint=command, submission_id=run,
-                    runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
-                    metadata={_MARK: "archive", _SOURCE: source.shown, _TARGET: target.shown},
-                )  # fmt: skip
-            except RuntimeError as error:
-                if "No available agent" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(NOT_READY_SECONDS)
-            else:
-                return
+        submit_job(
+            self._jobs(), entrypoint=command, submission_id=run, runtime_env={},
+            metadata={_MARK: "archive", _SOURCE: source.shown, _TARGET: target.shown},
+        )  # fmt: skip
 
     def _list(self) -> list[ArchiveRun]:
         newest = sorted(self._all(), key=lambda job: str(job.submission_id), reverse=True)[:LISTED_RUNS]

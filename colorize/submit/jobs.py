@@ -32,25 +32,17 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from colorize import cluster
 from colorize.errors import ClusterError, ConfigError
 from colorize.submit.address import direct, job_server, token_header
+from colorize.submit.submission import CALL_SECONDS, NOT_READY_SECONDS, submit_job
 from colorize.submit.wheel import build_wheel
 
 ENTRY = "colorize.cli.job"
 """The module that runs a command as the driver of a job."""
-
-STOP_SECONDS = 60
-"""How long a job that is stopped may take to keep what it has, before Ray kills it."""
-
-CALL_SECONDS = 60.0
-"""How long the job server may take for one answer, and may be gone while a log is followed."""
 
 SILENT_SECONDS = 30.0
 """How long a log may say nothing before the job server is asked whether it and the job are still there."""
 
 CLOSE_SECONDS = 0.5
 """How long the end of a followed log waits for the server's farewell, which Ray's does not give."""
-
-NOT_READY_SECONDS = 1.0
-"""After which a job server that has just started is asked again."""
 
 _COMMAND = "colorize_command"
 _COMPLAINT = "colorize: "
@@ -114,26 +106,14 @@ class JobClient:
         if not _ID.fullmatch(id):
             raise ConfigError(f"job id {id!r}: letters, digits, '.', '_' and '-' only, 200 at most")
         wheel = build_wheel()
-        deadline = time.monotonic() + CALL_SECONDS
         with tempfile.TemporaryDirectory() as folder, self._told():
             package = Path(folder) / Path(wheel.name).with_suffix(".zip")  # what Ray calls a package that is only to be unpacked
             package.write_bytes(wheel.data)
-            while True:
-                try:
-                    return str(
-                        self._server.submit_job(
-                            entrypoint=_entrypoint(arguments), submission_id=id, entrypoint_num_cpus=cpus or None,
-                            runtime_env={
-                                "working_dir": str(package),
-                                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **(environment or {})},
-                            },
-                            metadata={_COMMAND: shlex.join(["colorize", *arguments])},
-                        )
-                    )  # fmt: skip
-                except RuntimeError as error:
-                    if "No available agent" not in str(error) or time.monotonic() > deadline:
-                        raise
-                    time.sleep(NOT_READY_SECONDS)
+            return submit_job(
+                self._server, entrypoint=_entrypoint(arguments), submission_id=id, entrypoint_num_cpus=cpus or None,
+                runtime_env={"working_dir": str(package), "env_vars": dict(environment or {})},
+                metadata={_COMMAND: shlex.join(["colorize", *arguments])},
+            )  # fmt: skip
 
     def state(self, id: str) -> JobState:
         """A job as it is now. Raises ClusterError when there is none of that id."""

@@ -20,7 +20,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # Ray Serve 2.60 defines its settings in a way that pydantic deprecates
     from ray.job_submission import JobSubmissionClient
 
-    from colorize.serve import bulk
     from colorize.serve.bulk import ArchiveOrder, ArchiveRun, ArchiveRuns, Counts, Failure, Started
     from colorize.serve.upload import Refusal
 
@@ -219,7 +218,7 @@ def test_a_run_is_stopped_once(server: JobServer, runs: ArchiveRuns) -> None:
 def test_a_job_server_that_is_not_ready_yet_is_waited_for(
     server: JobServer, runs: ArchiveRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "NOT_READY_SECONDS", 0.01)
+    monkeypatch.setattr("colorize.submit.submission.NOT_READY_SECONDS", 0.01)
     server.refusals = [Answer(500, b"No available agent to submit job, please try again later.")] * 2
     assert start(runs, tmp_path).id in server.jobs
 

@@ -73,7 +73,7 @@ def small_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_wheel")
 def test_a_server_that_is_not_ready_is_asked_again(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colorize.submit.jobs.NOT_READY_SECONDS", 0.01)
+    monkeypatch.setattr("colorize.submit.submission.NOT_READY_SECONDS", 0.01)
     server.refusals = ["No available agent to submit job, please try again later."] * 2
     assert JobClient(server.url).start(["train", "--run", "/r"]) in server.jobs
 
