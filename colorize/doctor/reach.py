@@ -53,18 +53,11 @@ _VERSIONS = "the same Ray and Python are needed on every machine: constraints.tx
 def judge(target: str, facts: dict[str, Any]) -> Finding:
     """facts: what `ask` gives."""
     if "error" in facts:
-        is_version = "ersion mismatch" in facts["error"]
-        # Ray says no more of a wrong token; what answers there has been found to speak gRPC.
-        is_token = facts["error"].endswith(f"Failed to connect to Ray cluster at {target}") or any(
-            word in facts["error"].lower() for word in ("token", "unauthenticated", "authentication")
-        )
-        advice = (
-            _VERSIONS
-            if is_version
-            else "the cluster's token belongs into ~/.ray/auth_token or RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
-            if is_token
-            else "see docs/cluster.md"
-        )
+        advice = "see docs/cluster.md"
+        if "ersion mismatch" in facts["error"]:
+            advice = _VERSIONS
+        elif any(word in facts["error"].lower() for word in ("token", "unauthenticated", "authentication")):
+            advice = "the cluster's token belongs into ~/.ray/auth_token or RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
         return Finding(check=CHECK, status="wrong", found=facts["error"], advice=advice)
     ours = {"ray": facts["own_ray"], "python": platform.python_version()}
     differing = [f"{name} {facts[name]} there, {version} here" for name, version in ours.items() if facts[name] != version]
@@ -97,7 +90,7 @@ def ask(address: str) -> dict[str, Any]:
             return {
                 "ray": versions["ray_version"], "python": versions["python_version"], "own_ray": ray.__version__, "alive": info.nodes,
                 "dead": sum(not node["Alive"] for node in nodes), "cpus": info.cpus, "gpus": info.gpus,
-                "token": os.environ.get("RAY_AUTH_MODE", "").lower() == "token",
+                "token": os.environ.get(cluster.AUTH_MODE, "").lower() == "token",
             }  # fmt: skip
     except ClusterError as error:
         return {"error": str(error)}
