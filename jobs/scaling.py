@@ -28,10 +28,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from colorize.archive import manifest
 from colorize.archive.config import ArchiveConfig
-from colorize.archive.job import BLOCK_PICTURES, prepare
+from colorize.archive.job import BLOCK_PICTURES, order_of, prepare
 from colorize.archive.journal import Journal
 from colorize.archive.manifest import STAGES, Row, to_table
-from colorize.archive.painter import GROUP_PICTURES, Order, Painter, to_block
+from colorize.archive.painter import GROUP_PICTURES, Painter, to_block
 from colorize.archive.place import LocalPlace
 from colorize.archive.summary import Tally
 from colorize.imaging.files import write_whole
@@ -42,9 +42,6 @@ from colorize.train.run import processor
 RECORD = Path(__file__).with_name("scaling.json")
 LISTED = 20_000
 """Files that listing and the driver's part are timed on."""
-
-SEEN_PIXELS = 192 * 256
-"""What the network sees of a picture of 3:4 at the model's working size."""
 
 GPUS = (10, 100)
 BILLION = 1_000_000_000
@@ -75,7 +72,7 @@ class Measured:
     manifest_bytes: float
     """Of the manifest's file."""
     predict_flops: float
-    """Of the network, for one picture and its mirror image."""
+    """Of the network for one picture; with its mirror image, where the model is shown that too."""
 
     @property
     def around(self) -> float:
@@ -224,7 +221,7 @@ def measure(scans: Path) -> Measured:
         read=total["seconds_read"], decode=total["seconds_decode"], predict=total["seconds_predict"], encode=total["seconds_encode"],
         write=total["seconds_write"], source_bytes=sum(row.source_bytes or 0 for row in rows) / len(rows),
         target_bytes=sum(row.target_bytes or 0 for row in rows) / len(rows), listed=listed, driver=driver, row_bytes=row_bytes,
-        manifest_bytes=manifest_bytes, predict_flops=2.0 * counter.get_total_flops(),
+        manifest_bytes=manifest_bytes, predict_flops=(2.0 if model.card.mirrored else 1.0) * counter.get_total_flops(),
     )  # fmt: skip
 
 
@@ -232,12 +229,9 @@ def _painted(scans: Path, target: Path) -> tuple[list[Row], float]:
     """The rows of a worker that colours these pictures, without Ray; what is not coloured is left out. And the share of the time on the
     clock that it had the processor: rows have clock times, which are longer where others use the core."""
     plan = prepare(ArchiveConfig(source=scans, target=target))
-    order = Order(
-        source=plan.source, target=plan.target, source_identity=plan.source_identity, run_id=plan.run_id, vividness=plan.config.vividness
-    )
     journal = Journal(plan.target, plan.run_id)
     journal.open()
-    painter = Painter(order, plan.model.read_bytes())
+    painter = Painter(order_of(plan), plan.model.read_bytes())
     painter(to_block("warm", plan.work.tasks[:4]))
     began, used = time.perf_counter(), time.process_time()
     rows = manifest.to_rows(painter(to_block("timed", plan.work.tasks[4:])))

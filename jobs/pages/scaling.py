@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from colorize.archive.painter import GROUP_PICTURES
+from colorize.model.card import DEFAULT_MODEL, read_card, resolve
 from jobs.scaling import (
     ASSUMED,
     BILLION,
@@ -55,7 +56,7 @@ the driver's part on {LISTED:,} files on a local disk. All are processor time: w
 Bytes a picture, measured: {measured.source_bytes / 1e3:,.0f} KB are read, {measured.target_bytes / 1e3:,.0f} KB written; a row is
 {measured.row_bytes:,.0f} bytes of the driver's memory and {measured.manifest_bytes:,.0f} of the manifest. Requests to a bucket, counted
 in the code: {GETS_A_PICTURE:.2f} GET or HEAD and {PUTS_A_PICTURE:.2f} PUT, COPY or DELETE, since outputs are committed in groups of
-{GROUP_PICTURES}. The network takes {measured.predict_flops / 1e9:.1f} GFLOP a picture with its mirror image, counted by torch.
+{GROUP_PICTURES}. The network takes {measured.predict_flops / 1e9:.1f} GFLOP a picture, counted by torch.
 
 ## What follows
 
@@ -95,7 +96,8 @@ Storage is not in it: {measured.target_bytes * 1e6 / 1e9:,.0f} GB a million for 
 
 A step's pictures are shared out among the workers, and stay 64 in all whatever their number, so that the result stays the same. So training
 scales to a few workers by itself; beyond them, give each its 64 by `--batch-size`, with a learning rate to be found anew (not measured).
-Computed for `photo`'s 21 MB of gradients on a network of {ASSUMED["network"].value * 8 / 1e9:.0f} Gbit/s: the ring of an all-reduce takes
+Computed for `photo`'s {_gradient_bytes() / 1e6:.0f} MB of gradients on a network of
+{ASSUMED["network"].value * 8 / 1e9:.0f} Gbit/s: the ring of an all-reduce takes
 {_allreduce(2):.0f} ms a step on 2 workers, {_allreduce(10):.0f} on 10 and {_allreduce(100):.0f} on 100, if nothing else is on it.
 
 ## Assumed
@@ -155,10 +157,13 @@ def _costs(rates: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
+def _gradient_bytes() -> float:
+    return 4.0 * read_card(resolve(DEFAULT_MODEL)).parameters
+
+
 def _allreduce(workers: int) -> float:
     """Milliseconds."""
-    gradients = 4 * 5.3e6
-    return 2 * (workers - 1) / workers * gradients / ASSUMED["network"].value * 1e3
+    return 2 * (workers - 1) / workers * _gradient_bytes() / ASSUMED["network"].value * 1e3
 
 
 def _assumed() -> str:
