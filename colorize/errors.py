@@ -4,6 +4,7 @@ The tree:
 
     ColorizeError (ValueError)
     ├── ConfigError      a setting is out of range or contradicts another one
+    ├── StorageError     a URL makes no sense, or what it names cannot be read or written
     ├── PictureError     a file is not a picture that can be read, or cannot be written
     ├── HintError        hints, a palette or a reference are not what they must be
     ├── ModelError       a model file is missing, damaged, foreign, or newer than this program
@@ -26,6 +27,10 @@ class ColorizeError(ValueError):
 
 class ConfigError(ColorizeError):
     """A setting is out of range or contradicts another one; the message names the setting and its value."""
+
+
+class StorageError(ColorizeError):
+    """A URL makes no sense, or what it names cannot be read or written; the message never has what is secret in it."""
 
 
 class PictureError(ColorizeError):

@@ -32,11 +32,11 @@ from colorize.archive.job import BLOCK_PICTURES, order_of, prepare
 from colorize.archive.journal import Journal
 from colorize.archive.manifest import STAGES, Row, to_table
 from colorize.archive.painter import GROUP_PICTURES, Painter, to_block
-from colorize.archive.place import LocalPlace
 from colorize.archive.summary import Tally
 from colorize.imaging.files import write_whole
 from colorize.model.card import DEFAULT_MODEL
 from colorize.model.colormodel import load_model
+from colorize.storage.place import LocalPlace
 from colorize.train.run import processor
 
 RECORD = Path(__file__).with_name("scaling.json")

@@ -13,9 +13,9 @@ import pytest
 
 from colorize.archive.journal import Journal
 from colorize.archive.painter import Order, Painter, to_block
-from colorize.archive.place import LocalPlace
 from colorize.archive.plan import Task
 from colorize.model.card import DEFAULT_MODEL, resolve
+from colorize.storage.place import LocalPlace
 from tests.pictures import encoded, grey_scene
 
 PATIENCE = 240

@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,13 +23,13 @@ from ray.data import TaskPoolStrategy
 
 from colorize import cluster
 from colorize.archive.listing import Entry
-from colorize.archive.place import LocalPlace, Place, cause
 from colorize.archive.thumbnails import Thumbnail
 from colorize.errors import ArchiveError, PictureError, RunError
 from colorize.imaging.colorspace import compose
 from colorize.imaging.formats import open_scan
 from colorize.imaging.scan import Scan
 from colorize.imaging.xmp import note_of
+from colorize.storage.place import LocalPlace, Place, cause
 
 BLOCK_PICTURES = 64
 """Pictures of a task at most: its rows are its only output, so a block is as large as can be lost."""
@@ -62,21 +61,19 @@ class Survey:
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     """(path, reason)."""
 
-    def write(self, path: Path) -> None:
-        """Writes it as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+    def to_json(self) -> str:
+        """The same, as a run's directory keeps it."""
+        return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
-    def read(cls, path: Path) -> Survey:
-        """Reads what `write` wrote. Raises RunError for a missing or foreign file."""
+    def from_json(cls, data: bytes, name: str) -> Survey:
+        """What `to_json` gave, from the file `name`. Raises RunError for a foreign file."""
         try:
-            told = json.loads(path.read_text())
+            told = json.loads(data)
             colored = [(str(name), int(page)) for name, page in told.pop("colored")]
             return cls(colored=colored, unreadable=[(str(name), str(reason)) for name, reason in told.pop("unreadable")], **told)
-        except OSError as error:
-            raise RunError(f"{path}: cannot be read ({error.strerror})") from error
         except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{path}: not what was found in an archive ({error})") from error
+            raise RunError(f"{name}: not what was found in an archive ({error})") from error
 
 
 def survey(place: Place, entries: list[Entry], on_progress: Callable[[int, int], None]) -> Survey:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from colorize.archive.manifest import STAGES
-from colorize.archive.place import LocalPlace, Place
+from colorize.storage.place import LocalPlace, Place
 
 SECONDS_A_PICTURE = 0.035
 SECONDS_A_MEGAPIXEL = 0.14

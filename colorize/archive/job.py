@@ -34,15 +34,15 @@ from colorize.archive.listing import Listing, check_places, list_archive
 from colorize.archive.manifest import Row, to_rows, to_table
 from colorize.archive.meter import STAGE
 from colorize.archive.painter import Order, Painter, to_block
-from colorize.archive.place import LocalPlace, Place, cause
 from colorize.archive.plan import Task, Work, plan_work
-from colorize.archive.remote import open_place
 from colorize.archive.summary import ArchiveSummary, Progress, Tally
 from colorize.errors import ArchiveError
 from colorize.model.card import ModelCard, read_card, resolve
 from colorize.model.colormodel import load_model
 from colorize.model.device import GPU_SHARE
 from colorize.model.palette import DecodeSettings
+from colorize.storage.place import LocalPlace, Place, cause
+from colorize.storage.remote import open_place
 
 BLOCK_PICTURES = 64
 BLOCK_BYTES = 16_000_000

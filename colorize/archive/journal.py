@@ -30,8 +30,8 @@ from typing import Literal, NoReturn
 import pyarrow as pa
 
 from colorize.archive.manifest import FOLDER, SCHEMA, Row, to_rows, to_table
-from colorize.archive.place import LocalPlace, Place, cause
 from colorize.errors import ArchiveError
+from colorize.storage.place import LocalPlace, Place, cause
 
 RUNS = f"{FOLDER}/runs"
 CLOSED = ".closed"

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from colorize.archive.manifest import FOLDER, Row, Status
-from colorize.archive.place import Found, LocalPlace, Place, cause
-from colorize.archive.remote import RemotePlace
 from colorize.errors import ArchiveError
+from colorize.storage.place import Found, LocalPlace, Place, cause
+from colorize.storage.remote import RemotePlace
 
 PICTURE_SUFFIXES = frozenset(
     {

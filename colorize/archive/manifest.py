@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from colorize.archive.place import Place, cause
 from colorize.errors import ArchiveError
+from colorize.storage.place import Place, cause
 
 FOLDER = "_colorize"
 """Where this program keeps its own files, below the target."""

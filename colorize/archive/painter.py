@@ -39,7 +39,6 @@ from colorize.archive.batches import predict_in_batches
 from colorize.archive.journal import Journal, Output, StopRunError
 from colorize.archive.manifest import FOLDER, Row, to_table
 from colorize.archive.meter import STAGE, ArchiveMeter
-from colorize.archive.place import LocalPlace, Place, cause, digest
 from colorize.archive.plan import IN_COLOR, Task
 from colorize.archive.report import THUMBNAILS
 from colorize.archive.thumbnails import MOST_OF_A_SHEET, Thumbnail, fitting, sheet
@@ -53,6 +52,7 @@ from colorize.model.colormodel import ColorModel
 from colorize.model.palette import DecodeSettings
 from colorize.model.reference import Reference
 from colorize.model.swatches import Swatches
+from colorize.storage.place import LocalPlace, Place, cause, digest
 
 GROUP_PICTURES = 16
 GROUP_PIXELS = 32_000_000

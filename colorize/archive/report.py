@@ -21,7 +21,7 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from colorize.archive.manifest import FOLDER
-from colorize.archive.place import LocalPlace, Place
+from colorize.storage.place import LocalPlace, Place
 
 PAGE = f"{FOLDER}/report.html"
 PARTS = f"{FOLDER}/report"

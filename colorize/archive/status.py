@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from colorize.archive.journal import unfinished
 from colorize.archive.manifest import CURRENT, STAGES, merge, read_manifest, to_table
-from colorize.archive.place import cause
-from colorize.archive.remote import open_place
 from colorize.errors import ArchiveError
+from colorize.storage.place import cause
+from colorize.storage.remote import open_place
 
 LISTED = 20
 

@@ -6,22 +6,22 @@ import dataclasses
 import hashlib
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colorize.cli.finetune import ARCHIVE, BATCH_SIZE, EPOCHS, LEARNING_RATE, RUN, SIZE, WORKERS, announce, conclude, resumed, started, tune
+from colorize.cli.finetune import ARCHIVE, BATCH_SIZE, EPOCHS, LEARNING_RATE, SIZE, WORKERS, announce, conclude, resumed, started, tune
 from colorize.cli.picture import printable
-from colorize.cli.train import ADDRESS
+from colorize.cli.train import ADDRESS, RUN, new_run
 from colorize.errors import ConfigError, DataError, RunError
 from colorize.model.card import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from colorize.archive.colors import Survey
     from colorize.archive.listing import Listing
-    from colorize.archive.place import Place
     from colorize.data.dataset import LabDataset
+    from colorize.storage.place import Place
+    from colorize.train.directory import RunDirectory
 
 MOST = 2000
 """Colour pictures that are trained on where no limit is given: from there on, more of one archive change little and take their time."""
@@ -42,8 +42,8 @@ def adapt(
     model: Annotated[
         str | None, typer.Option(help="A shipped model, a model file, or a training run's directory.", show_default=DEFAULT_MODEL)
     ] = None,
-    run: Annotated[Path | None, RUN] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run, with the model and settings it has.")] = None,
+    run: Annotated[str | None, RUN] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this run, with the model and settings it has.")] = None,
     epochs: Annotated[int | None, EPOCHS] = None,
     learning_rate: Annotated[float | None, LEARNING_RATE] = None,
     batch_size: Annotated[int | None, BATCH_SIZE] = None,
@@ -63,45 +63,45 @@ def adapt(
     from colorize.archive.colors import Survey
     from colorize.cli.display import console
     from colorize.data.parts import part
+    from colorize.train.directory import RunDirectory
     from colorize.train.finetune import create_finetuning, settings
     from colorize.train.run import check_workers, needed
 
     given: dict[str, Any] = {
         "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "size": size, "seed": seed, "limit": limit,
     }  # fmt: skip
-    config = resumed(resume, [archive, model, run, workers, gpu or None, *given.values()])
+    directory = RunDirectory(resume or run or new_run())
+    config = resumed(directory if resume else None, [archive, model, run, workers, gpu or None, *given.values()])
     if config is not None and not config.data.startswith(ARCHIVE):
         raise RunError(f"{resume}: a run on {config.data}: go on with colorize finetune --resume {resume}")
     if config is None and archive is None:
         raise ConfigError("adapt takes an ARCHIVE, or --resume with a run")
     name, source = model or DEFAULT_MODEL, archive if config is None else config.data.removeprefix(ARCHIVE)
-    directory = resume or run or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     if config is None:
-        started(run, settings(name, f"{ARCHIVE}{source}", workers=workers if workers is not None else 1, gpu=gpu, **given))
+        started(directory, settings(name, f"{ARCHIVE}{source}", workers=workers if workers is not None else 1, gpu=gpu, **given))
     place, listing = listed(str(source), directory)
     with cluster.connect(address) as ray:
         console.print(ray.describe())
         count = workers or max(1, ray.gpus if gpu else ray.cpus)
         spec = config or settings(name, f"{ARCHIVE}{source}", workers=count, gpu=gpu, **given)
         check_workers(needed(spec, directory), spec.gpu)
-        found = Survey.read(directory / FOUND) if resume else searched(place, listing)
+        found = Survey.from_json(directory.read(FOUND), directory.at(FOUND)) if resume else searched(place, listing)
         tell(found, place)
         parts = part(loaded(place, found, spec.size, spec.limit or MOST), place.shown)
         config = config or settings(name, spec.data, workers=count, gpu=gpu, pictures=parts.train.pictures, **given)
         announce(config, parts)
         if resume is None:
             create_finetuning(directory, config)
-            found.write(directory / FOUND)
+            directory.write(FOUND, found.to_json().encode())
         conclude(tune(directory, config, parts))
 
 
-def listed(source: str, directory: Path) -> tuple[Place, Listing]:
+def listed(source: str, directory: RunDirectory) -> tuple[Place, Listing]:
     """The archive and what is in it. Raises ArchiveError, also where the run would lie inside the archive."""
     from colorize.archive.listing import check_places, list_archive
-    from colorize.archive.place import LocalPlace
-    from colorize.archive.remote import open_place
+    from colorize.storage.remote import open_place
 
-    place, _ = check_places(open_place(source), LocalPlace(directory, str(directory)))
+    place, _ = check_places(open_place(source), directory.place)
     return place, list_archive(place, "")
 
 

@@ -28,8 +28,8 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A shipped model's name, a model file, or a training run's directory.")],
     data: Annotated[str, typer.Option(help="cifar10-sample, cifar10, cifar10:PATH, folder:PATH or parquet:PATH.")] = "cifar10-sample",
     vividness: Annotated[float, typer.Option(help="0: most accurate … 1: as colourful as real pictures.")] = 0.0,
-    json: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Write a PNG to look at: grey | predicted | true.")] = None,
+    json: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the scores to this file, or URL.")] = None,
+    sheet: Annotated[str | None, typer.Option(metavar="FILE", help="Write a PNG to this file, or URL: grey | predicted | true.")] = None,
     limit: Annotated[int | None, typer.Option(help="Score at most this many pictures.")] = None,
     hints: Annotated[int | None, typer.Option(metavar="N", help="Also: what N random hints a picture gain, in dB of PSNR.")] = None,
     confidence: Annotated[
@@ -55,9 +55,10 @@ def evaluate(
     from colorize.evaluation import Extras, classifier_for, examples, sheet_png
     from colorize.evaluation import evaluate as score
     from colorize.evaluation.recognition import check_recognizable
-    from colorize.imaging.files import write_whole
     from colorize.model.colormodel import load_model
     from colorize.model.palette import DecodeSettings
+    from colorize.storage.place import is_url
+    from colorize.storage.remote import write_file
 
     settings = DecodeSettings(vividness=vividness)
     extras = Extras(hints=hints, confidence=confidence, sizes=sizes)
@@ -65,11 +66,13 @@ def evaluate(
         raise ConfigError(f"--classifier {classifier}: is only used with --recognition")
     if recognition:
         check_recognizable(data)
-    for path in (json, sheet, classifier):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ConfigError(f"{path}: its folder does not exist")
-        if path is not None and path.is_dir():
-            raise ConfigError(f"{path}: is a folder; give the name of a file")
+    for file in (json, sheet, classifier):
+        if file is not None and not is_url(str(file)):
+            path = Path(file)
+            if not path.absolute().parent.is_dir():
+                raise ConfigError(f"{path}: its folder does not exist")
+            if path.is_dir():
+                raise ConfigError(f"{path}: is a folder; give the name of a file")
     loaded = load_model(model)
     size = None if parse_source(data).kind in FIXED_SIZE else loaded.card.working_size
     with cluster.connect(address) as ray:
@@ -86,9 +89,9 @@ def evaluate(
             f"{result.pictures:,} pictures in {result.seconds:.1f} s, vividness {vividness:g}; the columns are told in docs/metrics.md"
         )
         if json is not None:
-            result.write(json)
+            write_file(json, result.to_json().encode())
         if sheet is not None:
-            write_whole(sheet, sheet_png(examples(loaded, dataset.dataset, settings=settings, count=24)))
+            write_file(sheet, sheet_png(examples(loaded, dataset.dataset, settings=settings, count=24)))
 
 
 def score_table(result: Evaluation) -> Table:

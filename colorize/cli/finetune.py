@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colorize.cli.train import ADDRESS, FIXED_SIZE
+from colorize.cli.train import ADDRESS, FIXED_SIZE, RUN, new_run
 from colorize.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from colorize.data.parts import Parts
+    from colorize.model.colormodel import ColorModel
     from colorize.train.config import TrainConfig
+    from colorize.train.directory import RunDirectory
     from colorize.train.finetune import Comparison
 
 ARCHIVE = "archive:"
@@ -26,7 +26,6 @@ ARCHIVE = "archive:"
 SHOWN = ("psnr_mean", "ssim", "ab_mae", "ciede2000", "colorfulness_ratio", "within_5")
 """The scores of the table: those that colour alone decides."""
 
-RUN = typer.Option(help="The run's directory; it must not exist.", show_default="runs/DATE-TIME")
 EPOCHS = typer.Option(help="Passes over the training pictures.", show_default="as many as show 4,800 pictures, 2 to 30")
 LEARNING_RATE = typer.Option(help="The peak learning rate.", show_default="0.0003")
 BATCH_SIZE = typer.Option(help="Pictures of a step, all workers together.", show_default="16, or as many as there are")
@@ -41,8 +40,8 @@ def finetune(
     data: Annotated[
         str | None, typer.Option(help="Colour pictures: folder:PATH, parquet:PATH, cifar10 or cifar10:PATH.", show_default="required")
     ] = None,
-    run: Annotated[Path | None, RUN] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run, with the model and settings it has.")] = None,
+    run: Annotated[str | None, RUN] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this run, with the model and settings it has.")] = None,
     epochs: Annotated[int | None, EPOCHS] = None,
     learning_rate: Annotated[float | None, LEARNING_RATE] = None,
     batch_size: Annotated[int | None, BATCH_SIZE] = None,
@@ -61,21 +60,22 @@ def finetune(
     from colorize import cluster
     from colorize.cli.display import console
     from colorize.data.parts import load_parts
+    from colorize.train.directory import RunDirectory
     from colorize.train.finetune import create_finetuning, settings
     from colorize.train.run import check_workers, needed
 
     given: dict[str, Any] = {
         "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "size": size, "seed": seed, "limit": limit,
     }  # fmt: skip
-    config = resumed(resume, [model, data, run, workers, gpu or None, *given.values()])
+    directory = RunDirectory(resume or run or new_run())
+    config = resumed(directory if resume else None, [model, data, run, workers, gpu or None, *given.values()])
     if config is not None and config.data.startswith(ARCHIVE):
         raise RunError(f"{resume}: a run on the colour pictures of an archive: go on with colorize adapt --resume {resume}")
     if config is None:
         if model is None or data is None:
             raise ConfigError("finetune takes a MODEL and --data, or --resume with a run")
         given |= fixed_size(data, size)
-        started(run, settings(model, data, workers=workers if workers is not None else 1, gpu=gpu, **given))
-    directory = resume or run or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+        started(directory, settings(model, data, workers=workers if workers is not None else 1, gpu=gpu, **given))
     with cluster.connect(address) as ray:
         console.print(ray.describe())
         spec = config or settings(str(model), str(data), workers=workers or max(1, ray.gpus if gpu else ray.cpus), gpu=gpu, **given)
@@ -89,7 +89,7 @@ def finetune(
         conclude(tune(directory, config, parts))
 
 
-def resumed(run: Path | None, others: list[Any]) -> TrainConfig | None:
+def resumed(run: RunDirectory | None, others: list[Any]) -> TrainConfig | None:
     """The settings of the run to go on with, if there is one. Raises ConfigError where another option is given beside it, and RunError."""
     from colorize.train.finetune import open_finetuning
 
@@ -100,13 +100,11 @@ def resumed(run: Path | None, others: list[Any]) -> TrainConfig | None:
     return open_finetuning(run)
 
 
-def started(run: Path | None, config: TrainConfig) -> None:
+def started(directory: RunDirectory, config: TrainConfig) -> None:
     """Says before Ray starts what is wrong with a new run. Raises RunError, ConfigError, ModelError."""
     from colorize.model.colormodel import load_model
-    from colorize.train.run import check_new
 
-    if run is not None:
-        check_new(run)
+    directory.check_new()
     assert config.base is not None
     load_model(config.base)
 
@@ -134,25 +132,24 @@ def announce(config: TrainConfig, parts: Parts) -> None:
     console.print(f"held out    {parts.held_out.pictures:,} pictures, judged before and after")
 
 
-def tune(directory: Path, config: TrainConfig, parts: Parts) -> Comparison:
+def tune(directory: RunDirectory, config: TrainConfig, parts: Parts) -> Comparison:
     """Tunes the model of the run, judges it on the held-out part before and after, and leaves what came of it in the run's directory."""
     from colorize.cli.display import TrainingDisplay, console
     from colorize.evaluation import evaluate
-    from colorize.model.colormodel import ColorModel
     from colorize.model.palette import DecodeSettings
+    from colorize.train.directory import MODEL_FILE
     from colorize.train.finetune import BASE_FILE, Comparison
-    from colorize.train.loop import MODEL_FILE
     from colorize.train.run import fit
 
     assert config.base is not None
-    base = ColorModel.load(directory / BASE_FILE)
+    base = directory.load_model(BASE_FILE)
 
     def judged(model: ColorModel) -> Any:
         return evaluate(model, parts.held_out.dataset, data=config.data, settings=DecodeSettings())
 
     before = judged(base)
-    if (directory / MODEL_FILE).exists():  # the run was interrupted while it was judged
-        tuned = ColorModel.load(directory / MODEL_FILE)
+    if directory.has(MODEL_FILE):  # the run was interrupted while it was judged
+        tuned = directory.load_model()
     else:
         with TrainingDisplay(config.epochs) as display:
             tuned = fit(
@@ -160,7 +157,7 @@ def tune(directory: Path, config: TrainConfig, parts: Parts) -> Comparison:
             ).model
     after = judged(tuned)
     told = {"data": config.data, "pictures": after.pictures, "metrics": after.metrics, "baselines": after.baselines}
-    dataclasses.replace(tuned, card=dataclasses.replace(tuned.card, metrics=told)).save(directory / MODEL_FILE)
+    directory.save_model(dataclasses.replace(tuned, card=dataclasses.replace(tuned.card, metrics=told)))
     compared = Comparison(
         base=config.base, base_sha256=base.card.weights_sha256, data=config.data,
         pictures={"train": parts.train.pictures, "choice": parts.choice.pictures, "held_out": parts.held_out.pictures},
@@ -169,7 +166,7 @@ def tune(directory: Path, config: TrainConfig, parts: Parts) -> Comparison:
     )  # fmt: skip
     compared.write(directory)
     console.print(comparison_table(compared))
-    console.print(f"{directory / MODEL_FILE}: the best of {config.epochs} epochs, number {tuned.card.training['best_epoch']}")
+    console.print(f"{directory.at(MODEL_FILE)}: the best of {config.epochs} epochs, number {tuned.card.training['best_epoch']}")
     return compared
 
 

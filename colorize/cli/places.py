@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from colorize.errors import ConfigError
+from colorize.storage.place import is_url
 
 _FILE = "file://"
 
@@ -132,7 +133,7 @@ def parse(arguments: Sequence[str], *, folder: Path | None = None, context: Any 
             named = flag if flag.startswith("-") else parameter.name.upper()
             if isinstance(one, Path) and (url := _URL_AS_PATH.match(text)):
                 raise ConfigError(f"{named} {url[1]}//{url[2]}: must be a file or folder that every node shares, and no URL")
-            if place is not None and not _is_url(place.path):
+            if place is not None and (place.path.startswith(_FILE) or not is_url(place.path)):
                 place = _absolute(place, folder, named)
                 text = place.before + place.path
                 places.append(place)
@@ -153,10 +154,6 @@ def parse(arguments: Sequence[str], *, folder: Path | None = None, context: Any 
         read=tuple(Path(place.path.removeprefix(_FILE)) for place in places if place.is_read),
         written=tuple(Path(place.path.removeprefix(_FILE)) for place in places if place.is_written),
     )
-
-
-def _is_url(path: str) -> bool:
-    return "://" in path and not path.startswith(_FILE)
 
 
 def _absolute(place: Place, folder: Path | None, named: str) -> Place:

@@ -49,7 +49,7 @@ def submit(
         ),
     ] = 0,
 ) -> None:
-    """Run another command on a cluster, as a Ray job: colorize submit train --data s3://bucket/photos --run /shared/runs/one
+    """Run another command on a cluster, as a Ray job: colorize submit train --data folder:s3://bucket/photos --run s3://bucket/runs/one
 
     The job gets this very program with it: the nodes need only what it depends on. Its log is followed; Ctrl-C leaves it alone. Relative
     paths become absolute, and before the work starts every node is asked whether it sees them. The exit code is 0 when the job has

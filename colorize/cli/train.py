@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +24,7 @@ ENLARGED = 2
 LOADED_PER_CROP = (9, 8)
 """Photographs are loaded this much larger than the training crops, so that a crop has somewhere to move."""
 
+RUN = typer.Option(help="The run's directory, or a URL such as s3://bucket/runs/one; it must not exist.", show_default="runs/DATE-TIME")
 ADDRESS = typer.Option(help="A Ray cluster to join (host:port, auto); without it RAY_ADDRESS, else a local Ray is started.")
 
 
@@ -47,8 +47,8 @@ def train(
         ),
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Give each worker a GPU.")] = False,
-    run: Annotated[Path | None, typer.Option(help="The run's directory; it must not exist.", show_default="runs/DATE-TIME")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run, with the settings it has.")] = None,
+    run: Annotated[str | None, RUN] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this run, with the settings it has.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures of a step, all workers together.", show_default="64")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The peak learning rate.", show_default="0.002")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the U-Net at half resolution.", show_default="48")] = None,
@@ -77,8 +77,8 @@ def train(
     from colorize.evaluation import evaluate
     from colorize.model.encoder import imagenet_weights
     from colorize.model.palette import DecodeSettings
-    from colorize.train.loop import MODEL_FILE
-    from colorize.train.run import check_new, check_pictures, check_workers, create_run, fit, needed, open_run
+    from colorize.train.directory import MODEL_FILE, RunDirectory
+    from colorize.train.run import check_pictures, check_workers, fit, needed
 
     given: dict[str, Any] = {
         "data": data[0] if data else None, "more_data": tuple(data[1:]) or None if data else None, "epochs": epochs,
@@ -89,14 +89,13 @@ def train(
     number = None if workers is None else _workers(workers)
     if resume is not None and (given or workers is not None or gpu or run is not None):
         raise ConfigError(f"--resume {resume}: a run goes on with its own settings; leave out the other options")
-    config = open_run(resume) if resume is not None else None
+    directory = RunDirectory(resume or run or new_run())
+    config = directory.open() if resume is not None else None
     if config is not None and config.base is not None:
         raise RunError(f"{resume}: a fine-tuning run: go on with colorize finetune --resume {resume}")
-    if run is not None:
-        check_new(run)
     if config is None:
+        directory.check_new()
         _configure(given, *(number or (None, 1)), gpu)  # what is wrong with the settings is said before Ray starts
-    directory = resume or run or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     with cluster.connect(address) as ray:
         console.print(ray.describe())
         if config is None:
@@ -116,7 +115,7 @@ def train(
         console.print(f"validation  {describe(validation_set)}")
         check_pictures(config, train_set.pictures)
         if resume is None:
-            create_run(directory, config)
+            directory.create(config)
         with TrainingDisplay(config.epochs) as display:
             result = fit(config, directory, train=train_set.dataset, validation=validation_set.dataset, on_report=display.show)
         scores = evaluate(
@@ -124,9 +123,14 @@ def train(
         )
         told = {"data": scores.data, "pictures": scores.pictures, "metrics": scores.metrics, "baselines": scores.baselines}
         card = dataclasses.replace(result.model.card, metrics=told)
-        dataclasses.replace(result.model, card=card).save(directory / MODEL_FILE)
+        directory.save_model(dataclasses.replace(result.model, card=card))
         console.print(score_table(scores))
-        console.print(f"{directory / MODEL_FILE}: the best of {config.epochs} epochs, number {card.training['best_epoch']}")
+        console.print(f"{directory.at(MODEL_FILE)}: the best of {config.epochs} epochs, number {card.training['best_epoch']}")
+
+
+def new_run() -> str:
+    """The directory of a run that is given none."""
+    return f"runs/{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _workers(text: str) -> tuple[int | None, int]:

@@ -29,8 +29,9 @@ from colorize.model.card import DEFAULT_MODEL
 from colorize.model.colormodel import load_model
 from colorize.model.palette import DecodeSettings
 from colorize.train.config import TrainConfig
+from colorize.train.directory import RunDirectory
 from colorize.train.progress import Report
-from colorize.train.run import check_workers, create_run, environment, fit
+from colorize.train.run import check_workers, environment, fit
 
 CIFAR_MODEL = "cifar10"
 """The shipped model that is judged on CIFAR-10; the archive gets the one for photographs."""
@@ -67,8 +68,8 @@ def run_demo(
         workers = min(2, ray.cpus)
         config = TrainConfig(data=DATA, epochs=EPOCHS, workers=workers, gpu=ray.gpus >= workers, size=train.height)
         check_workers(config.workers, config.gpu)
-        directory = output / "run"
-        create_run(directory, config)
+        directory = RunDirectory(output / "run")
+        directory.create(config)
         with watch(config.epochs) as display:
             result = fit(config, directory, train=train.dataset, validation=test.dataset, on_report=display.show)
         models = {"the model that ships": load_model(CIFAR_MODEL), "the model just trained": result.model}

@@ -12,7 +12,6 @@ import math
 import time
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from colorize import cluster
 from colorize.errors import ConfigError
 from colorize.evaluation.measures import confidence_ratio
 from colorize.evaluation.scorer import Extras, Scorer
-from colorize.imaging.files import write_whole
 from colorize.model.colormodel import ColorModel
 from colorize.model.metrics import scores_from_sums
 from colorize.model.palette import DecodeSettings
@@ -67,10 +65,6 @@ class Evaluation:
         """The stable JSON form; what is undefined (a ratio to no colour at all) is null, what was not asked for isn't there."""
         given = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
         return json.dumps(_without_nan(given), indent=2) + "\n"
-
-    def write(self, path: Path) -> None:
-        """Writes the JSON whole or not at all. Raises PictureError when `path` cannot be written."""
-        write_whole(path, self.to_json().encode())
 
 
 def evaluate(

@@ -7,14 +7,19 @@ file.
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import hashlib
 import json
+import shutil
+import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from colorize.errors import ModelError
+from colorize.storage.place import cause, is_url
 
 FORMAT = 1
 """The version of the file format that this program writes, and the newest that it reads."""
@@ -149,12 +154,15 @@ def shipped_names() -> list[str]:
 
 
 def resolve(name_or_path: str | Path) -> Path:
-    """The file that a model argument means: the name of a shipped model, a model file, or a training run's directory.
+    """The file that a model argument means: the name of a shipped model, a model file, or a training run's directory, by path or URL.
 
-    Raises ModelError where there is none.
+    What a URL names is fetched once, and lies on this machine until the program ends. Raises ModelError where there is none, and
+    StorageError for a URL that makes no sense.
     """
     if str(name_or_path) in shipped_names():
         return SHIPPED / f"{name_or_path}{SUFFIX}"
+    if isinstance(name_or_path, str) and is_url(name_or_path):
+        return _fetched(name_or_path)
     path = Path(name_or_path)
     try:
         if path.is_dir():
@@ -169,3 +177,24 @@ def resolve(name_or_path: str | Path) -> Path:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
     return path
+
+
+@lru_cache
+def _fetched(url: str) -> Path:
+    """A copy of the model that a URL names, in a folder that goes with the program."""
+    from colorize.storage.remote import open_place  # pyarrow's file systems take a while, and most models are here
+
+    place = open_place(url)
+    try:
+        found = place.look("")
+        name = f"model{SUFFIX}" if found is not None and found.is_folder else ""
+        if found is None or place.look(name) is None:
+            raise ModelError(f"{place.shown}: no such model; give a model file or the directory of a finished training run")
+        data = place.read(name)
+    except OSError as error:
+        raise ModelError(f"{place.shown}: cannot be read ({cause(error)})") from error
+    folder = tempfile.mkdtemp(prefix="colorize-model-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    copy = Path(folder) / f"{PurePosixPath(place.shown).stem}{SUFFIX}"
+    copy.write_bytes(data)
+    return copy

@@ -39,15 +39,16 @@ class ColorModel:
         """What the ends of the vividness dial mean for this network."""
         return VividnessDial(**self.card.dial)
 
-    def save(self, path: Path) -> None:
-        """Writes the model whole or not at all: convolutions as float16, statistics and palette as float32.
-
-        Raises PictureError when `path` cannot be written.
-        """
+    def to_bytes(self) -> bytes:
+        """The model's file: convolutions as float16, statistics and palette as float32."""
         tensors = {_NETWORK + name: _stored(name, tensor) for name, tensor in self.network.state_dict().items()}
         tensors |= {_BINS: self.palette.bins_k2.cpu().contiguous(), _PRIOR: self.palette.prior_k.cpu().contiguous()}
         card = dataclasses.replace(self.card, weights_sha256=_digest(tensors))
-        write_whole(path, save(tensors, metadata=card.to_metadata()))
+        return save(tensors, metadata=card.to_metadata())
+
+    def save(self, path: Path) -> None:
+        """Writes the model's file whole or not at all. Raises PictureError when `path` cannot be written."""
+        write_whole(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: Path) -> ColorModel:

@@ -23,6 +23,7 @@ from colorize.serve.config import ServeConfig
 from colorize.serve.ingress import INGRESS, Ingress
 from colorize.serve.predictor import Predictor
 from colorize.serve.upload import RETRY_SECONDS
+from colorize.storage.place import is_url
 
 DRAIN_SECONDS = 60.0
 """How long a replica that is replaced may finish what it works on."""
@@ -55,7 +56,9 @@ def read_model(name_or_path: str) -> tuple[bytes, ModelCard]:
 
 def assemble(config: ServeConfig, model: bytes, card: ModelCard) -> serve.Application:
     """The application that serves a model that has been read already."""
-    if config.model not in shipped_names():  # a bulk run, which reads the model's file itself, is at home in another folder
+    if config.model not in shipped_names() and not is_url(
+        config.model
+    ):  # a bulk run, which reads the model's file itself, is at home in another folder
         config = config.model_copy(update={"model": str(Path(config.model).absolute())})
     common: dict[str, Any] = {
         "graceful_shutdown_timeout_s": DRAIN_SECONDS,

@@ -11,11 +11,9 @@ import gc
 import json
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -27,7 +25,8 @@ from ray.train.torch import TorchTrainer
 
 from colorize import cluster, log
 from colorize.errors import RunError
-from colorize.train.checkpoint import PARTIAL, PREFIX, reached
+from colorize.storage.place import Place, cause
+from colorize.train.checkpoint import FOLDER, clear, reached
 from colorize.train.loop import Setup, train_worker
 from colorize.train.progress import Notice, Report
 
@@ -52,8 +51,8 @@ def train_until_done(setup: Setup, datasets: dict[str, ray.data.Dataset], on_rep
 
     datasets: `train`, which is shared out among the workers, and `validation`, which all of them see.
     """
-    directory = setup.checkpoints.parent
-    failures, done = 0, reached(setup.checkpoints)
+    run = setup.directory
+    failures, done = 0, reached(run.place)
     held = _hold(datasets, on_report)
     with _impatient():
         while done < setup.config.epochs:
@@ -62,15 +61,15 @@ def train_until_done(setup: Setup, datasets: dict[str, ray.data.Dataset], on_rep
             try:
                 _interruptibly(trainer.fit)
             except (ray.train.TrainingFailedError, RayError) as error:
-                done = reached(setup.checkpoints)
+                done = reached(run.place)
                 # What came from the workers Ray has tried often enough; what came from its controller, or was its death, it tries once.
                 is_once = isinstance(error, ray.train.ControllerError | RayError)
                 failures = (failures if done == before else 0) + (1 if is_once else MOST_FAILURES)
                 if failures >= MOST_FAILURES and done == before:
                     log.event("run breaks off", level=logging.ERROR, reason=_cause(error))
-                    raise RunError(f"{directory}: training failed: {_cause(error)}; go on with --resume {directory}") from error
+                    raise RunError(f"{run}: training failed: {_cause(error)}; go on with --resume {run}") from error
             else:
-                done = reached(setup.checkpoints)
+                done = reached(run.place)
                 if done == before:
                     break
             del trainer
@@ -86,7 +85,8 @@ def _trainer(setup: Setup, datasets: dict[str, ray.data.Dataset], done: int) -> 
     # Where there is room for all they are just started: an elastic group waits for what Ray reserves, for a killed one for 3 minutes.
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
     is_full = least == config.workers or free.get("GPU" if config.gpu else "CPU", 0) >= config.workers
-    _clear(setup.checkpoints)
+    run = setup.directory
+    _clear(run.place)
     return TorchTrainer(
         train_worker,
         train_loop_config={"setup": setup},
@@ -98,8 +98,9 @@ def _trainer(setup: Setup, datasets: dict[str, ray.data.Dataset], done: int) -> 
         datasets=dict(datasets),
         dataset_config=DataConfig(datasets_to_split=["train"]),
         run_config=RunConfig(
-            name=setup.checkpoints.name,
-            storage_path=str(setup.checkpoints.parent),
+            name=FOLDER,
+            storage_path=run.root,
+            storage_filesystem=run.filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=KEPT, checkpoint_score_attribute="psnr"),
             failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=MOST_FAILURES,
@@ -110,20 +111,20 @@ def _trainer(setup: Setup, datasets: dict[str, ray.data.Dataset], done: int) -> 
     )  # fmt: skip
 
 
-def _clear(checkpoints: Path) -> None:
-    """Removes what a killed worker had not copied yet, and Ray's notes where it would stumble over them: cut, or on what is gone."""
-    for partial in checkpoints.glob(f"{PREFIX}*{PARTIAL}"):
-        shutil.rmtree(partial, ignore_errors=True)
-    notes = checkpoints / SNAPSHOT
+def _clear(run: Place) -> None:
+    """Removes checkpoints that were not finished, and Ray's notes where it would stumble over them: cut, or on what is gone."""
+    notes = f"{FOLDER}/{SNAPSHOT}"
     try:
-        named = json.loads(notes.read_text())["checkpoint_results"]
-        if all((checkpoints / one["checkpoint_dir_name"]).is_dir() for one in named):
+        clear(run)
+        if run.look(notes) is None:
             return
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    notes.unlink()
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            named = json.loads(run.read(notes))["checkpoint_results"]
+            if {one["checkpoint_dir_name"] for one in named} <= set(run.names(FOLDER)):
+                return
+        run.remove(notes)
+    except OSError as error:
+        raise RunError(f"{run.shown}/{FOLDER}: cannot be cleared ({cause(error)})") from error
 
 
 def _hold(datasets: dict[str, ray.data.Dataset], on_report: Callable[[Report], None]) -> list[Any]:

@@ -6,16 +6,14 @@
       model.safetensors   the averaged network as a model
       SHA256SUMS          of all of them, as `sha256sum` writes and checks it
 
-No pickle: `torch.save` would make every checkpoint a program that runs when it is read. A checkpoint appears under its name whole or not at
-all (`publish`), and what a disk does to it later is noticed by its sums (`whole`): then the one before it is used.
+No pickle: `torch.save` would make every checkpoint a program that runs when it is read. The sums are written last (`publish`): a checkpoint
+without them is one that was not finished. What a disk does to it later is noticed by them (`whole`): then the one before it is used.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,20 +24,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from colorize.errors import RunError
+from colorize.storage.place import Place, cause, digest
 from colorize.train.learner import Learner
 
 FOLDER = "ray"
 """Ray Train's folder in the run's."""
 
 TENSORS, COUNTERS, SUMS = "state.safetensors", "state.json", "SHA256SUMS"
-PREFIX, PARTIAL = "checkpoint_", ".partial"
+PREFIX = "checkpoint_"
+
+_NAME = re.compile(rf"{PREFIX}\d")  # Ray's own notes begin with the prefix too
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
     """A whole checkpoint."""
 
-    path: Path
+    path: str
+    """Its folder, in the run's directory."""
     epoch: int
     """The last epoch that is in it."""
     history: list[dict[str, Any]]
@@ -81,62 +83,80 @@ def load_state(directory: Path, learner: Learner) -> dict[str, Any]:
 
 def seal(directory: Path) -> None:
     """Writes the sums of all files of a checkpoint that is complete."""
-    (directory / SUMS).write_text("".join(_line(path) for path in sorted(directory.iterdir()) if path.name != SUMS))
+    lines = []
+    for path in sorted(directory.iterdir()):
+        if path.name != SUMS:
+            with path.open("rb") as file:
+                lines.append(_line(digest(file), path.name))
+    (directory / SUMS).write_text("".join(lines))
 
 
-def damage(directory: Path) -> str | None:
-    """Why a sealed checkpoint is not whole any more; None where it is."""
+def publish(staged: Path, run: Place, name: str) -> str:
+    """Copies a sealed checkpoint into a run's directory, the sums last, and gives its folder there. Raises OSError."""
+    folder = f"{FOLDER}/{name}"
+    for path in sorted(staged.iterdir(), key=lambda path: path.name == SUMS):
+        run.write(f"{folder}/{path.name}", path.read_bytes())
+    return folder
+
+
+def clear(run: Place) -> None:
+    """Removes what a killed worker had not copied to its end. Raises OSError."""
+    for folder in _folders(run):
+        if run.look(f"{folder}/{SUMS}") is None:
+            run.remove(folder)
+
+
+def whole(run: Place, on_damage: Callable[[str], None] = lambda line: None) -> Iterator[Saved]:
+    """The whole checkpoints of a run, the newest first; `on_damage` gets a line for each one before them that is not.
+
+    Raises RunError where they cannot be read.
+    """
     try:
-        written = (directory / SUMS).read_text()
+        for folder in _folders(run):
+            if run.look(f"{folder}/{SUMS}") is None:
+                continue  # it was not finished, or still is being copied
+            if reason := damage(run, folder):
+                on_damage(f"{run.shown}/{folder}: damaged ({reason}): the checkpoint before it is used")
+                continue
+            counters = json.loads(run.read(f"{folder}/{COUNTERS}"))
+            yield Saved(path=folder, epoch=counters["epoch"], history=counters["history"])
+    except OSError as error:
+        raise RunError(f"{run.shown}/{FOLDER}: cannot be read ({cause(error)})") from error
+
+
+def damage(run: Place, folder: str) -> str | None:
+    """Why a checkpoint that was sealed is not whole any more; None where it is."""
+    there = run.names(folder)
+    try:
+        written = run.read(f"{folder}/{SUMS}").decode()
         names = [line[66:] for line in written.split("\n")[:-1]]
         if not {TENSORS, COUNTERS} <= set(names):
             return f"{SUMS} is not whole"
-        now = {name: _line(directory / name) for name in names}
-        if "".join(now.values()) != written:
-            changed = [name for name, line in now.items() if line not in written]
-            return f"{(changed or [SUMS])[0]} has changed since it was written"
-    except FileNotFoundError as error:
-        return f"{Path(str(error.filename)).name} is missing"
+        for name in names:
+            if name not in there:
+                return f"{name} is missing"
+        now = {name: _line(run.sha256(f"{folder}/{name}"), name) for name in names}
     except (OSError, ValueError) as error:
-        return f"cannot be read: {error}"
+        return f"cannot be read: {cause(error)}"
+    if "".join(now.values()) != written:
+        changed = [name for name, line in now.items() if line not in written]
+        return f"{(changed or [SUMS])[0]} has changed since it was written"
     return None
 
 
-def publish(staged: Path, directory: Path) -> None:
-    """Copies a sealed checkpoint to its place on shared storage, where it appears whole. Raises OSError."""
-    partial = directory.with_name(directory.name + PARTIAL)
-    shutil.copytree(staged, partial, copy_function=_copy_and_flush)
-    partial.rename(directory)
+def reached(run: Place) -> int:
+    """The last epoch of the newest whole checkpoint; 0 where there is none. Raises RunError where they cannot be read."""
+    return next((saved.epoch for saved in whole(run)), 0)
 
 
-def whole(folder: Path, on_damage: Callable[[str], None] = lambda line: None) -> Iterator[Saved]:
-    """The whole checkpoints of a run, the newest first; `on_damage` gets a line for each one before them that is not."""
-    for directory in sorted(folder.glob(f"{PREFIX}*"), reverse=True):
-        if directory.name.endswith(PARTIAL) or not directory.is_dir():
-            continue
-        if reason := damage(directory):
-            on_damage(f"{directory}: damaged ({reason}): the checkpoint before it is used")
-            continue
-        counters = json.loads((directory / COUNTERS).read_text())
-        yield Saved(path=directory, epoch=counters["epoch"], history=counters["history"])
+def _folders(run: Place) -> list[str]:
+    """Of all checkpoints, whole or not, the newest first."""
+    return [f"{FOLDER}/{name}" for name in reversed(run.names(FOLDER)) if _NAME.match(name)]
 
 
-def reached(folder: Path) -> int:
-    """The last epoch of the newest whole checkpoint; 0 where there is none."""
-    return next((saved.epoch for saved in whole(folder)), 0)
-
-
-def _line(path: Path) -> str:
+def _line(sha256: str, name: str) -> str:
     """Of a file, the line that `sha256sum` prints."""
-    with path.open("rb") as file:
-        return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n"
-
-
-def _copy_and_flush(source: str, target: str) -> None:
-    with Path(source).open("rb") as reading, Path(target).open("xb") as writing:
-        shutil.copyfileobj(reading, writing, 1 << 20)
-        writing.flush()
-        os.fsync(writing.fileno())
+    return f"{sha256}  {name}\n"
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from colorize.errors import ConfigError, RunError
@@ -139,18 +138,16 @@ class TrainConfig:
             return self.min_workers
         return 1 if reached else self.workers
 
-    def write(self, path: Path) -> None:
-        """Writes the settings as JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+    def to_json(self) -> str:
+        """The settings, as a run's directory keeps them."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod
-    def read(cls, path: Path) -> TrainConfig:
-        """Reads what `write` wrote. Raises RunError for a missing or foreign file, ConfigError for settings out of range."""
+    def from_json(cls, data: bytes, name: str) -> TrainConfig:
+        """What `to_json` gave, from the file `name`. Raises RunError for a foreign file, ConfigError for settings out of range."""
         try:
-            fields: dict[str, Any] = json.loads(path.read_text())
+            fields: dict[str, Any] = json.loads(data)
             config = cls(**fields)
             return dataclasses.replace(config, more_data=tuple(config.more_data))  # JSON has lists
-        except OSError as error:
-            raise RunError(f"{path}: cannot be read ({error.strerror})") from error
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-            raise RunError(f"{path}: not the settings of a training run ({error})") from error
+            raise RunError(f"{name}: not the settings of a training run ({error})") from error

@@ -1,6 +1,6 @@
 """A fine-tuning run: a training run that starts from a model. Its settings, its directory, and what it says of itself.
 
-Besides what every run's directory has (see `run`):
+Besides what every run's directory has (see `directory`):
 
     RUN/base.safetensors   the model that it started from: a resumed run needs nothing else
     RUN/finetune.json      scores on the held-out part, before and after; written last
@@ -14,16 +14,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from colorize.errors import ConfigError, RunError
-from colorize.imaging.files import write_whole
 from colorize.model.card import ModelCard, read_card, resolve
 from colorize.model.network import config_of
 from colorize.model.photonet import PhotoNetConfig
 from colorize.train.config import TrainConfig
-from colorize.train.run import create_run
+from colorize.train.directory import CONFIG_FILE, RunDirectory
 
 BASE_FILE, RESULT_FILE = "base.safetensors", "finetune.json"
 
@@ -68,12 +66,12 @@ class Comparison:
     def is_better(self) -> bool:
         return self.gain > 0
 
-    def write(self, directory: Path) -> None:
+    def write(self, directory: RunDirectory) -> None:
         """Writes RUN/finetune.json, whole or not at all; what is undefined is null."""
         told: dict[str, Any] = asdict(self) | {"better": self.is_better, "psnr_gain": self.gain}
         for name in ("grey", "before", "after"):
             told[name] = {key: None if math.isnan(value) else value for key, value in told[name].items()}
-        write_whole(directory / RESULT_FILE, (json.dumps(told, indent=2) + "\n").encode())
+        directory.write(RESULT_FILE, (json.dumps(told, indent=2) + "\n").encode())
 
 
 def settings(base: str, data: str, *, workers: int, gpu: bool = False, pictures: int | None = None, **given: Any) -> TrainConfig:
@@ -104,18 +102,18 @@ def trained_size(card: ModelCard) -> int:
     return size if isinstance(size, int) else card.working_size
 
 
-def create_finetuning(directory: Path, config: TrainConfig) -> None:
+def create_finetuning(directory: RunDirectory, config: TrainConfig) -> None:
     """Makes the directory of a new run, with the model that it starts from. Raises RunError, ModelError."""
     assert config.base is not None
     model = resolve(config.base).read_bytes()
-    create_run(directory, config)
-    write_whole(directory / BASE_FILE, model)
+    directory.create(config)
+    directory.write(BASE_FILE, model)
 
 
-def open_finetuning(directory: Path) -> TrainConfig:
+def open_finetuning(directory: RunDirectory) -> TrainConfig:
     """The settings of a run that is to be resumed. Raises RunError when there is none, or it is finished."""
-    if not (directory / "config.json").is_file() or not (directory / BASE_FILE).is_file():
+    if not directory.has(CONFIG_FILE) or not directory.has(BASE_FILE):
         raise RunError(f"{directory}: not a fine-tuning run (it has no {BASE_FILE})")
-    if (directory / RESULT_FILE).exists():
-        raise RunError(f"{directory}: this run is finished; its scores are in {directory / RESULT_FILE}")
-    return TrainConfig.read(directory / "config.json")
+    if directory.has(RESULT_FILE):
+        raise RunError(f"{directory}: this run is finished; its scores are in {directory.at(RESULT_FILE)}")
+    return directory.settings()

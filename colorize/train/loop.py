@@ -33,11 +33,11 @@ from ray.train.torch import get_device, prepare_model
 from torch import Tensor, nn
 
 from colorize import log
-from colorize.model.card import SUFFIX
 from colorize.model.metrics import ColorScores
 from colorize.model.palette import Palette
 from colorize.train.checkpoint import PREFIX, load_state, publish, save_state, seal, whole
 from colorize.train.config import TrainConfig
+from colorize.train.directory import MODEL_FILE, RunDirectory
 from colorize.train.learner import Learner
 from colorize.train.meter import STAGE, WorkerMeter
 from colorize.train.progress import EpochReport, Notice, StepReport
@@ -47,10 +47,9 @@ SHUFFLE_ROWS = 4096
 
 VALIDATION_BATCH = 250
 REPORT_SECONDS = 1.0
-MODEL_FILE = f"model{SUFFIX}"
 
 NAME_BYTES = 64
-"""More than the name of any checkpoint has."""
+"""More than the path of any checkpoint has, in its run's directory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +57,6 @@ class Setup:
     """What a worker is given beside its shards."""
 
     config: TrainConfig
-    run: str
-    """The name of its directory, which its measurements and logs carry."""
     json_log: bool
     bins_k2: np.ndarray
     prior_k: np.ndarray
@@ -69,10 +66,15 @@ class Setup:
     """What the card will say of the training, known before it starts."""
     board: Any
     """The `board.Board` actor."""
-    checkpoints: Path
-    """The folder that holds the run's checkpoints; every node sees it."""
+    directory: RunDirectory
+    """The run's; every node sees it."""
     base: Any = None
     """A reference to the `ColorModel` that is tuned; None: the network starts from scratch."""
+
+    @property
+    def run(self) -> str:
+        """The run's name, which its measurements and logs carry."""
+        return self.directory.name
 
     def steps_per_epoch(self, workers: int) -> int:
         """Steps of one epoch: what every one of so many workers has whole batches for."""
@@ -137,7 +139,7 @@ def train_worker(given: dict[str, Setup]) -> None:
 
 def _prefix(setup: Setup) -> str:
     """Of the names of folders on a node's own disk, in which this run's checkpoints are made."""
-    return f"colorize-checkpoint-{hashlib.sha256(bytes(setup.checkpoints)).hexdigest()[:16]}-"
+    return f"colorize-checkpoint-{hashlib.sha256(setup.directory.root.encode()).hexdigest()[:16]}-"
 
 
 def _resume(setup: Setup, learner: Learner, rank: int, world: int) -> dict[str, Any]:
@@ -147,15 +149,18 @@ def _resume(setup: Setup, learner: Learner, rank: int, world: int) -> dict[str, 
     """
     name = torch.zeros(NAME_BYTES, dtype=torch.uint8)
     if rank == 0:
-        newest = next(whole(setup.checkpoints, lambda line: setup.board.post.remote(Notice(text=line))), None)
+        newest = next(whole(setup.directory.place, lambda line: setup.board.post.remote(Notice(text=line))), None)
         if newest is not None:
-            encoded = newest.path.name.encode()
+            encoded = newest.path.encode()
             name[: len(encoded)] = torch.tensor(list(encoded), dtype=torch.uint8)
     if world > 1:
         name = name.to(learner.device)
         torch.distributed.broadcast(name, src=0)
     chosen = bytes(name.tolist()).rstrip(b"\0").decode()
-    return load_state(setup.checkpoints / chosen, learner) if chosen else {"epoch": 0, "history": []}
+    if not chosen:
+        return {"epoch": 0, "history": []}
+    with setup.directory.local(chosen) as folder:
+        return load_state(folder, learner)
 
 
 def _saved(setup: Setup, learner: Learner, report: EpochReport, history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -169,10 +174,10 @@ def _saved(setup: Setup, learner: Learner, report: EpochReport, history: list[di
     seal(staged)
 
     def upload(checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
-        publish(Path(checkpoint.path), setup.checkpoints / name)
+        folder = publish(Path(checkpoint.path), setup.directory.place, name)
         shutil.rmtree(checkpoint.path)
         ray.get(setup.board.post.remote(report))
-        return ray.train.Checkpoint.from_directory(setup.checkpoints / name)
+        return ray.train.Checkpoint(f"{setup.directory.root}/{folder}", setup.directory.filesystem)
 
     return {
         "checkpoint": ray.train.Checkpoint.from_directory(staged), "checkpoint_upload_mode": CheckpointUploadMode.ASYNC,

@@ -1,18 +1,8 @@
-"""A training run as a whole: its directory, its start or its resumption, and what is left when it is done.
-
-A run's directory is never silently overwritten or resumed:
-
-    RUN/config.json          the settings
-    RUN/history.json         one row an epoch
-    RUN/model.safetensors    the best model, calibrated; written when the run is done
-    RUN/tensorboard/         the curves
-    RUN/ray/                 Ray Train's checkpoints: the latest one and the best two
-"""
+"""A training run as a whole: what it needs, its start or its resumption, and what is left in its directory when it is done."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import platform
 import shutil
 import subprocess
@@ -37,9 +27,10 @@ from colorize.model.colormodel import ColorModel
 from colorize.model.palette import Palette
 from colorize.train.attempts import train_until_done
 from colorize.train.board import board
-from colorize.train.checkpoint import FOLDER, Saved, reached, whole
+from colorize.train.checkpoint import Saved, reached, whole
 from colorize.train.config import TrainConfig
-from colorize.train.loop import MODEL_FILE, Setup
+from colorize.train.directory import MODEL_FILE, RunDirectory
+from colorize.train.loop import Setup
 from colorize.train.meter import STAGE
 from colorize.train.progress import EpochReport, Notice, Report
 from colorize.train.tracking import Tracker
@@ -54,36 +45,11 @@ COLUMNS = ("L", "ab")
 class TrainResult:
     """What a finished run gives."""
 
-    directory: Path
+    directory: RunDirectory
     model: ColorModel
     history: list[dict[str, Any]]
     seconds: float
     """Wall-clock seconds of this sitting."""
-
-
-def check_new(directory: Path) -> None:
-    """Raises RunError when there is something in the way of a new run."""
-    if directory.exists():
-        raise RunError(f"{directory}: is there already; resume it with --resume {directory}, or name another one with --run")
-
-
-def create_run(directory: Path, config: TrainConfig) -> None:
-    """Makes the directory of a new run. Raises RunError when there is one already, or it cannot be made."""
-    try:
-        check_new(directory)
-        directory.mkdir(parents=True)
-    except OSError as error:
-        raise RunError(f"{directory}: cannot be made ({error.strerror})") from error
-    config.write(directory / "config.json")
-
-
-def open_run(directory: Path) -> TrainConfig:
-    """The settings of a run that is to be resumed. Raises RunError when there is none, or it is finished."""
-    if not (directory / "config.json").is_file():
-        raise RunError(f"{directory}: not a training run (it has no config.json)")
-    if (directory / MODEL_FILE).exists():
-        raise RunError(f"{directory}: this run is finished; its model is {directory / MODEL_FILE}")
-    return TrainConfig.read(directory / "config.json")
 
 
 def check_workers(workers: int, gpu: bool) -> None:
@@ -94,9 +60,9 @@ def check_workers(workers: int, gpu: bool) -> None:
     )  # fmt: skip
 
 
-def needed(config: TrainConfig, directory: Path) -> int:
+def needed(config: TrainConfig, directory: RunDirectory) -> int:
     """The workers that there must be room for, by how far the run in `directory` has come."""
-    return config.least_workers(reached(directory / FOLDER))
+    return config.least_workers(reached(directory.place))
 
 
 def check_pictures(config: TrainConfig, pictures: int) -> None:
@@ -107,7 +73,7 @@ def check_pictures(config: TrainConfig, pictures: int) -> None:
 
 def fit(
     config: TrainConfig,
-    directory: Path,
+    directory: RunDirectory,
     *,
     train: ray.data.Dataset,
     validation: ray.data.Dataset,
@@ -121,7 +87,6 @@ def fit(
     `on_report` is called on a thread of this process. Raises ClusterError (too few resources), DataError (too few
     pictures) and RunError (training failed; the run can be resumed).
     """
-    directory = directory.resolve()
     log.bind(run=directory.name, stage=STAGE)
     check_workers(needed(config, directory), config.gpu)
     began = time.monotonic()
@@ -153,25 +118,25 @@ def fit(
     # The board hands out its last reports on its way out, before the tracker is closed.
     with tracker, board(directory.name, follow) as actor:
         setup = Setup(
-            config=config, run=directory.name, json_log=log.is_json(), bins_k2=palette.bins_k2.numpy(), prior_k=palette.prior_k.numpy(),
-            train_pictures=pictures, validation_pictures=validated, training=facts, board=actor, checkpoints=directory / FOLDER,
+            config=config, directory=directory, json_log=log.is_json(), bins_k2=palette.bins_k2.numpy(), prior_k=palette.prior_k.numpy(),
+            train_pictures=pictures, validation_pictures=validated, training=facts, board=actor,
             base=None if base is None else ray.put(base),
         )  # fmt: skip
         train_until_done(setup, datasets, follow)
-    kept = list(whole(directory / FOLDER, lambda line: on_report(Notice(text=line))))
+    kept = list(whole(directory.place, lambda line: on_report(Notice(text=line))))
     if not kept or kept[0].epoch < config.epochs:
         raise RunError(f"{directory}: training ended without a whole checkpoint of its last epoch; go on with --resume {directory}")
     history = kept[0].history
-    (directory / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+    directory.save_history(history)
     chosen = max(kept, key=_psnr)
-    model = ColorModel.load(chosen.path / MODEL_FILE)
+    model = directory.load_model(f"{chosen.path}/{MODEL_FILE}")
     sample = validation.limit(CALIBRATION_PICTURES).take_batch(CALIBRATION_PICTURES)
     dial = calibrate(model, torch.from_numpy(np.array(sample["L"])), torch.from_numpy(np.array(sample["ab"])))
     training = model.card.training | {"seconds": round(training_seconds(history)), "best_epoch": chosen.epoch}
     card = dataclasses.replace(model.card, name=directory.name, dial=dataclasses.asdict(dial), training=training)
     model = dataclasses.replace(model, card=card)
-    model.save(directory / MODEL_FILE)
-    log.event("run ends", model=str(directory / MODEL_FILE), seconds=round(time.monotonic() - began, 3))
+    directory.save_model(model)
+    log.event("run ends", model=directory.at(MODEL_FILE), seconds=round(time.monotonic() - began, 3))
     return TrainResult(directory=directory, model=model, history=history, seconds=time.monotonic() - began)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -13,18 +14,28 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from colorize.errors import RunError
 from colorize.train.config import TrainConfig
+from colorize.train.directory import RunDirectory
 from colorize.train.progress import EpochReport, Notice, Report
 
 EXPERIMENT = "colorize"
+
+FOLDER = "tensorboard"
+"""In the run's directory."""
 
 _log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Logs reports, from any thread, under RUN/tensorboard, and to MLflow's tracking URI (MLFLOW_TRACKING_URI, or MLflow's own default)."""
+    """Logs reports, from any thread, under RUN/tensorboard, and to MLflow's tracking URI (MLFLOW_TRACKING_URI, or MLflow's own default).
 
-    def __init__(self, directory: Path, config: TrainConfig) -> None:
-        self._writer: Any = SummaryWriter(str(directory / "tensorboard"))
+    TensorBoard writes to a disk: where the run's directory is in a bucket, to a folder of this machine, copied there after every epoch.
+    """
+
+    def __init__(self, directory: RunDirectory, config: TrainConfig) -> None:
+        self._directory = directory
+        self._copied_from = None if directory.filesystem is None else tempfile.TemporaryDirectory(prefix="colorize-curves-")
+        curves = f"{directory.root}/{FOLDER}" if self._copied_from is None else self._copied_from.name
+        self._writer: Any = SummaryWriter(curves)
         self._mlflow = MlflowRun(directory.name, config) if find_spec("mlflow") is not None else None
 
     def __enter__(self) -> Tracker:
@@ -33,6 +44,9 @@ class Tracker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Writes what is still in memory."""
         self._writer.close()
+        if self._copied_from is not None:
+            self._copy(Path(self._copied_from.name))
+            self._copied_from.cleanup()
         if self._mlflow is not None:
             self._mlflow.end(failed=kind is not None)
 
@@ -51,6 +65,17 @@ class Tracker:
             self._writer.add_scalar(f"{prefix}/{name}", value, step)
             if self._mlflow is not None:
                 self._mlflow.log(f"{prefix}_{name}", value, step)
+        if self._copied_from is not None and isinstance(report, EpochReport):
+            self._writer.flush()
+            self._copy(Path(self._copied_from.name))
+
+    def _copy(self, curves: Path) -> None:
+        """A bucket that is lost on the way is told, and does not end the training."""
+        try:
+            for path in curves.iterdir():
+                self._directory.write(f"{FOLDER}/{path.name}", path.read_bytes())
+        except RunError as error:
+            _log.warning("%s: the curves go on with the next epoch", error)
 
 
 class MlflowRun:

@@ -36,9 +36,10 @@ from colorize.data.lab import Tally
 from colorize.model.palette import Palette
 from colorize.model.unet import OUTPUT_STRIDE, UNet, UNetConfig
 from colorize.train.config import TrainConfig
+from colorize.train.directory import RunDirectory
 from colorize.train.learner import Learner
 from colorize.train.progress import EpochReport, Report
-from colorize.train.run import build_palette, create_run, fit
+from colorize.train.run import build_palette, fit
 from jobs.benchmarks.sample import repeated_sample
 
 PICTURES = 20_000
@@ -92,9 +93,10 @@ def measure(runs: int) -> dict[str, list[float]]:
 
 def ray_train(config: TrainConfig, directory: Path, train: ray.data.Dataset, test: ray.data.Dataset) -> float:
     """Pictures a second of Ray Train in all epochs but the first."""
-    create_run(directory, config)
+    run = RunDirectory(directory)
+    run.create(config)
     reports: list[Report] = []
-    fit(config, directory, train=train, validation=test, on_report=reports.append)
+    fit(config, run, train=train, validation=test, on_report=reports.append)
     _, *measured = (report for report in reports if isinstance(report, EpochReport))
     return statistics.median(report.pictures_per_second for report in measured)
 

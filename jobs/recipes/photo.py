@@ -107,7 +107,7 @@ def main(
         batch_size=batch_size, size=size, learning_rate=learning_rate, encoder=encoder, seed=seed, precision="fp32",
         epochs=math.ceil(steps * batch_size / len(place_n)),
     )  # fmt: skip
-    config.write(run / "config.json")
+    (run / "config.json").write_text(config.to_json())
     palette = palette_of(rgb_n3hw, config)
     held_n3hw = pictures(data[0], "test", size).share_memory_()
     print(f"{sum(counts)} pictures ({counts}), {len(held_n3hw)} to validate, {len(palette)} colours", flush=True)

@@ -10,9 +10,9 @@ import torch
 
 from colorize.archive import report
 from colorize.archive.manifest import Row, to_table
-from colorize.archive.place import LocalPlace
 from colorize.archive.thumbnails import Thumbnail, sheet
 from colorize.imaging.colorspace import rgb_to_lab
+from colorize.storage.place import LocalPlace
 from tests.pictures import rgb_scene
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'colorize[dev]'")

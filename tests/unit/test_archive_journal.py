@@ -8,9 +8,9 @@ import pytest
 
 from colorize.archive.journal import ALTERED, APPEARED, Journal, Output, StopRunError, unfinished
 from colorize.archive.manifest import Row
-from colorize.archive.place import LocalPlace, Place
-from colorize.archive.remote import open_place
 from colorize.errors import ArchiveError
+from colorize.storage.place import LocalPlace, Place
+from colorize.storage.remote import open_place
 
 
 @pytest.fixture(params=["disk", "url"])

@@ -9,9 +9,9 @@ import pytest
 from colorize.archive.config import ArchiveConfig
 from colorize.archive.job import prepare
 from colorize.archive.listing import HIDDEN, LINKED_FOLDER, NOT_A_PICTURE, RESERVED, UNSUPPORTED, Listing, check_places, list_archive
-from colorize.archive.place import Found, LocalPlace
-from colorize.archive.remote import open_place
 from colorize.errors import ArchiveError, ConfigError, ModelError
+from colorize.storage.place import Found, LocalPlace
+from colorize.storage.remote import open_place
 
 
 def put(path: Path, data: bytes = b"x") -> Path:

@@ -12,9 +12,9 @@ import pytest
 from colorize.archive.journal import ALTERED
 from colorize.archive.listing import Entry, Listing
 from colorize.archive.manifest import SCHEMA, Row, merge, read_manifest, to_rows, to_table, write_manifest
-from colorize.archive.place import LocalPlace
 from colorize.archive.plan import IN_COLOR, PRESENT, VANISHED, Task, Work, plan_work
 from colorize.errors import ArchiveError
+from colorize.storage.place import LocalPlace
 
 COLOURED: dict[str, Any] = {
     "status": "coloured", "source_bytes": 10, "source_modified": 1, "source_sha256": "s", "target_bytes": 20, "target_sha256": "t",

@@ -10,12 +10,12 @@ from PIL import Image
 
 from colorize.archive import report
 from colorize.archive.manifest import Row, to_table
-from colorize.archive.place import LocalPlace
-from colorize.archive.remote import open_place
 from colorize.archive.thumbnails import SIDE, Thumbnail, fitting, sheet
 from colorize.imaging.colorspace import rgb_to_lab
 from colorize.imaging.formats import open_scan
 from colorize.model.metrics import colorfulness
+from colorize.storage.place import LocalPlace
+from colorize.storage.remote import open_place
 from tests.pictures import encoded, grey_scene, rgb_scene, sepia_scene
 
 NAME = """</script><img src=x onerror="alert('1')">&amp;\u2028.jpg"""

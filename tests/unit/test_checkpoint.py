@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from colorize.errors import RunError
-from colorize.train.checkpoint import COUNTERS, SUMS, TENSORS, load_state, publish, save_state, seal, whole
+from colorize.storage.place import LocalPlace
+from colorize.train.checkpoint import COUNTERS, SUMS, TENSORS, clear, load_state, publish, reached, save_state, seal, whole
 from colorize.train.config import TrainConfig
 from colorize.train.learner import Learner
 from tests.models import small_palette
@@ -136,36 +137,49 @@ def test_a_checkpoint_of_another_run(saved: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def run(saved: Path, tmp_path: Path) -> Path:
-    """The checkpoints of a run: three epochs, the third of which was cut off while it was copied, as a crash leaves it."""
+def run(saved: Path, tmp_path: Path) -> LocalPlace:
+    """A run's directory with its checkpoints: three epochs, the third of which was cut off while it was copied, as a crash leaves it."""
+    place = LocalPlace(tmp_path / "run", "the run")
     for epoch in (1, 2):
         staged = tmp_path / f"staged-{epoch}"
         staged.mkdir()
         copy_of(saved, staged)
         (staged / COUNTERS).write_text(json.dumps({"epoch": epoch, "history": [{"psnr": 20.0 + epoch}] * epoch}))
         seal(staged)
-        (tmp_path / "ray").mkdir(exist_ok=True)
-        publish(staged, tmp_path / "ray" / f"checkpoint_{epoch:06}_20260801T12000{epoch}")
-    (tmp_path / "ray" / "checkpoint_000003_20260801T120003.partial").mkdir()
-    (tmp_path / "ray" / "checkpoint_manager_snapshot.json").write_text("{}")
-    return tmp_path / "ray"
+        publish(staged, place, f"checkpoint_{epoch:06}_20260801T12000{epoch}")
+    place.write("ray/checkpoint_000003_20260801T120003/state.json", (saved / COUNTERS).read_bytes())
+    place.write("ray/checkpoint_manager_snapshot.json", b"{}")
+    return place
 
 
-def test_the_checkpoints_of_a_run_the_newest_first(run: Path) -> None:
+NEWEST = "ray/checkpoint_000002_20260801T120002"
+
+
+def test_the_checkpoints_of_a_run_the_newest_first(run: LocalPlace) -> None:
     said: list[str] = []
     assert [one.epoch for one in whole(run, said.append)] == [2, 1]
     assert [len(one.history) for one in whole(run)] == [2, 1]
     assert said == []
-    newest = next(whole(run)).path
-    checked = subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=newest, capture_output=True, text=True, check=True)
+    assert next(whole(run)).path == NEWEST
+    assert reached(run) == 2
+    checked = subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=run.root / NEWEST, capture_output=True, text=True, check=True)
     assert checked.stdout == f"{COUNTERS}: OK\n{TENSORS}: OK\n"
+
+
+def test_what_was_not_finished_is_cleared_and_nothing_else(run: LocalPlace) -> None:
+    clear(run)
+    assert run.names("ray") == [
+        "checkpoint_000001_20260801T120001",
+        "checkpoint_000002_20260801T120002",
+        "checkpoint_manager_snapshot.json",
+    ]
+    assert [one.epoch for one in whole(run)] == [2, 1]
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_one_flipped_bit_or_a_cut_is_noticed_and_the_one_before_is_used(run: Path, data: st.DataObject) -> None:
-    newest = run / "checkpoint_000002_20260801T120002"
-    path = newest / data.draw(st.sampled_from([TENSORS, COUNTERS, SUMS]))
+def test_one_flipped_bit_or_a_cut_is_noticed_and_the_one_before_is_used(run: LocalPlace, data: st.DataObject) -> None:
+    path = run.root / NEWEST / data.draw(st.sampled_from([TENSORS, COUNTERS, SUMS]))
     content = path.read_bytes()
     place = data.draw(st.integers(0, len(content) - 1))
     cut = data.draw(st.booleans())
@@ -174,21 +188,27 @@ def test_one_flipped_bit_or_a_cut_is_noticed_and_the_one_before_is_used(run: Pat
         said: list[str] = []
         assert [one.epoch for one in whole(run, said.append)] == [1]
         assert len(said) == 1
-        assert said[0].startswith(f"{newest}: damaged (")
+        assert said[0].startswith(f"the run/{NEWEST}: damaged (")
         assert said[0].endswith("): the checkpoint before it is used")
     finally:
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", [TENSORS, COUNTERS, SUMS])
-def test_a_file_that_is_gone_is_noticed(run: Path, name: str) -> None:
-    (run / "checkpoint_000002_20260801T120002" / name).unlink()
+@pytest.mark.parametrize("name", [TENSORS, COUNTERS])
+def test_a_file_that_is_gone_is_noticed(run: LocalPlace, name: str) -> None:
+    (run.root / NEWEST / name).unlink()
     said: list[str] = []
     assert [one.epoch for one in whole(run, said.append)] == [1]
-    assert said == [f"{run}/checkpoint_000002_20260801T120002: damaged ({name} is missing): the checkpoint before it is used"]
+    assert said == [f"the run/{NEWEST}: damaged ({name} is missing): the checkpoint before it is used"]
 
 
-def test_a_checkpoint_that_cannot_be_copied_does_not_appear(run: Path, saved: Path) -> None:
-    with pytest.raises(OSError, match="none"):
-        publish(saved.with_name("none"), run / "checkpoint_000004_20260801T120004")
+def test_a_checkpoint_that_cannot_be_copied_to_its_end_does_not_count(run: LocalPlace, saved: Path, tmp_path: Path) -> None:
+    staged = tmp_path / "staged"
+    staged.mkdir()
+    copy_of(saved, staged)
+    seal(staged)
+    (staged / TENSORS).unlink()
+    (staged / TENSORS).symlink_to(tmp_path / "none")
+    with pytest.raises(OSError, match="state.safetensors"):
+        publish(staged, run, "checkpoint_000004_20260801T120004")
     assert [one.epoch for one in whole(run)] == [2, 1]

@@ -78,7 +78,10 @@ def test_parsed_again_it_is_the_same() -> None:
         (["serve"], "serve: cannot be a job; these can: train, finetune, adapt, evaluate, archive"),
         ([], "no command: cannot be a job"),
         (["archive", "status", "x"], "archive status: needs no cluster"),
-        (["train", "--run", "s3://bucket/run"], "--run s3://bucket/run: must be a file or folder that every node shares, and no URL"),
+        (
+            ["evaluate", "photo", "--classifier", "s3://bucket/judge"],
+            "--classifier s3://bucket/judge: must be a file or folder that every node shares, and no URL",
+        ),
     ],
 )
 def test_what_cannot_be_a_job_is_refused(arguments: list[str], told: str) -> None:

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from colorize.errors import RunError
 from colorize.train.config import TrainConfig
+from colorize.train.directory import RunDirectory
 from colorize.train.progress import EpochReport, StepReport
 from colorize.train.tracking import Tracker
 
@@ -30,7 +31,7 @@ def on_a_thread(act: Callable[[], object]) -> None:
 
 def track(directory: Path) -> None:
     """As a run does: the reports come on a thread of their own."""
-    with Tracker(directory, CONFIG) as tracker:
+    with Tracker(RunDirectory(directory), CONFIG) as tracker:
         on_a_thread(lambda: tracker.log(StepReport(epoch=1, step=7, steps=9, loss=4.0, pictures_per_second=6.0, seconds_left=1.0)))
         for number in (1, 2):
             on_a_thread(lambda number=number: tracker.log(epoch(number)))
@@ -66,4 +67,4 @@ def test_a_run_that_mlflow_cannot_track_is_not_started(tmp_path: Path, monkeypat
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     with pytest.raises(RunError, match=r"^MLflow cannot be used \(.*127\.0\.0\.1.*\): set MLFLOW_TRACKING_URI "):
-        Tracker(tmp_path / "run", CONFIG)
+        Tracker(RunDirectory(tmp_path / "run"), CONFIG)

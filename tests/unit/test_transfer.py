@@ -15,6 +15,7 @@ from colorize.model.card import read_card, resolve
 from colorize.model.colormodel import ColorModel
 from colorize.model.palette import Palette
 from colorize.train.config import TrainConfig
+from colorize.train.directory import RunDirectory
 from colorize.train.finetune import (
     BATCH,
     FEWEST_EPOCHS,
@@ -139,24 +140,25 @@ def test_the_settings_follow_from_the_model_and_the_pictures(tmp_path: Path) -> 
 def test_a_run_holds_the_model_that_it_starts_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small_model().save(tmp_path / "mine.safetensors")
     config = settings(str(tmp_path / "mine.safetensors"), "folder:x", workers=1)
-    create_finetuning(tmp_path / "run", config)
+    run = RunDirectory(tmp_path / "run")
+    create_finetuning(run, config)
     (tmp_path / "mine.safetensors").unlink()
-    assert open_finetuning(tmp_path / "run") == config
+    assert open_finetuning(run) == config
     assert read_card(tmp_path / "run/base.safetensors").name == "small"
     with pytest.raises(RunError, match="not a fine-tuning run"):
-        open_finetuning(tmp_path)
+        open_finetuning(RunDirectory(tmp_path))
     scores = {"psnr_mean": 20.0, "colorfulness_ratio": float("nan")}
     compared = Comparison(
         base="mine", base_sha256="0", data="folder:x", pictures={"held_out": 9}, bins={},
         grey=scores, before=scores, after=scores | {"psnr_mean": 19.5},
     )  # fmt: skip
     assert (compared.gain, compared.is_better) == (-0.5, False)
-    compared.write(tmp_path / "run")
+    compared.write(run)
     told = (tmp_path / "run/finetune.json").read_text()
     assert '"better": false' in told
     assert '"colorfulness_ratio": null' in told
     with pytest.raises(RunError, match="this run is finished"):
-        open_finetuning(tmp_path / "run")
+        open_finetuning(run)
     with pytest.raises(typer.Exit) as ended:
         conclude(compared)
     assert ended.value.exit_code == 1

@@ -1,6 +1,6 @@
 """A place that holds files: what all places can do, and the local folder. `remote` has the others, and tells by a URL which one it is.
 
-Knows nothing of pictures or runs. Paths are relative to the place, with `/`. A file appears whole or not at all: on a disk it is written
+Paths are relative to the place, with `/`. A file appears whole or not at all: on a disk it is written
 beside its place, onto the disk, and moved. Every failure is an OSError, as the file system gives it; `cause` says it in one line.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -206,6 +207,12 @@ class LocalPlace(Place):
         except OSError:
             return None
         return f"{status.st_dev}:{status.st_ino}"
+
+
+def is_url(spec: str) -> bool:
+    """Whether it names something by a URL, rather than by a path, which may have a colon too."""
+    scheme, separator, _ = spec.partition("://")
+    return bool(separator) and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme) is not None
 
 
 def cause(error: BaseException) -> str:

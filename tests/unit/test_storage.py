@@ -1,50 +1,26 @@
 """Places: a folder, one in a bucket (moto's S3 server on loopback), and one behind fsspec hold files in the same way."""
 
-import contextlib
 import os
 import pickle
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pyarrow import fs
 
 from colorize.archive.listing import check_places
-from colorize.archive.place import LocalPlace, Place, cause
-from colorize.archive.remote import RemotePlace, open_place, redacted
-from colorize.errors import ArchiveError
+from colorize.errors import ArchiveError, StorageError
+from colorize.storage.place import LocalPlace, Place, cause
+from colorize.storage.remote import RemotePlace, open_place, redacted
+from tests.buckets import s3_server
 
 NAMES = ["a.jpg", "A.jpg", "deep/ü ñ/b c.png", "deep/e\u0301.jpg", "deep/\u00e9.jpg", "100%25 #?&+.jpg", "x" * 250]
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[Callable[[str], str]]:
-    """A function from a folder to its URL on a server of this test's own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL, env=dict(os.environ)
-    )
-    query = f"scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1"
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            assert time.monotonic() < deadline, "the S3 server does not come up"
-            assert server.poll() is None, "the S3 server has ended"
-            time.sleep(0.1)
-        store, _ = fs.FileSystem.from_uri(f"s3://user:word@pictures?{query}&allow_bucket_creation=true")
-        store.create_dir("pictures")
-        yield lambda folder: f"s3://user:word@pictures/{folder}?{query}"
-    finally:
-        server.kill()
-        server.wait()
+    """A function from a folder to its URL, on a server of these tests' own."""
+    with s3_server() as url_of:
+        yield url_of
 
 
 @pytest.fixture(params=["disk", "bucket", "fsspec"])
@@ -149,7 +125,7 @@ def test_missing_buckets_are_told_in_one_line(bucket: Callable[[str], str]) -> N
 
 @pytest.mark.parametrize("url", ["xyz://user:topsecret@h/y?token=abcdef", "s3://user:topsecret@b/y?wrong=abcdef", "s3://"])
 def test_a_url_that_makes_no_sense_is_refused_without_its_secrets(url: str) -> None:
-    with pytest.raises(ArchiveError) as caught:
+    with pytest.raises(StorageError) as caught:
         open_place(url)
     told = str(caught.value)
     assert ": cannot be opened: " in told

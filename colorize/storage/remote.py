@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,8 +19,8 @@ from urllib.parse import quote, unquote, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from colorize.archive.place import CHUNK, Found, LocalPlace, Place, cause, printable
-from colorize.errors import ArchiveError
+from colorize.errors import StorageError
+from colorize.storage.place import CHUNK, Found, LocalPlace, Place, cause, is_url, printable
 
 ARROW_SCHEMES = frozenset({"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"})
 """Opened by pyarrow itself; anything else by fsspec, where the package for it is installed."""
@@ -138,11 +137,11 @@ class RemotePlace(Place):
 def open_place(spec: str | Path) -> Place:
     """The place that a user names: a path, or a URL such as `s3://bucket/folder`. Nothing is looked up yet.
 
-    Raises ArchiveError when the URL makes no sense, or no file system is installed for it.
+    Raises StorageError when the URL makes no sense, or no file system is installed for it.
     """
     text = str(spec)
-    scheme, separator, _ = text.partition("://")
-    if isinstance(spec, Path) or not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+    scheme = text.partition("://")[0]
+    if isinstance(spec, Path) or not is_url(text):
         return LocalPlace(Path(text).expanduser(), printable(text))
     shown = redacted(text)
     if scheme == "file":
@@ -160,10 +159,19 @@ def open_place(spec: str | Path) -> Place:
         told = " ".join(str(error).split()).replace(_uri(scheme, text), shown).replace(text, shown)
         for secret in _secrets(text):
             told = told.replace(secret, "…")
-        raise ArchiveError(f"{shown}: cannot be opened: {told}") from error
+        raise StorageError(f"{shown}: cannot be opened: {told}") from error
     if not root.strip("/"):
-        raise ArchiveError(f"{shown}: cannot be opened: it names no folder")
+        raise StorageError(f"{shown}: cannot be opened: it names no folder")
     return RemotePlace(filesystem, root, shown, whole_uploads=scheme in OBJECT_STORES)
+
+
+def write_file(spec: str, data: bytes) -> None:
+    """Writes a file by its path or URL, whole or not at all. Raises StorageError."""
+    place = open_place(spec)
+    try:
+        place.write("", data)
+    except OSError as error:
+        raise StorageError(f"{place.shown}: cannot be written ({cause(error)})") from error
 
 
 def redacted(text: str) -> str:

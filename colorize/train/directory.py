@@ -1,0 +1,147 @@
+"""A training run's directory: a folder that every node sees, or one in a bucket.
+
+    RUN/config.json          the settings
+    RUN/history.json         one row an epoch
+    RUN/model.safetensors    the best model, calibrated; written when the run is done
+    RUN/tensorboard/         the curves
+    RUN/ray/                 Ray Train's checkpoints: the latest one and the best two
+
+It is never silently overwritten or resumed. Every failure of what holds it is a RunError.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pyarrow import fs
+
+from colorize.errors import RunError
+from colorize.model.card import SUFFIX
+from colorize.model.colormodel import ColorModel
+from colorize.storage.place import LocalPlace, cause
+from colorize.storage.remote import RemotePlace, open_place
+from colorize.train.config import TrainConfig
+
+CONFIG_FILE, HISTORY_FILE, MODEL_FILE = "config.json", "history.json", f"model{SUFFIX}"
+
+
+class RunDirectory:
+    """One run's directory, by its path or URL. It can be sent to a worker on another node."""
+
+    def __init__(self, spec: str | Path) -> None:
+        """spec: a path, or a URL such as `s3://bucket/runs/one`. Nothing is looked up yet. Raises StorageError."""
+        place = open_place(spec)
+        # Workers have another working directory.
+        self.place = LocalPlace(place.root.absolute(), place.shown) if isinstance(place, LocalPlace) else place
+
+    def __str__(self) -> str:
+        """What messages call it."""
+        return self.place.shown
+
+    @property
+    def name(self) -> str:
+        """Of the run: what its model is called."""
+        return PurePosixPath(self.root).name
+
+    @property
+    def root(self) -> str:
+        """Its path, in `filesystem`."""
+        assert isinstance(self.place, LocalPlace | RemotePlace), "open_place makes no other"
+        return str(self.place.root)
+
+    @property
+    def filesystem(self) -> fs.FileSystem | None:
+        """Where `root` is, as Ray takes it; None: on the disk."""
+        return self.place.filesystem if isinstance(self.place, RemotePlace) else None
+
+    def at(self, name: str) -> str:
+        """What messages call a file of it."""
+        return f"{self}/{name}"
+
+    def has(self, name: str) -> bool:
+        """Whether it has such a file."""
+        with self._telling(name, "looked up"):
+            return self.place.look(name) is not None
+
+    def read(self, name: str) -> bytes:
+        """A file of it. Raises RunError when it has none of that name."""
+        with self._telling(name, "read"):
+            return self.place.read(name)
+
+    def write(self, name: str, data: bytes) -> None:
+        """A file of it, whole or not at all, in place of an older one."""
+        with self._telling(name, "written"):
+            self.place.write(name, data)
+
+    def check_new(self) -> None:
+        """Raises RunError when there is something in the way of a new run."""
+        if self.has(""):
+            raise RunError(f"{self}: is there already; resume it with --resume {self}, or name another one with --run")
+
+    def create(self, config: TrainConfig) -> None:
+        """Makes the directory of a new run. Raises RunError when there is one already, or it cannot be made."""
+        self.check_new()
+        with self._telling("", "made"):
+            if isinstance(self.place, LocalPlace):  # of two programs that are here together, one makes it
+                self.place.root.mkdir(parents=True)
+            self.place.write(CONFIG_FILE, config.to_json().encode())
+
+    def open(self) -> TrainConfig:
+        """The settings of a run that is to be resumed. Raises RunError when there is none, or it is finished."""
+        if not self.has(CONFIG_FILE):
+            raise RunError(f"{self}: not a training run (it has no {CONFIG_FILE})")
+        if self.has(MODEL_FILE):
+            raise RunError(f"{self}: this run is finished; its model is {self.at(MODEL_FILE)}")
+        return self.settings()
+
+    def settings(self) -> TrainConfig:
+        """Those of a run, finished or not. Raises RunError, and ConfigError where they are out of range."""
+        return TrainConfig.from_json(self.read(CONFIG_FILE), self.at(CONFIG_FILE))
+
+    def save_history(self, history: list[dict[str, Any]]) -> None:
+        """Writes RUN/history.json."""
+        self.write(HISTORY_FILE, (json.dumps(history, indent=1) + "\n").encode())
+
+    def save_model(self, model: ColorModel) -> None:
+        """Writes RUN/model.safetensors."""
+        self.write(MODEL_FILE, model.to_bytes())
+
+    def load_model(self, name: str = MODEL_FILE) -> ColorModel:
+        """A model file of it. Raises ModelError for one that is damaged."""
+        with self.local(name) as path:
+            return ColorModel.load(path)
+
+    @contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        """A file or folder of it, as a path of this machine, for as long as the block lasts; folders without those in them."""
+        if isinstance(self.place, LocalPlace):
+            yield self.place.root / name
+            return
+        with tempfile.TemporaryDirectory(prefix="colorize-run-") as folder:
+            copy = Path(folder) / PurePosixPath(name).name
+            if names := self._names(name):
+                copy.mkdir()
+                for one in names:
+                    (copy / one).write_bytes(self.read(f"{name}/{one}"))
+            else:
+                copy.write_bytes(self.read(name))
+            yield copy
+
+    def _names(self, name: str) -> list[str]:
+        with self._telling(name, "read"):
+            return self.place.names(name)
+
+    @contextmanager
+    def _telling(self, name: str, act: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            told = os.strerror(errno.ENOENT) if isinstance(error, FileNotFoundError) else cause(error)
+            raise RunError(f"{self.at(name) if name else self}: cannot be {act} ({told})") from error
