@@ -110,6 +110,18 @@ class Nodes:
             assert time.monotonic() < deadline, "a process that SIGKILL does not end"
             time.sleep(0.05)
 
+    def drain(self, node: Node, seconds: int) -> None:
+        """Says that a node will be taken away in so many seconds, as a cloud does with a spot node. What takes it away is `kill`."""
+        command = [
+            RAY, "drain-node", f"--address={self.address}", "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot",
+            f"--deadline-remaining-seconds={seconds}",
+        ]  # fmt: skip
+        mark = uuid.uuid4().hex
+        self.marks.append(mark)
+        own = self._environment(mark) | {"RAY_ADDRESS": self.address}
+        done = subprocess.run(_inside(node, *map(str, command)), env=own, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def processes(self, node: Node, title: bytes = b"") -> list[int]:
         """Of a node, those whose command line has `title`; programs that tests started there are none of them."""
         found = []

@@ -24,7 +24,11 @@ ENLARGED = 2
 LOADED_PER_CROP = (9, 8)
 """Photographs are loaded this much larger than the training crops, so that a crop has somewhere to move."""
 
-RUN = typer.Option(help="The run's directory, or a URL such as s3://bucket/runs/one; it must not exist.", show_default="runs/DATE-TIME")
+RUN = typer.Option(
+    metavar="DIRECTORY",
+    help="The run's directory, or a URL such as s3://bucket/runs/one; it must not exist.",
+    show_default="runs/DATE-TIME",
+)
 ADDRESS = typer.Option(help="A Ray cluster to join (host:port, auto); without it RAY_ADDRESS, else a local Ray is started.")
 
 

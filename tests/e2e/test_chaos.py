@@ -98,7 +98,7 @@ def test_training(nodes: Nodes, tmp_path: Path) -> None:
                 if line.startswith("epoch ") and int(line.split()[1].split("/")[0]) > safe and len(chaos.done) < TRAIN_KILLS:
                     chaos.wait()
                     chaos.strike(title, program)
-                    safe = max(int(path.name.split("_")[1]) for path in (run / "ray").glob("checkpoint_0*"))
+                    safe = max(int(path.parent.name.split("_")[1]) for path in (run / "ray").glob("checkpoint_0*/SHA256SUMS"))
                     if chaos.done[-1] == "driver":
                         break
         if program.returncode != -signal.SIGKILL:

@@ -111,7 +111,7 @@ def straight(
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    return sorted(path for path in (directory / "ray").glob("checkpoint_*") if path.is_dir() and path.suffix != ".partial")
+    return sorted(path.parent for path in (directory / "ray").glob("checkpoint_*/SHA256SUMS"))
 
 
 def validated(model: ColorModel, dataset: LabDataset) -> dict[str, float]:

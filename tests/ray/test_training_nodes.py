@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 EPOCHS = 6
 SETTINGS = ("--data", "cifar10-sample", "--width", 8, "--depth", 2, "--epochs", EPOCHS, "--seed", 3)
 CLOSE_DB = 0.1
+NOTICE_SECONDS = 10
+"""Clouds give 30 to 120."""
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,24 @@ def test_a_killed_worker_and_a_killed_node(nodes: Nodes, undisturbed: float, tmp
     assert psnr(tmp_path / "run") == pytest.approx(undisturbed, abs=CLOSE_DB)
 
 
+def test_a_node_that_is_taken_away_with_notice(nodes: Nodes, undisturbed: float, tmp_path: Path) -> None:
+    """As spot nodes are: the cluster is told, and some seconds later the node is gone. The run goes on with the one that is left."""
+    node = nodes.nodes[1]
+    gone = threading.Timer(NOTICE_SECONDS, nodes.kill, [node])
+
+    def take_away() -> None:
+        nodes.drain(node, NOTICE_SECONDS)
+        gone.start()
+
+    program = start(nodes, *SETTINGS, "--workers", 2, "--run", tmp_path / "run")
+    lines = watch(program, {"epoch 2/": take_away})
+    gone.join()
+    assert program.returncode == 0, lines
+    started = [line for line in lines if line.startswith("started again with ")]
+    assert started[-1].startswith("started again with 1 worker, from epoch "), lines
+    assert psnr(tmp_path / "run") == pytest.approx(undisturbed, abs=CLOSE_DB)
+
+
 def test_a_killed_driver_and_a_damaged_checkpoint(nodes: Nodes, undisturbed: float, tmp_path: Path) -> None:
     """Killed after epoch 3, whose checkpoint then loses a bit: the run goes on from the one before it, and says so."""
     run = tmp_path / "run"
@@ -103,7 +124,7 @@ def test_a_killed_driver_and_a_damaged_checkpoint(nodes: Nodes, undisturbed: flo
     watch(program, {"epoch 3/": kill})
     assert program.returncode == -signal.SIGKILL
     ends(nodes)
-    newest = max(path for path in (run / "ray").glob("checkpoint_0*") if not path.name.endswith(".partial"))
+    newest = max(path.parent for path in (run / "ray").glob("checkpoint_0*/SHA256SUMS"))
     epoch = json.loads((newest / "state.json").read_text())["epoch"]
     content = bytearray((newest / "state.safetensors").read_bytes())
     content[len(content) // 2] ^= 1

@@ -209,6 +209,6 @@ def test_a_checkpoint_that_cannot_be_copied_to_its_end_does_not_count(run: Local
     seal(staged)
     (staged / TENSORS).unlink()
     (staged / TENSORS).symlink_to(tmp_path / "none")
-    with pytest.raises(OSError, match="state.safetensors"):
+    with pytest.raises(OSError, match=r"state\.safetensors"):
         publish(staged, run, "checkpoint_000004_20260801T120004")
     assert [one.epoch for one in whole(run)] == [2, 1]
