@@ -135,7 +135,6 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, jobs: bo
     start = target == "local"
     silence()
     if not start:
-        use_token()
         target = find(target, origin, "start one with `ray start --head`, or leave the address out to use this machine")
     with _without_noise(), _connected(target, start, origin, num_cpus, jobs) as info:
         yield info
@@ -256,15 +255,17 @@ def _taking_jobs() -> Iterator[None]:
             os.environ[variable] = environment
 
 
-def use_token() -> None:
-    """Shows the token that this machine has to the Ray that is joined, as `ray start` asks for it where there is one.
+def _use_token() -> bool:
+    """Shows from now on the token that this machine has; False where it has none, or RAY_AUTH_MODE, the last word, says what is done.
 
-    Ray's own `init` shows it only where RAY_AUTH_MODE says so, which stays the last word.
+    Ray's own `init` shows it only where that variable says so. A process that shows it asks for it as well, so where the cluster has none
+    its workers would be refused, and the process would wait for them for ever.
     """
     if AUTH_MODE in os.environ or not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
-        return
+        return False
     os.environ[AUTH_MODE] = "token"
     Config.initialize("")
+    return True
 
 
 def token_problem() -> str:
@@ -280,7 +281,8 @@ def token_problem() -> str:
 def find(target: str, origin: str = "", way_out: str = "start one with `ray start --head`") -> str:
     """The `host:port` to join, `auto` resolved; messages have `origin`, where it was named, and `way_out`.
 
-    Raises ClusterError unless something there speaks gRPC, as Ray's head does.
+    Where the Ray there asks for a token and this machine has one, this process shows it from now on. Raises ClusterError unless something
+    there speaks gRPC, as Ray's head does, and takes the token.
     """
     if target == "auto":
         try:
@@ -293,23 +295,37 @@ def find(target: str, origin: str = "", way_out: str = "start one with `ray star
     host, separator, port = found.removeprefix("ray://").rpartition(":")
     if not separator or not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ClusterError(f"{target}{origin}: not a Ray address: give host:port, ray://host:port, auto or local")
-    if not found.startswith("ray://"):
+    is_head = not found.startswith("ray://")
+    if is_head:
         host = services.resolve_ip_for_localhost(host)  # where Ray will look for it
+    else:
+        _use_token()  # a proxy of Ray's that does not say whether it asks for one
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:
         raise ClusterError(f"{target}{origin}: no Ray cluster answers there ({error.strerror or error}): {way_out}") from error
-    channel = init_grpc_channel(f"{host}:{port}", options=[("grpc.enable_http_proxy", 0)])
     try:
-        grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
-        if not found.startswith("ray://"):
-            NodeInfoGcsServiceStub(channel).GetClusterId(GetClusterIdRequest(), timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
+        try:
+            _ask(f"{host}:{port}", is_head)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAUTHENTICATED or not _use_token():
+                raise
+            _ask(f"{host}:{port}", is_head)
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
             raise ClusterError(f"{target}{origin}: no Ray cluster answers there ({error.details()}): {way_out}") from error
         raise ClusterError(f"{target}{origin}: {token_problem()}") from error
     except grpc.FutureTimeoutError as error:
         raise ClusterError(f"{target}{origin}: what answers there is not a Ray cluster: {way_out}") from error
+    return found
+
+
+def _ask(address: str, is_head: bool) -> None:
+    """Raises grpc.RpcError or grpc.FutureTimeoutError unless gRPC is spoken there, and a head gives its cluster's name."""
+    channel = init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)])
+    try:
+        grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
+        if is_head:
+            NodeInfoGcsServiceStub(channel).GetClusterId(GetClusterIdRequest(), timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
     finally:
         channel.close()
-    return found

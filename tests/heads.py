@@ -18,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
+
 from tests.processes import environment, left_behind, marked
 
 RAY = Path(sys.executable).with_name("ray")
@@ -77,6 +79,30 @@ def head(*, cpus: int = 2) -> Iterator[Head]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+BARE = """
+import ray
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+print(ray.get_runtime_context().gcs_address, flush=True)
+input()
+"""
+
+
+@contextlib.contextmanager
+def bare_ray() -> Iterator[str]:
+    """The address of a Ray that was started as Ray's own documentation says, without a token."""
+    variables = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", ENABLE_RAY_CLUSTERS_ENV_VAR)}
+    variables["RAY_AUTH_MODE"] = "disabled"
+    command = [sys.executable, "-c", BARE]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=variables
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.communicate("\n", timeout=60)
 
 
 @contextlib.contextmanager

@@ -32,11 +32,9 @@ def job_server(address: str | None) -> str:
     if named.startswith(("http://", "https://")):
         return named.rstrip("/")
     if named.startswith("ray://"):
-        cluster.use_token()
         return str(ray_client_address_to_api_server_url(cluster.find(named, origin)))
     if named != "auto" and _speaks_http(named):
         return f"http://{named}"
-    cluster.use_token()
     store = GcsClient(address=services.canonicalize_bootstrap_address_or_die(cluster.find(named, origin)))
     listening = store.internal_kv_get(ray_constants.DASHBOARD_ADDRESS.encode(), ray_constants.KV_NAMESPACE_DASHBOARD)
     if not listening:

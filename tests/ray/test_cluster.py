@@ -13,6 +13,7 @@ import ray
 
 from colorize.cluster import ClusterInfo, connect, current, require
 from colorize.errors import ClusterError
+from tests.heads import bare_ray
 
 pytestmark = pytest.mark.ray
 
@@ -94,6 +95,7 @@ def test_dead_addresses(silent_port: int) -> None:
 import os
 from colorize.cluster import connect, current
 from colorize.errors import ClusterError
+from tests.heads import bare_ray
 
 def show(enter):
     try:
@@ -150,6 +152,22 @@ def test_what_is_started_is_shut_down_and_says_nothing() -> None:
     assert errors == ""
     assert address.startswith("127.0.0.1:")
     assert processes_of(session) == []
+
+
+@pytest.mark.slow
+def test_a_machine_with_a_token_works_on_a_ray_that_asks_for_none(tmp_path: Path) -> None:
+    """Were it shown, this machine's process would ask for one itself, and wait for ever for workers that have none."""
+    (tmp_path / "auth_token").write_text("0" * 64)
+    work = """
+import ray
+from colorize import cluster
+with cluster.connect():
+    print(ray.get(ray.remote(lambda: 41 + 1).remote(), timeout=60))
+"""
+    with bare_ray() as address:
+        process = start(work, RAY_ADDRESS=address, RAY_AUTH_TOKEN_PATH=str(tmp_path / "auth_token"))
+        told, errors = process.communicate(timeout=120)
+    assert (process.returncode, told) == (0, "42\n"), errors
 
 
 @pytest.mark.slow

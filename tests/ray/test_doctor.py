@@ -1,16 +1,12 @@
 """`colorize doctor` beside a real Ray: it is reached, its token is shown, and it is seen to listen where it does."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-
 import pytest
 from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
 
 from colorize.cluster import ClusterInfo
 from colorize.doctor.listeners import Listener, check_exposure, read_listeners
 from colorize.doctor.reach import check_cluster
+from tests.heads import bare_ray
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -45,32 +41,9 @@ def test_ours_is_on_the_loopback_interface_and_has_a_token(ray_cluster: ClusterI
     assert "gcs_server" in head.command
 
 
-BARE = """
-import ray
-ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-print(ray.get_runtime_context().gcs_address, flush=True)
-input()
-"""
-
-
-@pytest.fixture
-def bare_ray() -> Iterator[str]:
-    """The address of a Ray that was started as Ray's own documentation says, without a token."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", ENABLE_RAY_CLUSTERS_ENV_VAR)}
-    environment["RAY_AUTH_MODE"] = "disabled"
-    command = [sys.executable, "-c", BARE]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.communicate("\n", timeout=60)
-
-
-def test_a_ray_as_it_comes_is_open_to_all(bare_ray: str) -> None:
-    found = check_exposure(of(bare_ray))
-    assert found.status == "wrong"
-    assert "gcs_server" in found.found
-    assert bare_ray.rpartition(":")[2] in found.found
+def test_a_ray_as_it_comes_is_open_to_all() -> None:
+    with bare_ray() as address:
+        found = check_exposure(of(address))
+        assert found.status == "wrong"
+        assert "gcs_server" in found.found
+        assert address.rpartition(":")[2] in found.found
