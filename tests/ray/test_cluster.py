@@ -161,8 +161,14 @@ def test_a_machine_with_a_token_works_on_a_ray_that_asks_for_none(tmp_path: Path
     work = """
 import ray
 from colorize import cluster
+
+@ray.remote(num_returns="streaming")
+def items():  # each comes by a call of the worker's, as all of Ray Data's blocks do
+    yield 42
+
 with cluster.connect():
-    print(ray.get(ray.remote(lambda: 41 + 1).remote(), timeout=60))
+    ready, _ = ray.wait([items.remote()], timeout=60)
+    print(*[ray.get(next(one)) for one in ready])
 """
     with bare_ray() as address:
         process = start(work, RAY_ADDRESS=address, RAY_AUTH_TOKEN_PATH=str(tmp_path / "auth_token"))
