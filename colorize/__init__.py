@@ -23,6 +23,7 @@ from colorize.errors import (
     RunError,
     ScheduleError,
     ServiceError,
+    StorageError,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ __all__ = [
     "RunError",
     "ScheduleError",
     "ServiceError",
+    "StorageError",
     "Swatches",
     "colorize_scan",
     "load_model",

@@ -23,8 +23,9 @@ from ray.data import TaskPoolStrategy
 from colorize import cluster
 from colorize.data import cifar10, photos
 from colorize.data.download import cifar10_archive
-from colorize.data.lab import Batch, Tally, to_lab_batch
+from colorize.data.lab import Batch, to_lab_batch
 from colorize.data.sources import Source, parse_source
+from colorize.data.tally import Tally
 from colorize.errors import ColorizeError, ConfigError, DataError
 
 BLOCKS_A_CPU = 4

@@ -7,11 +7,9 @@ of float32: 9.2 KB a CIFAR-10 picture with its true RGB, 460 MB for the 50,000.
 One thread a task, and as many tasks as CPUs: torch's own threads would fight over the same cores.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import ray
 import torch
 
 from colorize.imaging.colorspace import rgb_to_lab
@@ -21,39 +19,6 @@ _STRIP_PIXELS = 1 << 18
 """RGB is converted this many pixels at a time, so that float32 intermediates stay within 3 MB."""
 
 Batch = dict[str, Any]
-
-
-class Tally:
-    """Counts what the tasks of one load left out. Goes with the tasks: all its copies talk to one actor, which takes no CPU.
-
-    By name, so that a task that runs twice counts once.
-    """
-
-    def __init__(self) -> None:
-        self._actor: Any = ray.remote(num_cpus=0)(_Counts).remote()
-
-    def add(self, grey: list[str], unreadable: Mapping[str, str]) -> None:
-        """Counts names of grey pictures and name → reason of unreadable ones; returns when it is done."""
-        if grey or unreadable:
-            ray.get(self._actor.add.remote(grey, dict(unreadable)))
-
-    def result(self) -> tuple[int, dict[str, str]]:
-        """(grey pictures, unreadable ones by name)."""
-        counted: tuple[int, dict[str, str]] = ray.get(self._actor.result.remote())
-        return counted
-
-
-class _Counts:
-    def __init__(self) -> None:
-        self._grey: set[str] = set()
-        self._unreadable: dict[str, str] = {}
-
-    def add(self, grey: list[str], unreadable: dict[str, str]) -> None:
-        self._grey.update(grey)
-        self._unreadable.update(unreadable)
-
-    def result(self) -> tuple[int, dict[str, str]]:
-        return len(self._grey), self._unreadable
 
 
 def to_lab_batch(rgb_b3hw: np.ndarray, labels_b: np.ndarray, names: list[str], *, drop_grey: bool) -> tuple[Batch, list[str]]:

@@ -14,7 +14,7 @@ import ray.data
 from skimage.color import rgb2lab
 
 from colorize.data.dataset import records_to_lab, run_in_tasks
-from colorize.data.lab import Tally
+from colorize.data.tally import Tally
 from jobs.benchmarks.sample import repeated_sample
 
 PICTURES = 50_000

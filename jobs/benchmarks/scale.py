@@ -18,7 +18,7 @@ from ray.cluster_utils import Cluster
 
 from colorize import cluster
 from colorize.data.dataset import load_dataset, records_to_lab, run_in_tasks
-from colorize.data.lab import Tally
+from colorize.data.tally import Tally
 from colorize.train.config import TrainConfig
 from jobs.benchmarks.archive import job, repeated_scans
 from jobs.benchmarks.sample import repeated_sample

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from colorize import cluster
 from colorize.data.dataset import load_dataset, records_to_lab, run_in_tasks
-from colorize.data.lab import Tally
+from colorize.data.tally import Tally
 from colorize.model.palette import Palette
 from colorize.model.unet import OUTPUT_STRIDE, UNet, UNetConfig
 from colorize.train.config import TrainConfig

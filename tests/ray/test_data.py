@@ -19,8 +19,8 @@ from PIL import Image
 from pyarrow import fs
 
 from colorize.cluster import ClusterInfo
-from colorize.data import LabDataset, cifar10, load_dataset
-from colorize.data.dataset import MAX_BLOCK_ROWS
+from colorize.data import cifar10
+from colorize.data.dataset import MAX_BLOCK_ROWS, LabDataset, load_dataset
 from colorize.errors import ConfigError, DataError
 from colorize.imaging.colorspace import rgb_to_lab
 

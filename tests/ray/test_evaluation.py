@@ -11,8 +11,8 @@ from PIL import Image
 
 from colorize.cli.main import main
 from colorize.cluster import ClusterInfo
-from colorize.data import LabDataset, load_dataset
 from colorize.data.cifar10 import CLASS_NAMES
+from colorize.data.dataset import LabDataset, load_dataset
 from colorize.errors import ConfigError
 from colorize.evaluation import BASELINES, Evaluation, Extras, evaluate, examples, predict_full_size, sheet_png
 from colorize.evaluation.classifier import Classifier, load_classifier

@@ -16,7 +16,7 @@ from ray._private import worker as ray_worker
 from colorize.archive.config import ArchiveConfig
 from colorize.archive.job import colorize_archive
 from colorize.cluster import ClusterInfo
-from colorize.data import load_dataset
+from colorize.data.dataset import load_dataset
 from colorize.train.config import TrainConfig
 from colorize.train.directory import RunDirectory
 from colorize.train.run import fit

@@ -21,7 +21,7 @@ from ray._private import worker as ray_worker
 from safetensors.torch import load_file
 
 from colorize.cluster import ClusterInfo
-from colorize.data import LabDataset, load_dataset
+from colorize.data.dataset import LabDataset, load_dataset
 from colorize.errors import ClusterError, DataError, RunError
 from colorize.model.calibrate import TEMPERATURES
 from colorize.model.colormodel import ColorModel, load_model
