@@ -28,7 +28,7 @@ LAYOUTS = {"1_node": (2,), "2_nodes": (1, 1)}
 """The cores of each node."""
 
 TRAIN_PICTURES = 6_400
-ARCHIVE_PICTURES = 160
+ARCHIVE_PICTURES = 320
 STORE_BYTES = 1_000_000_000
 
 

@@ -8,7 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from colorize.archive.job import BLOCK_BYTES, BLOCK_PICTURES, PARTS_A_WORKER, cut_into_blocks
 from colorize.archive.journal import ALTERED
 from colorize.archive.listing import Entry, Listing
 from colorize.archive.manifest import SCHEMA, Row, merge, read_manifest, to_rows, to_table, write_manifest
@@ -172,3 +175,24 @@ def test_every_column_is_documented() -> None:
     assert re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))) == sorted(
         SCHEMA.names, key=re.findall(r"`(\w+)`", table).index
     )
+
+
+@given(sizes=st.lists(st.integers(0, 2 * BLOCK_BYTES), min_size=1, max_size=600), workers=st.integers(1, 9))
+def test_blocks_hold_every_task_once_and_shrink_towards_the_end(sizes: list[int], workers: int) -> None:
+    tasks = [Task(path=str(number), size=size, modified=1) for number, size in enumerate(sizes)]
+    blocks = cut_into_blocks(tasks, workers)
+    assert [task for block in blocks for task in block] == tasks
+    left = len(tasks)
+    for block in blocks:
+        assert 1 <= len(block) <= max(1, min(BLOCK_PICTURES, left // (workers * PARTS_A_WORKER)))
+        assert len(block) == 1 or sum(task.size for task in block) <= BLOCK_BYTES
+        left -= len(block)
+
+
+def test_the_last_blocks_are_of_single_pictures_however_long_the_run() -> None:
+    tasks = [Task(path=str(number), size=1000, modified=1) for number in range(10_000)]
+    sizes = [len(block) for block in cut_into_blocks(tasks, 2)]
+    assert sizes[:100] == [BLOCK_PICTURES] * 100
+    assert sizes[-8:] == [1] * 8
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) < 10_000 / BLOCK_PICTURES + 50
