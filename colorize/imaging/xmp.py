@@ -19,6 +19,7 @@ import binascii
 import re
 import zlib
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
@@ -60,6 +61,12 @@ class _Packet:
     """What must follow there: the end tag, if rdf:RDF was empty."""
 
 
+@cache
+def _version() -> str:
+    """Read once: looking for it among the installed packages takes 8 ms."""
+    return version("colorize")
+
+
 def provenance_xmp(
     xmp: bytes | None, note: Note, room: int = MAX_PACKET_BYTES, name: str = "the picture", grey_profile: bytes | None = None
 ) -> bytes:
@@ -69,7 +76,7 @@ def provenance_xmp(
     Raises PictureError, beginning with `name`, where that is not enough.
     """
     properties = {"Model": note.model, "ModelSHA256": note.model_sha256, "Vividness": repr(float(note.vividness))}
-    properties["Program"] = f"colorize {version('colorize')}"
+    properties["Program"] = f"colorize {_version()}"
     text: bytes | None = None
     packet: _Packet | None = None
     has_note = False

@@ -50,6 +50,9 @@ from colorize.imaging.upsample import ChromaUpsampler
 STRIP_PIXELS = 1 << 17
 REPAINTED_QUALITY = 95
 
+KEPT_PIXELS = 1 << 19
+"""A luma this small is kept from one call to the next: of a picture of 1 MP, the thumbnail, the network and the graft need the same one."""
+
 OVERSIZE = 2
 """Lightness and chroma are decoded at this many times the size that is asked, at least, and shrunk in lightness, not in luma."""
 
@@ -67,6 +70,7 @@ class JpegScan(Scan):
         if not self._stream.is_rgb:
             check_luma(self._stream, name)
         self._bare = self._stream.bare().encoded()
+        self._small_hw: npt.NDArray[np.uint8] | None = None
         self._space = RgbSpace(self._stream.icc_profile, name)
         self._profile = _profile(self._stream.icc_profile, self._space, name)
         stream = self._stream
@@ -166,7 +170,12 @@ class JpegScan(Scan):
         try:
             image = JpegImageFile(BytesIO(self._bare))
             image.draft(mode, (max(1, width), max(1, height)))
-            return np.array(image if image.mode == mode else image.convert(mode))
+            if mode == "L" and self._small_hw is not None and self._small_hw.shape == image.size[::-1]:
+                return self._small_hw
+            pixels = np.array(image if image.mode == mode else image.convert(mode))
+            if mode == "L" and pixels.size <= KEPT_PIXELS:
+                self._small_hw = pixels
+            return pixels
         except _DAMAGE as error:
             raise PictureError(f"{self.name}: is a truncated or damaged JPEG: {' '.join(str(error).split())}") from error
         except MemoryError as error:
