@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,9 @@ from colorize.errors import ClusterError
 
 CONNECT_SECONDS = 8.0
 """How long an address may take to accept a TCP connection, and then to speak gRPC, before it counts as dead."""
+
+DEATH_SECONDS = 30.0
+"""How long Ray may take to notice that a node is gone; a node that is only silent is not waited for any longer."""
 
 AUTH_MODE = "RAY_AUTH_MODE"
 """`token`: every process shows a token and asks for it; `disabled`: none does."""
@@ -161,9 +165,32 @@ def _connected(target: str, start: bool, origin: str, num_cpus: int | None, jobs
         raise ClusterError(f"{what}: {reason}") from error
     try:
         silence()
+        if not start and not target.startswith("ray://"):
+            _wait_for_deaths()
         yield current()
     finally:
         ray.shutdown()
+
+
+def _wait_for_deaths() -> None:
+    """Waits until Ray knows of the nodes that answer no more.
+
+    It learns of a node's end within some ten seconds. What is asked of that node until then, Ray 2.60 forgets, and waits for it for ever.
+    """
+    deadline = time.monotonic() + DEATH_SECONDS
+    while time.monotonic() < deadline:
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        if all(_answers(node["NodeManagerAddress"], node["NodeManagerPort"]) for node in nodes if node["Alive"]):
+            return
+        time.sleep(0.5)
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def silence() -> None:
