@@ -56,9 +56,8 @@ def read_model(name_or_path: str) -> tuple[bytes, ModelCard]:
 
 def assemble(config: ServeConfig, model: bytes, card: ModelCard) -> serve.Application:
     """The application that serves a model that has been read already."""
-    if config.model not in shipped_names() and not is_url(
-        config.model
-    ):  # a bulk run, which reads the model's file itself, is at home in another folder
+    if config.model not in shipped_names() and not is_url(config.model):
+        # A bulk run, which reads the model's file itself, is at home in another folder.
         config = config.model_copy(update={"model": str(Path(config.model).absolute())})
     common: dict[str, Any] = {
         "graceful_shutdown_timeout_s": DRAIN_SECONDS,

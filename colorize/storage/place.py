@@ -1,7 +1,7 @@
 """A place that holds files: what all places can do, and the local folder. `remote` has the others, and tells by a URL which one it is.
 
-Paths are relative to the place, with `/`. A file appears whole or not at all: on a disk it is written
-beside its place, onto the disk, and moved. Every failure is an OSError, as the file system gives it; `cause` says it in one line.
+Paths are relative to the place, with `/`. A file appears whole or not at all: on a disk it is written beside its place, onto the disk,
+and moved. Every failure is an OSError, as the file system gives it; `cause` says it in one line.
 """
 
 from __future__ import annotations

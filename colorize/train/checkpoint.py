@@ -102,7 +102,7 @@ def publish(staged: Path, run: Place, name: str) -> str:
 def clear(run: Place) -> None:
     """Removes what a killed worker had not copied to its end. Raises OSError."""
     for folder in _folders(run):
-        if run.look(f"{folder}/{SUMS}") is None:
+        if not _is_finished(run, folder):
             run.remove(folder)
 
 
@@ -113,8 +113,8 @@ def whole(run: Place, on_damage: Callable[[str], None] = lambda line: None) -> I
     """
     try:
         for folder in _folders(run):
-            if run.look(f"{folder}/{SUMS}") is None:
-                continue  # it was not finished, or still is being copied
+            if not _is_finished(run, folder):
+                continue
             if reason := damage(run, folder):
                 on_damage(f"{run.shown}/{folder}: damaged ({reason}): the checkpoint before it is used")
                 continue
@@ -152,6 +152,11 @@ def reached(run: Place) -> int:
 def _folders(run: Place) -> list[str]:
     """Of all checkpoints, whole or not, the newest first."""
     return [f"{FOLDER}/{name}" for name in reversed(run.names(FOLDER)) if _NAME.match(name)]
+
+
+def _is_finished(run: Place, folder: str) -> bool:
+    """Whether a checkpoint was copied to its end."""
+    return run.look(f"{folder}/{SUMS}") is not None
 
 
 def _line(sha256: str, name: str) -> str:

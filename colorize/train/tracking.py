@@ -33,9 +33,8 @@ class Tracker:
 
     def __init__(self, directory: RunDirectory, config: TrainConfig) -> None:
         self._directory = directory
-        self._copied_from = None if directory.filesystem is None else tempfile.TemporaryDirectory(prefix="colorize-curves-")
-        curves = f"{directory.root}/{FOLDER}" if self._copied_from is None else self._copied_from.name
-        self._writer: Any = SummaryWriter(curves)
+        self._local = None if directory.filesystem is None else tempfile.TemporaryDirectory(prefix="colorize-curves-")
+        self._writer: Any = SummaryWriter(f"{directory.root}/{FOLDER}" if self._local is None else self._local.name)
         self._mlflow = MlflowRun(directory.name, config) if find_spec("mlflow") is not None else None
 
     def __enter__(self) -> Tracker:
@@ -44,9 +43,9 @@ class Tracker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Writes what is still in memory."""
         self._writer.close()
-        if self._copied_from is not None:
-            self._copy(Path(self._copied_from.name))
-            self._copied_from.cleanup()
+        self._copy()
+        if self._local is not None:
+            self._local.cleanup()
         if self._mlflow is not None:
             self._mlflow.end(failed=kind is not None)
 
@@ -65,14 +64,16 @@ class Tracker:
             self._writer.add_scalar(f"{prefix}/{name}", value, step)
             if self._mlflow is not None:
                 self._mlflow.log(f"{prefix}_{name}", value, step)
-        if self._copied_from is not None and isinstance(report, EpochReport):
+        if isinstance(report, EpochReport):
             self._writer.flush()
-            self._copy(Path(self._copied_from.name))
+            self._copy()
 
-    def _copy(self, curves: Path) -> None:
-        """A bucket that is lost on the way is told, and does not end the training."""
+    def _copy(self) -> None:
+        """Brings the curves to where the run's directory is. A bucket that is lost on the way is told, and does not end the training."""
+        if self._local is None:
+            return
         try:
-            for path in curves.iterdir():
+            for path in Path(self._local.name).iterdir():
                 self._directory.write(f"{FOLDER}/{path.name}", path.read_bytes())
         except RunError as error:
             _log.warning("%s: the curves go on with the next epoch", error)

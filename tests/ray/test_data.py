@@ -1,13 +1,7 @@
 """Sources through a real Ray: every picture arrives once, converted, or is counted with its reason."""
 
-import contextlib
 import io
-import os
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +17,7 @@ from colorize.data import cifar10
 from colorize.data.dataset import MAX_BLOCK_ROWS, LabDataset, load_dataset
 from colorize.errors import ConfigError, DataError
 from colorize.imaging.colorspace import rgb_to_lab
+from tests.buckets import s3_server
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -169,33 +164,16 @@ def test_parquet(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """The query that makes an s3:// URI mean a server of this test's own: `s3://USER:WORD@BUCKET/PATH?{bucket}`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL, env=dict(os.environ)
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            assert time.monotonic() < deadline, "the S3 server does not come up"
-            assert server.poll() is None, "the S3 server has ended"
-            time.sleep(0.1)
-        yield f"scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1"
-    finally:
-        server.kill()
-        server.wait()
+def bucket() -> Iterator[Callable[[str], str]]:
+    """A function from a folder to its URL, on a server of this test's own."""
+    with s3_server() as url_of:
+        yield url_of
 
 
 @pytest.mark.slow
-def test_pictures_in_a_bucket(bucket: str, tmp_path: Path) -> None:
+def test_pictures_in_a_bucket(bucket: Callable[[str], str], tmp_path: Path) -> None:
     """The workers open them: they get the address and the credentials with their work."""
-    store, _ = fs.FileSystem.from_uri(f"s3://user:word@pictures?{bucket}&allow_bucket_creation=true")
-    store.create_dir("pictures")
+    store, _ = fs.FileSystem.from_uri(bucket(""))
     expected = {f"deep/{number:02}.png": colors(number, 24, 24) for number in range(8)}
     for name, rgb_hwc in expected.items():
         with store.open_output_stream(f"pictures/my scans/test/{name}") as file:
@@ -205,16 +183,16 @@ def test_pictures_in_a_bucket(bucket: str, tmp_path: Path) -> None:
     images = [{"bytes": encoded(rgb_hwc), "path": name} for name, rgb_hwc in expected.items()]
     pq.write_table(pa.table({"image": images}), "pictures/rows/test-0.parquet", filesystem=store)
 
-    loaded = load_dataset(f"folder:s3://user:word@pictures/my scans?{bucket}", split="test", size=24)
+    loaded = load_dataset(f"folder:{bucket('my scans')}", split="test", size=24)
     columns = rows(loaded)
     assert columns["name"].tolist() == [f"test/{name}" for name in expected]
     assert np.array_equal(columns["rgb"], np.stack([rgb_hwc.transpose(2, 0, 1) for rgb_hwc in expected.values()]))
     assert [name for name, _ in loaded.unreadable] == ["test/damaged.png"]
 
-    loaded = load_dataset(f"parquet:s3://user:word@pictures/rows?{bucket}", split="test", size=24)
+    loaded = load_dataset(f"parquet:{bucket('rows')}", split="test", size=24)
     assert np.array_equal(rows(loaded)["rgb"], columns["rgb"])
     with pytest.raises(DataError, match="no such file or folder"):
-        load_dataset(f"folder:s3://user:word@pictures/none?{bucket}", split="test")
+        load_dataset(f"folder:{bucket('none')}", split="test")
 
 
 def test_nothing_falls_back_to_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
