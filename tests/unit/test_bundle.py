@@ -41,6 +41,13 @@ def test_a_zip_is_read_in_its_order() -> None:
     assert [(member.name, uploaded.read(member)) for member in uploaded.members] == [("b", b"1"), ("a", b"2")]
 
 
+def test_an_entry_without_a_name_is_a_file() -> None:
+    stream = ZipStream()
+    data = b"".join([*stream.add("", b"1"), *stream.end()])
+    uploaded = UploadedZip(io.BytesIO(data), **LIMITS)
+    assert [(member.name, uploaded.read(member)) for member in uploaded.members] == [("", b"1")]
+
+
 def test_a_zip_in_a_longer_file_or_with_a_comment_is_read() -> None:
     data = zipped(a=b"1")
     assert UploadedZip(io.BytesIO(b"MZ..." + data), **LIMITS).members[0].name == "a"
