@@ -103,8 +103,8 @@ def main(
     rgb_n3hw, counts = torch.cat(loaded).share_memory_(), [len(of) for of in loaded]
     del loaded
     place_n = torch.cat([torch.arange(counts[at]) + sum(counts[:at]) for at in map(sources.index, data)]).share_memory_()
-    # Said outright, for a TrainConfig's own choice is float32. A core with AVX-512 BF16 learns 23.6 pictures of 128×128 a second in it instead
-    # of 19.4: the decoder takes half the time, the encoder's depthwise convolutions take the same.
+    # Said outright, for a TrainConfig's own choice is float32. A core with AVX-512 BF16 learns 23.6 pictures of 128×128 a second in it
+    # instead of 19.4: the decoder takes half the time, the encoder's depthwise convolutions take the same.
     precision: Precision = "bf16" if uses_bfloat16("auto", torch.device("cpu")) else "fp32"
     config = TrainConfig(
         data=f"parquet:{data[0].name}", more_data=tuple(f"parquet:{folder.name}" for folder in data[1:]), workers=workers,
