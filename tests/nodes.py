@@ -12,6 +12,7 @@ Needs root, `ip` and the right to make namespaces; otherwise the test is skipped
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -112,9 +113,11 @@ class Nodes:
 
     def drain(self, node: Node, seconds: int) -> None:
         """Says that a node will be taken away in so many seconds, as a cloud does with a spot node. What takes it away is `kill`."""
+        (raylet,) = self.processes(node, b"raylet/raylet\0")
+        identity = re.findall(rb"--node[-_]id=([0-9a-f]+)", Path(f"/proc/{raylet}/cmdline").read_bytes())[0]
         command = [
-            RAY, "drain-node", f"--address={self.address}", "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot",
-            f"--deadline-remaining-seconds={seconds}",
+            RAY, "drain-node", f"--address={self.address}", f"--node-id={identity.decode()}", f"--deadline-remaining-seconds={seconds}",
+            "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot",
         ]  # fmt: skip
         mark = uuid.uuid4().hex
         self.marks.append(mark)

@@ -95,7 +95,6 @@ def test_a_killed_worker_and_a_killed_node(nodes: Nodes, undisturbed: float, tmp
     assert psnr(tmp_path / "run") == pytest.approx(undisturbed, abs=CLOSE_DB)
 
 
-@pytest.mark.xfail(reason="the run ends with an error, to be resumed by hand: Ray starts an actor on the node that it drains", strict=False)
 def test_a_node_that_is_taken_away_with_notice(nodes: Nodes, undisturbed: float, tmp_path: Path) -> None:
     """As spot nodes are: the cluster is told, and some seconds later the node is gone. The run goes on with the one that is left."""
     node = nodes.nodes[1]
