@@ -4,9 +4,10 @@ Knows nothing of pictures or networks. `connect` joins the Ray that `address` or
 neither it starts one on this machine, on the loopback interface only, and shuts it down again, Ctrl-C included. A Ray that
 somebody else started on this machine is never joined by accident, as a plain `ray.init()` would join it.
 
-Resources are checked before anything starts, because Ray waits for ever for what a cluster does not have. The local start takes 2.5 s on
-2 cores (without the dashboard, which only bulk runs of the service need), joining under 2 s. A dead address is found out first, by TCP and
-then by gRPC: Ray's own attempt takes 20 s where nothing answers and two minutes where something else does.
+Resources are checked before anything starts, because Ray waits for ever for what a cluster does not have; one that grows by
+itself is asked to (see `growth`). The local start takes 2.5 s on 2 cores (without the dashboard, which only bulk runs of the service need),
+joining under 2 s. A dead address is found out first, by TCP and then by gRPC: Ray's own attempt takes 20 s where nothing answers and two
+minutes where something else does.
 """
 
 import contextlib
@@ -34,6 +35,7 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest  # type: ignore[attr-defined]
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
+from colorize import growth
 from colorize.errors import ClusterError
 
 CONNECT_SECONDS = 8.0
@@ -75,6 +77,10 @@ class ClusterInfo:
         memory = f"{self.memory_bytes / 1e9:.1f} GB memory"
         return f"Ray {ray.__version__}: {where}, {nodes}{_count(self.cpus, 'CPU')}, {_count(self.gpus, 'GPU')}, {memory}"
 
+    def has(self, *, cpus: float = 0, gpus: float = 0) -> bool:
+        """Whether it has so many in all, busy or not."""
+        return cpus <= self.cpus and gpus <= self.gpus
+
     def require(self, *, cpus: float = 0, gpus: float = 0, what: str, option: str | None = None, count: int | None = None) -> None:
         """Raises ClusterError unless the cluster has `cpus` and `gpus` in all (busy or not).
 
@@ -113,9 +119,26 @@ def current() -> ClusterInfo:
     )
 
 
-def require(*, cpus: float = 0, gpus: float = 0, what: str, option: str | None = None, count: int | None = None) -> None:
-    """`ClusterInfo.require` of the Ray that this process is connected to."""
-    current().require(cpus=cpus, gpus=gpus, what=what, option=option, count=count)
+def require(*, cpus: float = 0, gpus: float = 0, what: str, option: str | None = None, count: int | None = None) -> ClusterInfo:
+    """The Ray that this process is connected to, which has `cpus` and `gpus` in all, now or when it has grown.
+
+    Arguments as for `ClusterInfo.require`. A cluster that grows by itself is asked for what it lacks and waited for, which a line on
+    standard error says. Raises ClusterError.
+    """
+    needed = {"cpus": cpus, "gpus": gpus}
+    info, note = current(), ""
+    if not info.has(**needed) and growth.grows():
+        units = " and ".join(_count(need, unit) for need, unit in ((gpus, "GPU"), (cpus, "CPU")) if need)
+        print(f"{what}: waiting until the cluster has grown to {units}", file=sys.stderr, flush=True)
+        parts = count or math.ceil(cpus) or 1
+        bundle = {unit: need / parts for unit, need in (("CPU", cpus), ("GPU", gpus)) if need}
+        growth.grow([bundle] * parts, lambda: current().has(**needed))
+        info, note = current(), f" (asked to grow, it has not in {growth.GROW_SECONDS / 60:g} minutes)"
+    try:
+        info.require(**needed, what=what, option=option, count=count)
+    except ClusterError as error:
+        raise ClusterError(f"{error}{note}") from None
+    return info
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +54,8 @@ class Nodes:
     """Ray's own files."""
     settings: dict[str, str]
     """More of the environment of every node."""
+    head_options: Sequence[str] = ()
+    """Of `ray start`, beside those that every head has."""
     nodes: list[Node] = field(default_factory=list)
     marks: list[str] = field(default_factory=list)
     """Of everything that was started."""
@@ -79,7 +81,7 @@ class Nodes:
     def start_ray(self, node: Node, num_cpus: int = 1) -> None:
         """Starts Ray on a node, for the first time or after it was killed."""
         joins = ["--head", f"--port={PORT}", "--include-dashboard=false"] if node.number == 0 else [f"--address={self.address}"]
-        where = [f"--temp-dir={self.folder}"] if node.number == 0 else []
+        where = [f"--temp-dir={self.folder}", *self.head_options] if node.number == 0 else []
         command = [
             RAY, "start", *joins, *where, f"--node-ip-address={node.address}", f"--num-cpus={num_cpus}",
             f"--object-store-memory={STORE_BYTES}", "--disable-usage-stats", "--log-style=record",
@@ -141,11 +143,11 @@ class Nodes:
 
 
 @contextlib.contextmanager
-def cluster(count: int, num_cpus: int = 1, **settings: str) -> Iterator[Nodes]:
+def cluster(count: int, num_cpus: int = 1, *, head_options: Sequence[str] = (), **settings: str) -> Iterator[Nodes]:
     """A cluster of so many nodes; afterwards no process, namespace or file of it is left. settings: more of their environment."""
     identity = uuid.uuid4().hex[:4]
     _check(identity)
-    nodes = Nodes(identity, Path(tempfile.mkdtemp(prefix="cz", dir="/tmp")), settings)  # short: Unix sockets lie in it
+    nodes = Nodes(identity, Path(tempfile.mkdtemp(prefix="cz", dir="/tmp")), settings, head_options)  # short: Unix sockets lie in it
     try:
         for _ in range(count):
             nodes.add(num_cpus)

@@ -86,8 +86,7 @@ def evaluate(
     if extras.sizes and (count := dataset.count()) > MOST_PICTURES_OF_SIZES:
         most = MOST_PICTURES_OF_SIZES
         raise ConfigError(f"--sizes: {count:,} pictures would be coloured three times more: use --limit {most} or fewer")
-    info = cluster.current()
-    info.require(cpus=1, what="evaluation")
+    info = cluster.require(cpus=1, what="evaluation")
     # A GPU scores faster than all the CPUs beside it; without one, each CPU gets an actor with a thread of its own.
     gpus = 1 if info.gpus else 0
     actors = min(max(1, info.gpus or info.cpus), dataset.num_blocks())  # one more than there are blocks would only wait

@@ -69,8 +69,7 @@ def _train(refs: list[ray.ObjectRef[Any]], cpus: int) -> Classifier:
 
 def _one_machine() -> tuple[int, int]:
     """(CPUs, GPUs) for the task: a GPU where there is one, else all CPUs of the largest machine."""
-    info = cluster.current()
-    info.require(cpus=1, what="training the classifier")
+    info = cluster.require(cpus=1, what="training the classifier")
     if info.gpus:
         return 1, 1
     nodes: list[dict[str, Any]] = ray.nodes()

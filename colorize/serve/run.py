@@ -79,7 +79,7 @@ def running(config: ServeConfig, *, port: int, host: str = LOOPBACK, address: st
         if info.gpus:
             # Half of one leaves room for the workers of bulk runs, which would wait for ever for theirs.
             config = config.model_copy(update={"model_gpus": 0.5 if config.archive_roots else 1})
-        info.require(cpus=config.cpus, gpus=config.gpus, what="the service's replicas")
+        info = cluster.require(cpus=config.cpus, gpus=config.gpus, what="the service's replicas")
         if serve.status().proxies:
             raise ServiceError(f"Ray Serve runs already on {info.address}: use `serve deploy`, or stop it with `serve shutdown`")
         is_here = _is_head_here(info)
