@@ -11,12 +11,12 @@ demo: $(VENV)/installed  ## train on the sample, colourise the sample archive, w
 	$(BIN)/colorize demo
 
 test: $(VENV)/installed-dev  ## unit tests, then a real local Ray, then the program as its users run it; a process each
-	$(BIN)/python -m pytest tests/unit -m "not slow and not needs_data"
+	$(BIN)/python -m pytest tests/unit --numprocesses logical --dist loadfile -m "not slow and not needs_data"
 	$(BIN)/python -m pytest tests/ray -m "not slow and not needs_data"
 	$(BIN)/python -m pytest tests/e2e -m "not slow and not needs_data"
 
 test-all: $(VENV)/installed-dev  ## everything, the slow tests and those on COLORIZE_TEST_DATA (default ../shared/data) too
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit --numprocesses logical --dist loadfile
 	$(BIN)/python -m pytest tests/ray
 	$(BIN)/python -m pytest tests/e2e
 

@@ -156,8 +156,18 @@ class Journal:
         """Puts a group's outputs into the target, each whole or not at all; gives all rows of the group, in order.
 
         An output whose place is taken by something else becomes a skipped row, one that cannot be written a failed one.
-        Raises StopRunError when nothing can be written any more; staged files may be left then.
+        Raises StopRunError when nothing can be written any more; what is staged is given up then.
         """
+        try:
+            return self._commit(part, group)
+        except StopRunError:
+            with suppress(OSError):  # a disk that is gone, with all that was on it
+                for one in group:
+                    if isinstance(one, Output):
+                        self._target.discard(one.staged)
+            raise
+
+    def _commit(self, part: str, group: list[Output | Row]) -> list[Row]:
         intended = [row for one in group for row in ([one] if isinstance(one, Row) else one.rows)]
         try:
             if not self._is_open():
@@ -195,12 +205,12 @@ class Journal:
             mine = output.replaces is not None and there is not None and self._sha256(output.path) == output.replaces
             self._target.put(output.staged, output.path, replace=mine)
         except FileExistsError:
-            output.staged.unlink(missing_ok=True)
+            self._target.discard(output.staged)
             if self._sha256(output.path) != output.rows[0].target_sha256:  # else a worker put it there that died before it could say so
                 reason = ALTERED if output.replaces is not None else APPEARED
                 return [_without_output(row, status="skipped", reason=reason) for row in output.rows]
         except OSError as error:
-            output.staged.unlink(missing_ok=True)
+            self._target.discard(output.staged)
             self.check(error)
             reason = f"the target cannot be written: {cause(error)}"
             return [_without_output(row, status="failed", reason=reason, stands=output.replaces) for row in output.rows]

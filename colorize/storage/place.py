@@ -76,6 +76,10 @@ class Place(ABC):
         """A local folder for files that `put` is to move to their places: on a disk it is `folder` itself, which must exist."""
 
     @abstractmethod
+    def discard(self, staged: Path) -> None:
+        """Removes a file of the scratch folder, if it is there still."""
+
+    @abstractmethod
     def put(self, staged: Path, path: str, *, replace: bool) -> None:
         """Moves a file out of the scratch folder to `path`. Raises FileExistsError when something is there and `replace` is false."""
 
@@ -168,6 +172,9 @@ class LocalPlace(Place):
 
     def scratch(self, folder: str) -> Path:
         return self.root / folder
+
+    def discard(self, staged: Path) -> None:
+        staged.unlink(missing_ok=True)
 
     def put(self, staged: Path, path: str, *, replace: bool) -> None:
         target = self.root / path

@@ -80,7 +80,10 @@ class RemotePlace(Place):
         if not replace and self.look(path) is not None:
             raise FileExistsError(errno.EEXIST, "there is a file already", path)
         self._upload(staged, path)
-        staged.unlink()
+        self.discard(staged)
+
+    def discard(self, staged: Path) -> None:
+        staged.unlink(missing_ok=True)
         with suppress(OSError):  # others are staged still
             staged.parent.rmdir()
 

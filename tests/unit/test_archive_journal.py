@@ -124,6 +124,7 @@ def test_a_closed_journal_lets_nothing_into_the_target(target: Place, tmp_path: 
     journal.close()
     with pytest.raises(StopRunError, match="out: cannot be written"):
         worker.commit("0-1", [late])
+    assert not late.staged.exists()
     assert worker.begin("0") == 1
     assert not (tmp_path / "out" / "a.jpg").exists()
     journal.remove()
