@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,20 +23,12 @@ from colorize.archive.journal import Journal
 from colorize.archive.status import read_status
 from colorize.errors import ArchiveError
 from colorize.storage.remote import open_place
-from tests.buckets import s3_server
 from tests.pictures import encoded, grey_scene
 from tests.processes import PROGRAM, environment, left_behind, marked
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 FILES = {f"deep é/{number} +%20.jpg": encoded(grey_scene(40 + number, 60), "JPEG") for number in range(5)} | {"bad.jpg": b"text"}
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Callable[[str], str]]:
-    """A function from a folder to its URL, on a server of these tests' own."""
-    with s3_server() as url_of:
-        yield url_of
 
 
 def found(url: str) -> dict[str, bytes]:

@@ -1,7 +1,7 @@
 """Sources through a real Ray: every picture arrives once, converted, or is counted with its reason."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from colorize.data import cifar10
 from colorize.data.dataset import MAX_BLOCK_ROWS, LabDataset, load_dataset
 from colorize.errors import ConfigError, DataError
 from colorize.imaging.colorspace import rgb_to_lab
-from tests.buckets import s3_server
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -161,13 +160,6 @@ def test_parquet(tmp_path: Path) -> None:
     assert columns["label"].tolist() == [number % 4 for number in numbers]
     assert loaded.class_names == ("0", "1", "2", "3")
     assert load_dataset(f"parquet:{tmp_path}", split="test", size=16, limit=2).pictures == 2
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Callable[[str], str]]:
-    """A function from a folder to its URL, on a server of this test's own."""
-    with s3_server() as url_of:
-        yield url_of
 
 
 @pytest.mark.slow

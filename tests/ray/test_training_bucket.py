@@ -1,6 +1,6 @@
 """A training run whose directory is in a bucket (moto's S3 server on loopback): as on a disk, its checkpoints and resumption included."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -12,18 +12,10 @@ from colorize.train.config import TrainConfig
 from colorize.train.directory import RunDirectory
 from colorize.train.progress import Report
 from colorize.train.run import TrainResult, fit
-from tests.buckets import s3_server
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 CONFIG = TrainConfig(data="cifar10-sample", width=8, depth=2, size=32, limit=256, epochs=2, workers=2)
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Callable[[str], str]]:
-    """A function from a folder to its URL, on a server of these tests' own."""
-    with s3_server() as url_of:
-        yield url_of
 
 
 def run_here(run: RunDirectory) -> tuple[TrainResult, list[Report]]:

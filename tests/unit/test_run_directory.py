@@ -3,7 +3,7 @@
 import json
 import logging
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,17 +16,9 @@ from colorize.train.config import TrainConfig
 from colorize.train.directory import CONFIG_FILE, MODEL_FILE, RunDirectory
 from colorize.train.progress import EpochReport
 from colorize.train.tracking import Tracker
-from tests.buckets import s3_server
 from tests.models import small_model
 
 CONFIG = TrainConfig(data="cifar10-sample", epochs=3)
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Callable[[str], str]]:
-    """A function from a folder to its URL, on a server of these tests' own."""
-    with s3_server() as url_of:
-        yield url_of
 
 
 @pytest.fixture(params=["disk", "bucket"])

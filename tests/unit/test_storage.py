@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,16 +11,8 @@ from colorize.archive.listing import check_places
 from colorize.errors import ArchiveError, StorageError
 from colorize.storage.place import LocalPlace, Place, cause
 from colorize.storage.remote import RemotePlace, open_place, redacted
-from tests.buckets import s3_server
 
 NAMES = ["a.jpg", "A.jpg", "deep/ü ñ/b c.png", "deep/e\u0301.jpg", "deep/\u00e9.jpg", "100%25 #?&+.jpg", "x" * 250]
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Callable[[str], str]]:
-    """A function from a folder to its URL, on a server of these tests' own."""
-    with s3_server() as url_of:
-        yield url_of
 
 
 @pytest.fixture(params=["disk", "bucket", "fsspec"])
