@@ -114,13 +114,22 @@ class Reply:
         except (ValueError, RecursionError) as error:
             raise RemoteError("the service: answers with something that is not JSON: is it `colorize serve`?") from error
 
+    @property
+    def is_reasoned(self) -> bool:
+        """Whether a refusal says why, as those of the service do."""
+        return self._told() is not None
+
     def reason(self) -> str:
         """What a refusal says, in one line."""
+        told = self._told()
+        return f"the service answers with status {self.status}" if told is None else one_line(told)
+
+    def _told(self) -> str | None:
         try:
             told = json.loads(self.body)["error"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            told = None
-        return one_line(told) if isinstance(told, str) and told.strip() else f"the service answers with status {self.status}"
+            return None
+        return told if isinstance(told, str) and told.strip() else None
 
 
 def one_line(text: str) -> str:

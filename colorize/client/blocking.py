@@ -27,7 +27,7 @@ class Client:
             client.colorize(Path("scan.jpg"), vividness=0.6).save(Path("colour/scan.jpg"))
 
     Raises RemoteError, in one line, for what the service refuses and where it does not answer. 429, 503 and, of requests that may be sent
-    twice, lost connections are tried again, as the service's Retry-After says and with growing pauses; no other answer is.
+    twice, lost connections and replicas are tried again, as the service's Retry-After says and with growing pauses; no other answer is.
     """
 
     def __init__(

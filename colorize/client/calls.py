@@ -33,6 +33,10 @@ POLL_SECONDS = (0.5, 10.0)
 RETRIED = frozenset({429, 503})
 """The service has done nothing and says that it will, later."""
 
+LOST = frozenset({500, 502, 504})
+"""What stands between says that the service was lost under way: Serve's proxy by a bare 500 when a replica dies, others by the other two.
+A 500 of the service's own, which another attempt would meet again, has its reason as JSON."""
+
 _THE_PICTURE = "the picture: "
 """How the service names a picture, whose name it does not know."""
 
@@ -251,7 +255,8 @@ class Connection:
                 if 200 <= reply.status < 300:
                     return reply
                 status, reason = reply.status, reply.reason()
-                is_retried = status in RETRIED
+                is_lost = status in LOST and not reply.is_reasoned
+                is_retried = status in RETRIED or (is_lost and request.is_repeatable)
                 retry_after = retry_after_seconds(reply.headers.get("retry-after"))
             pause = attempts.pause(retry_after) if is_retried else None
             if pause is None:

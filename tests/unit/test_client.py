@@ -160,11 +160,25 @@ def test_a_setting_that_there_is_none_of_is_named(twin: Twin) -> None:
 # What is tried again, and what is not
 
 
-@pytest.mark.parametrize("failure", [error(503, "full"), error(429, "slow"), Answer(0)], ids=["503", "429", "closed"])
+BARE = Answer(500, b"Internal Server Error", {"Content-Type": "text/plain"})
+"""As Serve's proxy answers when the replica dies that has the request."""
+
+
+@pytest.mark.parametrize(
+    "failure", [error(503, "full"), error(429, "slow"), Answer(0), BARE, Answer(502, b"<html>"), Answer(504)],
+    ids=["503", "429", "closed", "replica lost", "502 of a gateway", "504 of a gateway"],
+)  # fmt: skip
 def test_overload_and_lost_connections_are_tried_again(twin: Twin, failure: Answer) -> None:
     with answering(failing_first(failure, failure, failure)) as stub:
         assert twin.call(stub.url, "colorize", PICTURE).data.endswith(PICTURE)
     assert [asked.body for asked in stub.asked] == [PICTURE] * 4
+
+
+def test_a_run_whose_replica_is_lost_is_not_submitted_twice(twin: Twin) -> None:
+    with answering(lambda _: BARE) as stub, pytest.raises(RemoteError, match="the service answers with status 500") as raised:
+        twin.call(stub.url, "submit_archive", "/a", "/b")
+    assert len(stub.asked) == 1
+    assert raised.value.status == 500
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 405, 408, 413, 415, 422, 500, 502])
