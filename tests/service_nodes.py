@@ -84,6 +84,6 @@ class Customer:
         """Until so many further pictures are answered."""
         goal, deadline = self.answered + more, time.monotonic() + seconds
         while self.answered < goal:
-            assert not self.failed
+            assert not self.failed, self.failed
             assert time.monotonic() < deadline, f"{self.answered} answered"
             time.sleep(0.1)
