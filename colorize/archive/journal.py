@@ -152,6 +152,10 @@ class Journal:
         """The name of a new file for an output."""
         return self._target.scratch(self.folder) / uuid.uuid4().hex
 
+    def discard(self, staged: Path) -> None:
+        """Gives up what was to become an output."""
+        self._target.discard(staged)
+
     def commit(self, part: str, group: list[Output | Row]) -> list[Row]:
         """Puts a group's outputs into the target, each whole or not at all; gives all rows of the group, in order.
 
@@ -164,7 +168,7 @@ class Journal:
             with suppress(OSError):  # a disk that is gone, with all that was on it
                 for one in group:
                     if isinstance(one, Output):
-                        self._target.discard(one.staged)
+                        self.discard(one.staged)
             raise
 
     def _commit(self, part: str, group: list[Output | Row]) -> list[Row]:
@@ -205,12 +209,12 @@ class Journal:
             mine = output.replaces is not None and there is not None and self._sha256(output.path) == output.replaces
             self._target.put(output.staged, output.path, replace=mine)
         except FileExistsError:
-            self._target.discard(output.staged)
+            self.discard(output.staged)
             if self._sha256(output.path) != output.rows[0].target_sha256:  # else a worker put it there that died before it could say so
                 reason = ALTERED if output.replaces is not None else APPEARED
                 return [_without_output(row, status="skipped", reason=reason) for row in output.rows]
         except OSError as error:
-            self._target.discard(output.staged)
+            self.discard(output.staged)
             self.check(error)
             reason = f"the target cannot be written: {cause(error)}"
             return [_without_output(row, status="failed", reason=reason, stands=output.replaces) for row in output.rows]

@@ -318,11 +318,11 @@ class Painter:
                 target_sha256 = digest(file)
         except OSError as error:
             with suppress(OSError):
-                staged.unlink(missing_ok=True)
+                self._journal.discard(staged)
             self._journal.check(error)
             raise PictureError(f"the target cannot be written: {cause(error)}") from error
         except BaseException:
-            staged.unlink(missing_ok=True)
+            self._journal.discard(staged)
             raise
         if self._order.confidence:
             self._write_confidence(task.path, scan, predictions)
