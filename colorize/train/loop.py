@@ -16,8 +16,10 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,9 @@ SHUFFLE_ROWS = 4096
 
 VALIDATION_BATCH = 250
 REPORT_SECONDS = 1.0
+
+Rows = dict[str, Tensor]
+"""A batch by the names of its columns."""
 
 NAME_BYTES = 64
 """More than the path of any checkpoint has, in its run's directory."""
@@ -117,13 +122,16 @@ def train_worker(given: dict[str, Setup]) -> None:
     log.event("worker begins", rank=rank, world=world, device=str(learner.device), first_epoch=first_epoch)
     meter = WorkerMeter(setup.run, rank)
     clock, grey = Clock(setup, learner, meter, world), None
+    coming = _training_batches(setup, world, first_epoch)
     for epoch in range(first_epoch, config.epochs + 1):
         # Another seed for each worker: otherwise all of them would draw the same flips and hints.
         torch.manual_seed(config.seed + 1000 * rank + 1_000_000 * epoch)
         clock.start_epoch(epoch)
-        for L_b1hw, ab_b2hw in _training_batches(setup, world, epoch, learner.device):
-            clock.tick(learner.learn(L_b1hw, ab_b2hw), post=rank == 0)
+        for rows in coming:
+            clock.tick(learner.learn(*(rows[name].to(learner.device).float() for name in ("L", "ab"))), post=rank == 0)
         pictures_per_second = clock.pictures_per_second()
+        if epoch < config.epochs:
+            coming = _training_batches(setup, world, epoch + 1)
         _share_from_first(learner.averaged.module, world)
         scores = _validate(learner, rank, world)
         # Grey scores the same in every epoch: once is enough, in each sitting.
@@ -237,20 +245,38 @@ class Clock:
         self._reported_loss = self._epoch_loss.clone()
 
 
-def _training_batches(setup: Setup, world: int, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def _training_batches(setup: Setup, world: int, epoch: int) -> Iterator[Rows]:
+    """This worker's part of an epoch. The first batch is on its way at once: Ray Data takes a second to begin, while others are scored."""
     batch, steps = setup.config.batch_of_one(world), setup.steps_per_epoch(world)
-    batches = ray.train.get_dataset_shard("train").iter_torch_batches(
-        batch_size=batch,
-        drop_last=True,
-        prefetch_batches=2,
-        local_shuffle_buffer_size=max(SHUFFLE_ROWS, 2 * batch),
-        local_shuffle_seed=setup.config.seed + epoch,
-        collate_fn=TensorBatch(),
+    batches: Iterator[Rows] = iter(
+        ray.train.get_dataset_shard("train").iter_torch_batches(
+            batch_size=batch,
+            drop_last=True,
+            prefetch_batches=2,
+            local_shuffle_buffer_size=max(SHUFFLE_ROWS, 2 * batch),
+            local_shuffle_seed=setup.config.seed + epoch,
+            collate_fn=TensorBatch(),
+        )
     )
-    for index, rows in enumerate(batches):
-        # Every rank must take equally many steps, and a rank may have a batch more than the others.
-        if index < steps:
-            yield rows["L"].to(device).float(), rows["ab"].to(device).float()
+    first: Future[Rows | None] = Future()
+
+    def begin() -> None:
+        try:
+            first.set_result(next(batches, None))
+        except BaseException as error:  # noqa: BLE001 - raised where the batch is asked for
+            first.set_exception(error)
+
+    threading.Thread(target=begin, name="epoch", daemon=True).start()
+
+    def all_of() -> Iterator[Rows]:
+        rows, taken = first.result(), 0
+        while rows is not None:
+            # Every rank must take equally many steps, and a rank may have a batch more than the others.
+            if taken < steps:
+                yield rows
+            rows, taken = next(batches, None), taken + 1
+
+    return all_of()
 
 
 def _validate(learner: Learner, rank: int, world: int, *, grey: bool = False) -> dict[str, float]:
