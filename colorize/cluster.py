@@ -35,7 +35,7 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest  # type: ignore[attr-defined]
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
-from colorize import growth
+from colorize import growth, log
 from colorize.errors import ClusterError
 
 CONNECT_SECONDS = 8.0
@@ -129,7 +129,7 @@ def require(*, cpus: float = 0, gpus: float = 0, what: str, option: str | None =
     info, note = current(), ""
     if not info.has(**needed) and growth.grows():
         units = " and ".join(_count(need, unit) for need, unit in ((gpus, "GPU"), (cpus, "CPU")) if need)
-        print(f"{what}: waiting until the cluster has grown to {units}", file=sys.stderr, flush=True)
+        _tell(f"{what}: waiting until the cluster has grown to {units}")
         parts = count or math.ceil(cpus) or 1
         bundle = {unit: need / parts for unit, need in (("CPU", cpus), ("GPU", gpus)) if need}
         growth.grow([bundle] * parts, lambda: current().has(**needed))
@@ -139,6 +139,13 @@ def require(*, cpus: float = 0, gpus: float = 0, what: str, option: str | None =
     except ClusterError as error:
         raise ClusterError(f"{error}{note}") from None
     return info
+
+
+def _tell(line: str) -> None:
+    if log.wants_lines():
+        log.event(line)
+    else:
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
