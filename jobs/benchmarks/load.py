@@ -85,6 +85,8 @@ class Connection:
     async def post(self, body: bytes) -> Reply:
         """The answer to one picture."""
         try:
+            if self._streams is not None and self._streams[0].at_eof():  # closed by the service, for nothing was asked for a while
+                await self.close()
             if self._streams is None:
                 self._streams = await asyncio.open_connection(*self._address)
             reader, writer = self._streams

@@ -94,6 +94,7 @@ def measure_faults(runs: int) -> dict[str, list[float]]:
                 soak, growth = asyncio.run(_soak(url, process, bodies))
                 killed = asyncio.run(_kill(url, process, bodies))
                 rolled = asyncio.run(_roll_out(url, bodies, Path(folder) / f"rolling{SUFFIX}"))
+        print(f"answers by status (0: none): {dict(soak.statuses)} under overload, {dict(killed.statuses)} around a kill")
         lost = sum(count for status, count in killed.statuses.items() if status != 200)
         failed = sum(count for status, count in rolled.statuses.items() if status != 200)
         refused = sum(count for status, count in soak.statuses.items() if status != 200) / soak.statuses.total()
