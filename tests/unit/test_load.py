@@ -5,11 +5,13 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from jobs.benchmarks.load import Answers, Reply, at_rate, by_clients
+from jobs.benchmarks.load import Answers, Connection, Reply, at_rate, by_clients
 
 OK = b"HTTP/1.1 200 OK\r\nX-Colorize-Batch-Size: 4\r\nX-Colorize-Model-SHA256: abc\r\nContent-Length: 5\r\n\r\nhello"
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nContent-Length: 2\r\n\r\nno"
 CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+LEAVING = OK.replace(b"hello", b"later")
+"""After which the server closes the connection, as it does with those that ask nothing for a while."""
 LOST = b""
 
 
@@ -26,7 +28,7 @@ def against(replies: list[bytes], work: Callable[[str], Awaitable[Answers]]) -> 
                 bodies.append(await reader.readexactly(length))
                 reply = replies.pop(0) if len(replies) > 1 else replies[0]
                 writer.write(reply)
-                if reply in (LOST, CLOSING):
+                if reply in (LOST, CLOSING, LEAVING):
                     break
         except asyncio.IncompleteReadError:
             pass
@@ -64,6 +66,19 @@ def test_what_is_refused_or_lost_is_asked_again_only_by_who_retries() -> None:
     hasty, _ = against([FULL, LOST, OK], lambda url: by_clients(url, [b"one"], 1, 0.05))
     assert hasty.statuses[503] == hasty.statuses[0] == 1
     assert hasty.failed == 1, "a lost connection is a failure, a refusal is none"
+
+
+def test_a_connection_that_was_closed_while_idle_is_made_anew() -> None:
+    async def twice(url: str) -> Answers:
+        answers, connection = Answers(), Connection(url)
+        for _ in range(2):
+            answers.add(await connection.post(b"one"), 0.1)
+            await asyncio.sleep(0.1)
+        await connection.close()
+        return answers
+
+    answers, _ = against([LEAVING, OK], twice)
+    assert answers.statuses == {200: 2}
 
 
 def test_a_rate_does_not_wait_for_answers() -> None:
