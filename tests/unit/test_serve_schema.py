@@ -12,6 +12,9 @@ from tests.serving import listening
 
 PATHS = {"/v1/colorize": "post", "/v1/colorize/batch": "post", "/v1/models": "get", "/healthz": "get", "/readyz": "get", "/metrics": "get"}
 
+EXAMPLES = {GenerationMode.POSITIVE: 500, GenerationMode.NEGATIVE: 2500}
+"""Requests to each of the two paths that take pictures."""
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
@@ -26,7 +29,7 @@ def test_requests_made_from_the_document_are_answered_as_it_says(mode: Generatio
 
             @given(case=operation.as_strategy(generation_mode=mode))
             @settings(
-                max_examples=1000 if method == "post" else 50, deadline=None, database=None,
+                max_examples=EXAMPLES[mode] if method == "post" else 50, deadline=None, database=None,
                 phases=[Phase.generate], suppress_health_check=list(HealthCheck),
             )  # fmt: skip
             def ask(case: schemathesis.Case) -> None:
