@@ -123,7 +123,7 @@ def test_commands_are_what_the_program_takes_and_the_cluster_has_room_for(name: 
     assert group is not None
     cpus, gpus = (int(group["rayStartParams"].get(key, 0)) for key in ("num-cpus", "num-gpus"))
     if name.startswith("CronJob"):
-        assert told["workers"] == group["maxReplicas"] * cpus - 1  # the entry point has one; the run asks for machines that are not there yet
+        assert told["workers"] == group["maxReplicas"] * cpus - 1  # the entry point has one; the run asks for those that are missing
     else:
         assert int(told["workers"]) == group["replicas"] * (gpus if told.get("gpu") else cpus)
     for place in (told.get("source"), told.get("target"), told.get("run")):
