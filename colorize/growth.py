@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 import ray
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
-from ray.autoscaler.v2.sdk import get_cluster_status
-from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray._raylet import GCS_AUTOSCALER_STATE_NAMESPACE, GCS_AUTOSCALER_V2_ENABLED_KEY  # type: ignore[attr-defined]
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.placement_group import placement_group, remove_placement_group
 
@@ -23,34 +23,30 @@ GROW_SECONDS = 900.0
 
 LOOK_SECONDS = 1.0
 
+GROUP = "ray.io/node-group"
+"""The label of a node with the name that its type has in the configuration of an autoscaler."""
+
 ANONYMOUS = "node_"
-"""How the type of a node begins where Ray was started by hand; those that an autoscaler looks after have the names of its configuration."""
+"""How the first generation calls the type of a node that was started by hand."""
 
 
 def grows() -> bool:
-    """Whether an autoscaler that can start nodes looks after the cluster that this process is connected to."""
-    return any(not kind.startswith(ANONYMOUS) for kind in _node_types())
-
-
-def _node_types() -> list[str]:
-    if is_autoscaler_v2():
-        status = get_cluster_status(ray.get_runtime_context().gcs_address)
-        return [node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)]
+    """Whether an autoscaler that can start nodes looks after the cluster that this process is connected to, also by `ray://`."""
+    if _internal_kv_get(GCS_AUTOSCALER_V2_ENABLED_KEY, namespace=GCS_AUTOSCALER_STATE_NAMESPACE) == b"1":
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        return any(GROUP in node["Labels"] for node in nodes)
     # What `ray status` shows; the first generation of autoscalers leaves it here.
     told = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
     report = (json.loads(told) if told else {}).get("autoscaler_report") or {}
-    return list((report.get("node_type_mapping") or {}).values())
+    return any(not kind.startswith(ANONYMOUS) for kind in (report.get("node_type_mapping") or {}).values())
 
 
-def grow(bundles: list[dict[str, float]], is_enough: Callable[[], bool], seconds: float | None = None) -> bool:
-    """Asks for room for all `bundles`, and waits until `is_enough`; False after `seconds` (GROW_SECONDS) without."""
-    deadline = time.monotonic() + (GROW_SECONDS if seconds is None else seconds)
+def grow(bundles: list[dict[str, float]], is_enough: Callable[[], bool]) -> None:
+    """Asks for room for all `bundles`, and waits until `is_enough`, for GROW_SECONDS at most."""
+    deadline = time.monotonic() + GROW_SECONDS
     group = placement_group(bundles)
     try:
-        while not is_enough():
-            if time.monotonic() > deadline:
-                return False
+        while not is_enough() and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
-        return True
     finally:
         remove_placement_group(group)

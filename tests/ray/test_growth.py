@@ -24,9 +24,10 @@ SECOND_GENERATION = {
 """`ray up` and KubeRay set the last one too."""
 
 FAILS = """
+import sys
 from colorize import cluster, growth
 growth.GROW_SECONDS = 6
-with cluster.connect():
+with cluster.connect(*sys.argv[1:]):
     cluster.require(cpus=9, what="9 workers", option="--workers", count=9)
 """
 
@@ -61,9 +62,9 @@ def test_a_run_has_the_nodes_started_that_it_needs(tmp_path: Path) -> None:
         assert run.returncode == 0, told + errors
         assert "2 workers: waiting until the cluster has grown to 2 CPUs" in errors
         assert len(outputs(target)) == 6
-        assert "9 workers need 9 CPUs, the cluster has 2: use --workers 2 or fewer (asked to grow, it has not in 0.1 minutes)" in refusal(
-            nodes
-        )
+        reason = "9 workers need 9 CPUs, the cluster has 2: use --workers 2 or fewer (asked to grow, it has not in 0.1 minutes)"
+        assert reason in refusal(nodes)
+        assert reason in refusal(nodes, f"ray://{nodes.head.address}:10001")
 
 
 def test_the_second_generation_of_autoscalers_is_asked_too(tmp_path: Path) -> None:
@@ -72,9 +73,9 @@ def test_the_second_generation_of_autoscalers_is_asked_too(tmp_path: Path) -> No
         assert "9 workers need 9 CPUs, the cluster has 0: join a larger one (asked to grow, it has not in 0.1 minutes)" in refusal(nodes)
 
 
-def refusal(nodes: Nodes) -> str:
+def refusal(nodes: Nodes, *address: str) -> str:
     """The last line of what a program says that is refused nine workers."""
-    with nodes.start(sys.executable, "-c", FAILS, stdout=subprocess.DEVNULL) as fails:
+    with nodes.start(sys.executable, "-c", FAILS, *address, stdout=subprocess.DEVNULL) as fails:
         _, errors = fails.communicate(timeout=120)
     assert "9 workers: waiting until the cluster has grown to 9 CPUs" in errors
     return str(errors.strip().splitlines()[-1])
