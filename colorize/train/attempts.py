@@ -11,9 +11,7 @@ import gc
 import json
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from typing import Any
 
 import ray
@@ -27,7 +25,7 @@ from colorize import cluster, log
 from colorize.errors import RunError
 from colorize.storage.place import Place, cause
 from colorize.train.checkpoint import FOLDER, clear, reached
-from colorize.train.loop import Setup, train_worker
+from colorize.train.loop import Setup, begun, train_worker
 from colorize.train.progress import Notice, Report
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
@@ -165,16 +163,7 @@ def _interruptibly(call: Callable[[], Any]) -> Any:
     On the main thread Ray Train takes the signal for itself, ends the process with exit code 0, and keeps it after the run. The
     thread is a daemon: after an interrupt it waits for actors that go down with the connection to Ray.
     """
-    outcome: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, name="ray-train", daemon=True).start()
-    return outcome.result()
+    return begun(call, "ray-train").result()
 
 
 def _cause(error: BaseException) -> str:

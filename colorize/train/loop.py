@@ -18,11 +18,12 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -49,6 +50,8 @@ SHUFFLE_ROWS = 4096
 
 VALIDATION_BATCH = 250
 REPORT_SECONDS = 1.0
+
+T = TypeVar("T")
 
 Rows = dict[str, Tensor]
 """A batch by the names of its columns."""
@@ -258,25 +261,29 @@ def _training_batches(setup: Setup, world: int, epoch: int) -> Iterator[Rows]:
             collate_fn=TensorBatch(),
         )
     )
-    first: Future[Rows | None] = Future()
-
-    def begin() -> None:
-        try:
-            first.set_result(next(batches, None))
-        except BaseException as error:  # noqa: BLE001 - raised where the batch is asked for
-            first.set_exception(error)
-
-    threading.Thread(target=begin, name="epoch", daemon=True).start()
+    first = begun(lambda: list(islice(batches, 1)), "epoch")
 
     def all_of() -> Iterator[Rows]:
-        rows, taken = first.result(), 0
-        while rows is not None:
+        for index, rows in enumerate(chain(first.result(), batches)):
             # Every rank must take equally many steps, and a rank may have a batch more than the others.
-            if taken < steps:
+            if index < steps:
                 yield rows
-            rows, taken = next(batches, None), taken + 1
 
     return all_of()
+
+
+def begun(call: Callable[[], T], name: str) -> Future[T]:
+    """What `call` gives, on a daemon thread of that name: one that waits for ever keeps no process."""
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised where the outcome is asked for, whatever it is
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return outcome
 
 
 def _validate(learner: Learner, rank: int, world: int, *, grey: bool = False) -> dict[str, float]:
