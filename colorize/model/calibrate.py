@@ -1,14 +1,17 @@
 """Finds what the two ends of the vividness dial mean for a trained network.
 
-Vividness 0 is the temperature with the best PSNR. Vividness 1 is, among the pairs of prior rebalancing and temperature that make
-pictures as colourful as the true ones, the pair with the best PSNR: sharpening alone costs more accuracy than sharing
-the work between both. The exponent is what is searched for, to 0.008: from 0.5 to 0.6 colourfulness jumps from 0.88 to 1.03 of the truth on
-CIFAR-10, and a grid of tenths found a pair at 22.94 dB where there is one at 23.6.
+Three things make the expected colour of a distribution more colourful: a lower temperature, dividing out the prior, and a factor on the
+chroma, the gain. Vividness 0 is the temperature and the gain with the best PSNR. Vividness 1 is, among the triples that make pictures as
+colourful as the true ones, the one with the best PSNR. Most of the work is the gain's: on 100 photographs, colours as vivid as the truth
+come at 0.5 dB less without it, and at three quarters of that at 0.4 dB less. Lower temperatures and higher powers make the network's
+choices harder instead, and neighbouring places choose differently: blotches.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +24,15 @@ from colorize.model.palette import VividnessDial
 from colorize.model.unet import log_shares
 
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-VIVID_TEMPERATURES = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
-BISECTIONS = 7
-"""Of the prior's exponent in 0…1: to 0.008."""
+GAINS = (1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.4)
+VIVID_TEMPERATURES = (1.0, 0.7, 0.4)
+VIVID_REBALANCES = (0.0, 0.2, 0.4, 0.6)
+LARGEST_GAIN = 2.0
+ROUNDS = 4
+"""Of the search for a gain: colourfulness grows almost in proportion to it, so every round divides the error by ten or more."""
+
+TOLERANCE = 0.01
+"""How near to the truth's colourfulness counts as reached."""
 
 BATCH = 125
 
@@ -37,36 +46,36 @@ def calibrate(model: ColorModel, L_b1hw: Tensor, ab_b2hw: Tensor) -> VividnessDi
     with torch.inference_mode():
         logits_bkhw = torch.cat([log_shares(network, part, mirrored=mirrored) for part in L_b1hw.split(BATCH)])
 
-        def measure(temperature: float, rebalance: float) -> tuple[float, float]:
+        def decoded(temperature: float, rebalance: float) -> Tensor:
+            low_b2hw = torch.cat([palette.decode(part, temperature, rebalance) for part in logits_bkhw.split(BATCH)])
+            return F.interpolate(low_b2hw, size=L_b1hw.shape[-2:], mode="bilinear")
+
+        def measure(guess_b2hw: Tensor, gain: float) -> tuple[float, float]:
             """(PSNR, colourfulness as a ratio of the truth)."""
-            half_b2hw = torch.cat([palette.decode(part, temperature, rebalance) for part in logits_bkhw.split(BATCH)])
-            rgb_b3hw = compose(L_b1hw, F.interpolate(half_b2hw, size=L_b1hw.shape[-2:], mode="bilinear"))
+            rgb_b3hw = compose(L_b1hw, gain * guess_b2hw)
             mse_b = (rgb_b3hw.float() - true_b3hw.float()).div(255).square().flatten(1).mean(1)
             return float(-10 * mse_b.clamp_min(1e-10).log10().mean()), float(colorfulness(rgb_b3hw).mean()) / truth
 
-        accurate = max(TEMPERATURES, key=lambda temperature: measure(temperature, 0.0)[0])
-        vivid = max((_as_colorful(measure, temperature) for temperature in VIVID_TEMPERATURES), key=lambda found: found[0])
-    return VividnessDial(accurate_temperature=accurate, vivid_temperature=vivid[1], vivid_rebalance=vivid[2])
+        accurate = max(TEMPERATURES, key=lambda temperature: measure(decoded(temperature, 0.0), 1.0)[0])
+        expected_b2hw = decoded(accurate, 0.0)
+        gain = max(GAINS, key=lambda gain: measure(expected_b2hw, gain)[0])
+        vivid = max(
+            (*_as_colorful(partial(measure, decoded(temperature, rebalance))), temperature, rebalance)
+            for temperature, rebalance in itertools.product(VIVID_TEMPERATURES, VIVID_REBALANCES)
+        )
+    return VividnessDial(
+        accurate_temperature=accurate, accurate_gain=gain, vivid_gain=vivid[1], vivid_temperature=vivid[2], vivid_rebalance=vivid[3]
+    )
 
 
-def _as_colorful(measure: Callable[[float, float], tuple[float, float]], temperature: float) -> tuple[tuple[bool, float], float, float]:
-    """((reaches the truth's colourfulness, PSNR), temperature, rebalance): the least rebalancing that is as colourful as the truth.
+def _as_colorful(measure: Callable[[float], tuple[float, float]]) -> tuple[tuple[bool, float], float]:
+    """((reaches the truth's colourfulness, PSNR), gain): the gain that is as colourful as the truth.
 
-    Where none is, the strongest, ranked by its colourfulness.
+    Where none is, the largest, ranked by its colourfulness.
     """
-    low, high = 0.0, 1.0
-    psnr, ratio = measure(temperature, low)
-    if ratio >= 1:
-        # Already more colourful than the truth with the prior as it is.
-        return (True, psnr), temperature, low
-    psnr, ratio = measure(temperature, high)
-    if ratio < 1:
-        return (False, ratio), temperature, high
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        found_psnr, ratio = measure(temperature, middle)
-        if ratio >= 1:
-            high, psnr = middle, found_psnr
-        else:
-            low = middle
-    return (True, psnr), temperature, high
+    gain, (psnr, ratio) = 1.0, measure(1.0)
+    for _ in range(ROUNDS):
+        gain = min(LARGEST_GAIN, gain / max(ratio, 1e-6))
+        psnr, ratio = measure(gain)
+    reached = ratio > 1 - TOLERANCE
+    return (reached, psnr if reached else ratio), gain

@@ -79,6 +79,10 @@ class ModelCard:
         """The card as one line of JSON."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False, sort_keys=True)
 
+    def as_base(self) -> dict[str, Any]:
+        """What the card of a model that is trained on from this one says of it."""
+        return {"name": self.name, "sha256": self.weights_sha256, "data": self.training.get("data")}
+
     def to_metadata(self) -> dict[str, str]:
         """What a model file's header carries: the card and its checksum."""
         text = self.to_json()

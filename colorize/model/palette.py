@@ -37,6 +37,10 @@ CONFIDENCE_SCALE_AB = 20.0
 """The spread, in ab units, at which the confidence has fallen to 1/e."""
 
 
+LEAST_ERROR_AB = 3.0
+"""In ab units: see `Palette.log_error`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecodeSettings:
     """How a distribution over bins becomes a colour."""
@@ -88,11 +92,19 @@ class VividnessDial:
     vivid_rebalance: float = 0.3
     """The exponent of the prior by which the distribution is divided at vividness 1 (0 at vividness 0)."""
 
-    def at(self, settings: DecodeSettings) -> tuple[float, float]:
-        """(temperature, rebalance) for the settings."""
+    accurate_gain: float = 1.0
+    """The factor on the chroma at vividness 0: a mean is duller than what it is the mean of."""
+
+    vivid_gain: float = 1.0
+    """The factor on the chroma at vividness 1."""
+
+    def at(self, settings: DecodeSettings) -> tuple[float, float, float]:
+        """(temperature, rebalance, gain) for the settings. The colours of a palette or a reference are meant as they are: gain 1."""
         share = settings.vividness
         temperature = self.accurate_temperature + share * (self.vivid_temperature - self.accurate_temperature)
-        return settings.temperature or temperature, share * self.vivid_rebalance
+        is_given = settings.palette is not None or settings.reference is not None
+        gain = 1.0 if is_given else self.accurate_gain + share * (self.vivid_gain - self.accurate_gain)
+        return settings.temperature or temperature, share * self.vivid_rebalance, gain
 
 
 class Palette:
@@ -196,6 +208,16 @@ class Palette:
         log_share_nk = logits_bkhw.movedim(1, -1).flatten(0, 2).log_softmax(1, dtype=torch.float32)
         return -(log_share_nk.gather(1, index_n4) * weight_n4).sum(1).mean()
 
+    def log_error(self, logits_bkhw: Tensor, ab_b2hw: Tensor) -> Tensor:
+        """Mean over the pictures of the logarithm of the expected colour's squared error, a scalar in nats.
+
+        That is what the mean PSNR measures, in ab instead of RGB: 1 nat is 4.34 dB. A picture's error counts LEAST_ERROR_AB squared more
+        than it is, so that nothing is to be gained from pictures that are right already.
+        """
+        share_bkhw = logits_bkhw.softmax(1, dtype=torch.float32)
+        error_b2hw = torch.einsum("bkhw,kc->bchw", share_bkhw, self.bins_k2) - ab_b2hw
+        return (error_b2hw.square().mean((1, 2, 3)) + LEAST_ERROR_AB**2).log().mean()
+
     def decode(self, logits_bkhw: Tensor, temperature: float = 1.0, rebalance: float = 0.0, hue: float | None = None) -> Tensor:
         """The annealed mean (Zhang et al. 2016, eq. 5) of the rebalanced distribution, in ab units: (b, 2, h, w) float32.
 
@@ -216,9 +238,9 @@ class Palette:
 
     def candidates(self, logits_bkhw: Tensor, settings: DecodeSettings, dial: VividnessDial) -> Tensor:
         """Every colouring that the settings ask for: (b, candidates, 2, h, w) float32, ab units; the first is untilted."""
-        temperature, rebalance = dial.at(settings)
+        temperature, rebalance, gain = dial.at(settings)
         hues = [None] + [2 * math.pi * n / max(settings.candidates - 1, 1) for n in range(settings.candidates - 1)]
-        return torch.stack([self.decode(logits_bkhw, temperature, rebalance, hue) for hue in hues], dim=1)
+        return gain * torch.stack([self.decode(logits_bkhw, temperature, rebalance, hue) for hue in hues], dim=1)
 
     def confidence(self, logits_bkhw: Tensor) -> Tensor:
         """How sure the network is of its colour: (b, h, w) float32 in 0…1: exp(−`spread` / 20)."""

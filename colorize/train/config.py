@@ -61,6 +61,9 @@ class TrainConfig:
     hint_share: float = 0.4
     """The share of pictures that are shown with sparse random colour hints. At 0.2 the photo network had not learnt to use them."""
 
+    error_weight: float = 0.5
+    """The weight of `Palette.log_error`, what the mean PSNR measures, beside the cross-entropy; 0 leaves the entropy alone."""
+
     base: str | None = None
     """The model that a fine-tuning starts from, as the user named it; its file lies in the run, and the network's shape is its."""
 
@@ -99,8 +102,9 @@ class TrainConfig:
         for name in ("warmup_share", "ema_share", "hint_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: must lie in 0…1")
-        if self.weight_decay < 0:
-            raise ConfigError(f"weight_decay {self.weight_decay}: must not be negative")
+        for name in ("weight_decay", "error_weight"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} {getattr(self, name)}: must not be negative")
         if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
             raise ConfigError(f"min_workers {self.min_workers}: must lie in 1…{self.workers}, the workers")
         if self.batch_size % self.workers:

@@ -81,14 +81,16 @@ class Learner:
         hints_b3hw = random_hints(ab_b2hw, self.config.hint_share)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
             logits_bkhw = self.wrapped(L_b1hw, hints_b3hw)
-        loss = self.palette.cross_entropy(logits_bkhw, F.avg_pool2d(ab_b2hw, self.network.config.output_stride))
+        true_b2hw = F.avg_pool2d(ab_b2hw, self.network.config.output_stride)
+        entropy = self.palette.cross_entropy(logits_bkhw, true_b2hw)
+        loss = entropy + self.config.error_weight * self.palette.log_error(logits_bkhw, true_b2hw) if self.config.error_weight else entropy
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimizer.step()
         self.averaged.update_parameters(self.network)
         self.step += 1
-        return loss.detach()
+        return entropy.detach()
 
     def _varied(self, L_b1hw: Tensor, ab_b2hw: Tensor) -> tuple[Tensor, Tensor]:
         """The batch as this step shows it."""

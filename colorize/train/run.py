@@ -104,7 +104,7 @@ def fit(
         "config": dataclasses.asdict(config), **environment(),
     }  # fmt: skip
     if base is not None:
-        facts["base"] = {"name": base.card.name, "sha256": base.card.weights_sha256, "data": base.card.training.get("data")}
+        facts["base"] = base.card.as_base()
         facts["bins"] = {"before": len(base.palette), "after": len(palette)}
     tracker = Tracker(directory, config)
 

@@ -3,9 +3,10 @@
     python -m jobs.recipes.photo --data photos128 --data photos128 --data photos64 --run runs/photo
 
 Each `--data` is a folder of Parquet files as `colorize train --data parquet:FOLDER` takes it; one that is named twice is seen twice as
-often, the first is validated on. `--resume` goes on from the last checkpoint. `--minutes` squeezes the schedule so that it ends by then,
-however busy the machine is. The steps are the `Learner`'s, as in `colorize train --encoder efficientnet-lite0`, but the pictures lie in
-memory as 8-bit RGB, three bytes a pixel instead of the nine of a LAB row, shared by all workers: 33,000 of them in 1.6 GB.
+often, the first is validated on. `--resume` goes on from the last checkpoint, `--start` begins a new run with the weights of a model.
+`--minutes` squeezes the schedule so that it ends by then, however busy the machine is. The steps are the `Learner`'s, as in
+`colorize train --encoder efficientnet-lite0`, but the pictures lie in memory as 8-bit RGB, three bytes a pixel instead of the nine of a
+LAB row, shared by all workers: 33,000 of them in 1.6 GB.
 
 A process with one thread a core: the threads of one process wait for each other at every layer, and on cores that others use too a
 step then took 3.5 s instead of 0.9.
@@ -39,6 +40,7 @@ from colorize.evaluation import BASELINES, predict_full_size
 from colorize.imaging.colorspace import compose, rgb_to_lab
 from colorize.imaging.tint import is_grey
 from colorize.model.calibrate import calibrate
+from colorize.model.card import read_card
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
 from colorize.model.device import Precision, uses_bfloat16
@@ -79,6 +81,8 @@ class Job:
     checkpoint_minutes: float
     resume: bool
     port: int
+    start: Path | None
+    """A model file whose weights are the first ones."""
 
 
 def main(
@@ -93,6 +97,7 @@ def main(
     encoder: Annotated[str, typer.Option(help="Which encoder.")] = "efficientnet-lite0",
     checkpoint_minutes: Annotated[float, typer.Option(help="From one checkpoint to the next.")] = 7.0,
     seed: Annotated[int, typer.Option(help="Seeds weights, order and damage.")] = 0,
+    start: Annotated[Path | None, typer.Option(help="A model file to go on from, with a schedule of its own; else the encoder's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run.")] = False,
 ) -> None:
     """Trains the photo model."""
@@ -112,7 +117,7 @@ def main(
         epochs=math.ceil(steps * batch_size / len(place_n)),
     )  # fmt: skip
     (run / "config.json").write_text(config.to_json())
-    palette = palette_of(rgb_n3hw, config)
+    palette = palette_of(rgb_n3hw, config) if start is None else ColorModel.load(start).palette
     held_n3hw = pictures(data[0], "test", size).share_memory_()
     print(f"{sum(counts)} pictures ({counts}), {len(held_n3hw)} to validate, {len(palette)} colours", flush=True)
     with socket.socket() as free:
@@ -120,7 +125,7 @@ def main(
         port = free.getsockname()[1]
     job = Job(
         config=config, run=run, rgb_n3hw=rgb_n3hw, place_n=place_n, held_n3hw=held_n3hw, palette=(palette.bins_k2, palette.prior_k),
-        steps=steps, ends=ends, checkpoint_minutes=checkpoint_minutes, resume=resume, port=port,
+        steps=steps, ends=ends, checkpoint_minutes=checkpoint_minutes, resume=resume, port=port, start=start,
     )  # fmt: skip
     spawn(work, (job,), nprocs=workers)
 
@@ -158,6 +163,9 @@ def work(rank: int, job: Job) -> None:
     if job.resume:
         counters = load_state(job.run, learner)
         history, learner.step = counters["history"], int(counters["step"])
+    elif job.start is not None:
+        for network in (learner.network, learner.averaged.module):
+            network.load_state_dict(ColorModel.load(job.start).network.state_dict())
     learner.wrapped = DistributedDataParallel(learner.network, broadcast_buffers=False, gradient_as_bucket_view=True)
     torch.manual_seed(config.seed + learner.step + 1_000_000 * rank)
     before, first, saved = (history[-1]["seconds"] if history else 0.0), learner.step, began
@@ -175,7 +183,7 @@ def work(rank: int, job: Job) -> None:
         own_b = job.place_n[chosen_b[rank * config.worker_batch :][: config.worker_batch]]
         losses.append(float(learner.learn(*lab_of(job.rgb_n3hw[own_b]))))
         if rank == 0 and learner.step % REPORTED == 0:
-            pace, loss = (time.time() - began) / (learner.step - first), sum(losses[-REPORTED:]) / REPORTED
+            pace, loss = (time.time() - began) / (learner.step - first), sum(losses[-REPORTED:]) / len(losses[-REPORTED:])
             print(f"step {learner.step}/{learner.steps}  loss {loss:.3f}  {pace:.2f} s a step", flush=True)
         if rank == 0 and time.time() - saved > 60 * job.checkpoint_minutes:
             scores = quick_scores(learner, job.held_n3hw[:SAMPLED])
@@ -224,7 +232,8 @@ def quick_scores(learner: Learner, rgb_n3hw: Tensor) -> dict[str, float]:
 
 def facts_of(job: Job, learner: Learner, seconds: float) -> dict[str, Any]:
     """What the card says of the training."""
-    return {
+    base = {} if job.start is None else {"base": read_card(job.start).as_base()}
+    return base | {
         "data": " + ".join([job.config.data, *job.config.more_data]), "pictures": len(job.rgb_n3hw), "epochs": job.config.epochs,
         "best_epoch": job.config.epochs, "steps": learner.step, "validation_pictures": len(job.held_n3hw), "seconds": round(seconds),
         "config": dataclasses.asdict(job.config), "hardware": f"{job.config.workers} CPUs ({processor()}), 0 GPUs",

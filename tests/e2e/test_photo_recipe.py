@@ -63,4 +63,9 @@ def test_a_small_run_and_its_continuation(tmp_path: Path) -> None:
     assert model.card.network["kind"] == "photonet"
     assert model.card.metrics["metrics"]["psnr_mean"] > 5
     assert model.card.training["config"]["data"] == "parquet:small-photos", "no path of this machine"
+    common[common.index(str(run))] = str(tmp_path / "further")
+    train("--steps", "1", "--start", str(run / "model.safetensors"))
+    tuned = ColorModel.load(tmp_path / "further" / "model.safetensors")
+    assert torch.equal(tuned.palette.bins_k2, model.palette.bins_k2)
+    assert tuned.card.training["base"]["sha256"] == model.card.weights_sha256
     assert left_behind(mark) == []

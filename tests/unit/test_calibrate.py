@@ -8,7 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from colorize.imaging.colorspace import compose
-from colorize.model.calibrate import BISECTIONS, TEMPERATURES, VIVID_TEMPERATURES, _as_colorful, calibrate
+from colorize.model.calibrate import (
+    GAINS,
+    LARGEST_GAIN,
+    TEMPERATURES,
+    TOLERANCE,
+    VIVID_REBALANCES,
+    VIVID_TEMPERATURES,
+    _as_colorful,
+    calibrate,
+)
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
 from colorize.model.metrics import ColorScores
@@ -39,6 +48,7 @@ def test_the_dial_is_found_again_from_pictures_that_the_network_itself_painted()
     truth_b2hw = answer(model, L_b1hw, DecodeSettings(temperature=0.7))
     dial = calibrate(model, L_b1hw, truth_b2hw)
     assert dial.accurate_temperature == 0.7
+    assert dial.accurate_gain == 1
     found = dataclasses.replace(model, card=dataclasses.replace(model.card, dial=dataclasses.asdict(dial)))
     assert scores_of(found, L_b1hw, truth_b2hw, DecodeSettings())["psnr_mean"] > 50
 
@@ -55,9 +65,22 @@ def test_both_ends_keep_their_word() -> None:
         other = scores_of(found, L_b1hw, truth_b2hw, DecodeSettings(temperature=temperature))
         assert accurate["psnr_mean"] >= other["psnr_mean"] - 1e-6
     vivid = scores_of(found, L_b1hw, truth_b2hw, DecodeSettings(vividness=1))
-    assert 1 <= vivid["colorfulness_ratio"] < 1.1
+    assert vivid["colorfulness_ratio"] == pytest.approx(1, abs=TOLERANCE)
     assert dial.vivid_temperature in VIVID_TEMPERATURES
-    assert 0 <= dial.vivid_rebalance <= 1
+    assert dial.vivid_rebalance in VIVID_REBALANCES
+
+
+def test_what_is_duller_than_the_truth_is_raised_to_it() -> None:
+    model = small_model()
+    L_b1hw = some_lightness()
+    truth_b2hw = 1.2 * answer(model, L_b1hw, DecodeSettings(temperature=1.0))
+    dial = calibrate(model, L_b1hw, truth_b2hw)
+    found = dataclasses.replace(model, card=dataclasses.replace(model.card, dial=dataclasses.asdict(dial)))
+    accurate = scores_of(found, L_b1hw, truth_b2hw, DecodeSettings(vividness=0))
+    for gain in GAINS:
+        other = dataclasses.replace(model, card=dataclasses.replace(model.card, dial=dataclasses.asdict(dial) | {"accurate_gain": gain}))
+        assert accurate["psnr_mean"] >= scores_of(other, L_b1hw, truth_b2hw, DecodeSettings(vividness=0))["psnr_mean"] - 1e-6
+    assert accurate["colorfulness_ratio"] == pytest.approx(1, abs=0.1)
 
 
 def test_a_network_that_cannot_be_vivid_goes_as_far_as_it_can() -> None:
@@ -65,7 +88,7 @@ def test_a_network_that_cannot_be_vivid_goes_as_far_as_it_can() -> None:
     L_b1hw = some_lightness()
     truth_b2hw = torch.randn(len(L_b1hw), 2, 16, 16, generator=torch.Generator().manual_seed(2)) * 40
     dial = calibrate(model, L_b1hw, truth_b2hw)
-    assert dial.vivid_rebalance == 1
+    assert dial.vivid_gain == LARGEST_GAIN
 
 
 def test_half_precision_pictures_are_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,22 +102,17 @@ def test_half_precision_pictures_are_as_good(monkeypatch: pytest.MonkeyPatch) ->
     assert dataclasses.asdict(half) == pytest.approx(dataclasses.asdict(dial), abs=0.05)
 
 
-@pytest.mark.parametrize("enough", [0.01, 0.15, 0.5, 0.583, 0.999])
-def test_the_least_rebalancing_that_is_colourful_enough(enough: float) -> None:
-    def measure(temperature: float, rebalance: float) -> tuple[float, float]:
-        assert temperature == 0.3
-        return 20 - rebalance, rebalance / enough
-
-    (reached, psnr), temperature, found = _as_colorful(measure, 0.3)
+@pytest.mark.parametrize(("power", "at_one"), [(1.0, 0.6), (0.8, 0.7), (0.9, 1.4), (1.0, 1.0)])
+def test_the_gain_that_is_as_colourful_as_the_truth(power: float, at_one: float) -> None:
+    (reached, psnr), gain = _as_colorful(lambda gain: (20 - gain, at_one * gain**power))
     assert reached
-    assert temperature == 0.3
-    assert psnr == 20 - found
-    assert enough <= found <= enough + 1 / 2**BISECTIONS
-
-
-def test_more_colourful_than_the_truth_with_the_prior_as_it_is() -> None:
-    assert _as_colorful(lambda temperature, tried: (21.0, 1.5), 0.2) == ((True, 21.0), 0.2, 0.0)
+    assert psnr == 20 - gain
+    assert at_one * gain**power == pytest.approx(1, abs=TOLERANCE)
 
 
 def test_never_colourful_enough() -> None:
-    assert _as_colorful(lambda temperature, tried: (21.0, 0.5), 0.2) == ((False, 0.5), 0.2, 1.0)
+    assert _as_colorful(lambda gain: (21.0, 0.3 * gain)) == ((False, 0.6), LARGEST_GAIN)
+
+
+def test_a_network_without_any_colour() -> None:
+    assert _as_colorful(lambda gain: (21.0, 0.0)) == ((False, 0.0), LARGEST_GAIN)

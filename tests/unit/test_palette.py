@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colorize.errors import ConfigError
-from colorize.model.palette import DecodeSettings, Palette, VividnessDial
+from colorize.model.palette import LEAST_ERROR_AB, DecodeSettings, Palette, VividnessDial
+from colorize.model.swatches import load_swatches
 
 
 def full_palette(step: float = 10.0, reach: float = 60.0) -> Palette:
@@ -71,6 +72,16 @@ def test_cross_entropy_is_the_one_of_a_dense_target() -> None:
     torch.testing.assert_close(palette.cross_entropy(logits_bkhw, ab_b2hw), dense)
 
 
+def test_the_logarithm_of_the_error_is_each_pictures_own() -> None:
+    palette = Palette(torch.tensor([[0.0, 0.0], [40.0, 0.0]]), torch.tensor([0.5, 0.5]), 10.0)
+    logits = logits_of(palette, torch.tensor([0.4, 0.6])).expand(2, -1, 3, 5)
+    true_b2hw = torch.zeros(2, 2, 3, 5)
+    true_b2hw[:, 0] = torch.tensor([24.0, 10.0])[:, None, None]  # 24 is the expectation: the first picture is right
+    found = palette.log_error(logits, true_b2hw)
+    off = 14**2 / 2  # of a and b
+    assert found.item() == pytest.approx((math.log(LEAST_ERROR_AB**2) + math.log(off + LEAST_ERROR_AB**2)) / 2, abs=1e-4)
+
+
 def test_temperature_goes_from_the_mean_to_the_mode() -> None:
     palette = Palette(torch.tensor([[0.0, 0.0], [40.0, 0.0]]), torch.tensor([0.5, 0.5]), 10.0)
     logits = logits_of(palette, torch.tensor([0.4, 0.6]))
@@ -113,11 +124,23 @@ def test_candidates_leave_certain_pixels_and_move_ambiguous_ones_together() -> N
 
 
 def test_the_dial_is_linear_and_the_temperature_can_be_overridden() -> None:
-    dial = VividnessDial(accurate_temperature=0.8, vivid_temperature=0.4, vivid_rebalance=0.2)
-    assert dial.at(DecodeSettings(vividness=0)) == pytest.approx((0.8, 0.0))
-    assert dial.at(DecodeSettings(vividness=0.5)) == pytest.approx((0.6, 0.1))
-    assert dial.at(DecodeSettings(vividness=1)) == pytest.approx((0.4, 0.2))
-    assert dial.at(DecodeSettings(vividness=1, temperature=0.9)) == pytest.approx((0.9, 0.2))
+    dial = VividnessDial(accurate_temperature=0.8, vivid_temperature=0.4, vivid_rebalance=0.2, accurate_gain=1.1, vivid_gain=1.5)
+    assert dial.at(DecodeSettings(vividness=0)) == pytest.approx((0.8, 0.0, 1.1))
+    assert dial.at(DecodeSettings(vividness=0.5)) == pytest.approx((0.6, 0.1, 1.3))
+    assert dial.at(DecodeSettings(vividness=1)) == pytest.approx((0.4, 0.2, 1.5))
+    assert dial.at(DecodeSettings(vividness=1, temperature=0.9)) == pytest.approx((0.9, 0.2, 1.5))
+
+
+def test_the_gain_is_the_factor_on_the_chroma() -> None:
+    palette = full_palette()
+    logits = torch.randn(1, len(palette), 2, 2, generator=torch.Generator().manual_seed(4))
+    plain = palette.candidates(logits, DecodeSettings(candidates=2), VividnessDial())
+    torch.testing.assert_close(palette.candidates(logits, DecodeSettings(candidates=2), VividnessDial(accurate_gain=1.25)), 1.25 * plain)
+
+
+def test_the_colours_of_a_palette_are_taken_as_they_are() -> None:
+    dial = VividnessDial(accurate_gain=1.1, vivid_gain=1.5)
+    assert dial.at(DecodeSettings(vividness=1, palette=load_swatches("kodachrome"))) == pytest.approx((0.4, 0.3, 1.0))
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def test_settings_come_back_from_json(workers: int, batch: int, **given: Any) ->
         ({"ema_share": -0.1}, "ema_share -0.1: must lie in 0…1"),
         ({"hint_share": float("nan")}, "hint_share nan: must lie in 0…1"),
         ({"weight_decay": -1.0}, "weight_decay -1.0: must not be negative"),
+        ({"error_weight": float("nan")}, "error_weight nan: must not be negative"),
         ({"size": 15}, "size 15: must be an even number"),
         ({"size": 33}, "size 33: must be an even number"),
         ({"precision": "fp8"}, "precision 'fp8': must be auto, bf16 or fp32"),
