@@ -81,6 +81,8 @@ class Job:
     checkpoint_minutes: float
     resume: bool
     port: int
+    shown_n3hw: Tensor
+    """The same at the size at which the model will show pictures to its network."""
     start: Path | None
     """A model file whose weights are the first ones."""
 
@@ -93,6 +95,7 @@ def main(
     workers: Annotated[int, typer.Option(help="Processes, one core each.")] = 2,
     batch_size: Annotated[int, typer.Option(help="Pictures of a step, all workers together.")] = 32,
     size: Annotated[int, typer.Option(help="The side of the pictures.")] = 128,
+    working_size: Annotated[int, typer.Option(help="The short side at which the model will show pictures to its network.")] = 160,
     learning_rate: Annotated[float, typer.Option(help="The peak, of the decoder; the encoder's is a fifth.")] = 1.5e-3,
     encoder: Annotated[str, typer.Option(help="Which encoder.")] = "efficientnet-lite0",
     checkpoint_minutes: Annotated[float, typer.Option(help="From one checkpoint to the next.")] = 7.0,
@@ -125,7 +128,8 @@ def main(
         port = free.getsockname()[1]
     job = Job(
         config=config, run=run, rgb_n3hw=rgb_n3hw, place_n=place_n, held_n3hw=held_n3hw, palette=(palette.bins_k2, palette.prior_k),
-        steps=steps, ends=ends, checkpoint_minutes=checkpoint_minutes, resume=resume, port=port, start=start,
+        steps=steps, ends=ends, checkpoint_minutes=checkpoint_minutes, resume=resume, port=port,
+        shown_n3hw=pictures(data[0], "test", working_size).share_memory_(), start=start,
     )  # fmt: skip
     spawn(work, (job,), nprocs=workers)
 
@@ -256,10 +260,11 @@ def keep(run: Path, learner: Learner, history: list[dict[str, float]], facts: di
 
 def finish(job: Job, model: ColorModel) -> None:
     """Finds the dial, scores the model at vividness 0 and leaves it in the run's directory."""
-    dial = calibrate(model, *lab_of(job.held_n3hw))
-    model = dataclasses.replace(model, card=dataclasses.replace(model.card, name=job.run.name, dial=dataclasses.asdict(dial)))
+    dial = calibrate(model, *lab_of(job.shown_n3hw))
+    card = dataclasses.replace(model.card, name=job.run.name, working_size=job.shown_n3hw.shape[-1], dial=dataclasses.asdict(dial))
+    model = dataclasses.replace(model, card=card)
     print(dial, flush=True)
-    told = {"data": job.config.data, "pictures": len(job.held_n3hw)} | judged(model, job.held_n3hw)
+    told = {"data": job.config.data, "pictures": len(job.shown_n3hw)} | judged(model, job.shown_n3hw)
     model = dataclasses.replace(model, card=dataclasses.replace(model.card, metrics=told))
     model.save(job.run / "model.safetensors")
     print(json.dumps(told["metrics"], indent=1), flush=True)

@@ -102,6 +102,15 @@ def test_half_precision_pictures_are_as_good(monkeypatch: pytest.MonkeyPatch) ->
     assert dataclasses.asdict(half) == pytest.approx(dataclasses.asdict(dial), abs=0.05)
 
 
+def test_of_many_pictures_some_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model()
+    L_b1hw = some_lightness()
+    truth_b2hw = 1.2 * answer(model, L_b1hw, DecodeSettings(temperature=0.7))
+    some = calibrate(model, L_b1hw[::3], truth_b2hw[::3])
+    monkeypatch.setattr("colorize.model.calibrate.MOST_PIXELS", 2 * 16 * 16)
+    assert calibrate(model, L_b1hw, truth_b2hw) == some
+
+
 @pytest.mark.parametrize(("power", "at_one"), [(1.0, 0.6), (0.8, 0.7), (0.9, 1.4), (1.0, 1.0)])
 def test_the_gain_that_is_as_colourful_as_the_truth(power: float, at_one: float) -> None:
     (reached, psnr), gain = _as_colorful(lambda gain: (20 - gain, at_one * gain**power))
