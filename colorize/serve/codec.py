@@ -1,7 +1,7 @@
 """From a picture file to questions to the network, and from its answers back to files: the ingress's work on one picture.
 
 Knows nothing of HTTP and nothing of Ray. A picture is brought to the network's size here, not in the model's replica: a scan of 17 MP
-is 68 MB of lightness, of which the network sees 49,000 numbers at a working size of 192. They travel as 16 bits each: L has 100 steps of
+is 68 MB of lightness, of which the network sees 34,000 numbers at a working size of 160. They travel as 16 bits each: L has 100 steps of
 which the network sees 256 in bfloat16, and what is below 100 KB goes along with the call instead of through the object store.
 """
 

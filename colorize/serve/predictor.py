@@ -1,7 +1,7 @@
 """The model deployment: lightness in, chroma out, batched across requests, a bounded number of models side by side.
 
-Knows nothing of HTTP or of picture files. Only what the network sees and says crosses the process boundary: 96 KB in and 96 KB out a
-picture at a working size of 192, whatever the size of the scan. The service's own model comes as bytes, since a replica may run on a
+Knows nothing of HTTP or of picture files. Only what the network sees and says crosses the process boundary: 70 KB in and 70 KB out a
+picture at a working size of 160, whatever the size of the scan. The service's own model comes as bytes, since a replica may run on a
 machine that has never seen the file; the others are read where they lie when they are first asked for.
 
 The cache of models is one of its own and not Serve's multiplexing, which gives a replica one model a request and no hint of the next

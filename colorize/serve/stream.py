@@ -39,7 +39,7 @@ from colorize.serve.upload import Refusal
 VIEW = 128
 """The short side, in pixels, at which the network sees a frame, where its own working size is not smaller.
 
-With `photo`, whose own is 192, a frame takes half the time, and nothing is lost on the frames of a camera: on the three clips that
+A frame takes half the time that it takes at 192, and nothing is lost on the frames of a camera: on the three clips that
 `steady` was measured with, CIEDE2000 to the truth is 5.76, 10.03, 6.72 at 128 and 7.32, 12.03, 7.38 at 192, and colours move less.
 """
 

@@ -61,8 +61,10 @@ def _training(training: dict[str, Any]) -> dict[str, str]:
     # A recipe counts steps, `colorize train` epochs.
     steps = training.get("steps")
     length = f"{steps:,} steps of {config['batch_size']}" if steps else f"{config['epochs']} epochs (best: {training['best_epoch']})"
+    base = training.get("base")
     return {
         "trained on": f"{data}: {training['pictures']:,} pictures, {length}",
+        **({"from the weights of": f"`{base['name']}`, `{base['sha256'][:12]}`, trained on {base['data']}"} if base else {}),
         "hardware": training["hardware"],
         "time": duration(training["seconds"]),
         "versions": ", ".join(f"{name} {number}" for name, number in training["versions"].items()),
