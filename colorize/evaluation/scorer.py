@@ -21,7 +21,7 @@ from colorize.errors import ConfigError
 from colorize.evaluation.classifier import Classifier
 from colorize.evaluation.measures import confidence_counts, random_hints, size_differences, stretched
 from colorize.imaging.colorspace import compose
-from colorize.model.colorizer import BATCH_PIXELS, Colorizer
+from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
 from colorize.model.hints import MOST_HINTS, Hint
 from colorize.model.metrics import psnr, score_pictures
@@ -98,7 +98,7 @@ def _predict(
 ) -> tuple[Tensor, Tensor]:
     """ab (b, 2, h, w) and confidence (b, h, w) at the pictures' own size, a bounded number of pixels at a time."""
     size = (L_b1hw.shape[-2], L_b1hw.shape[-1])
-    most = max(1, BATCH_PIXELS // (size[0] * size[1]))
+    most = colorizer.most_together(*size)
     predictions = []
     for first in range(0, len(L_b1hw), most):
         part = slice(first, first + most)

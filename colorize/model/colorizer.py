@@ -98,6 +98,10 @@ class Colorizer:
                 predictions |= zip(part, self.predict_batch(L_b1hw, settings, *given), strict=True)
         return [predictions[index] for index in range(len(L_hw_list))]
 
+    def most_together(self, height: int, width: int) -> int:
+        """How many pictures of that size one pass of the network takes on this device."""
+        return max(1, (CPU_BATCH_PIXELS if self.device.type == "cpu" else BATCH_PIXELS) // (height * width))
+
     def predict_batch(self, L_b1hw: Tensor, settings: DecodeSettings, hints: Sequence[Sequence[Hint]] | None = None) -> list[Prediction]:
         """Predictions for pictures of one size, shown to the network at the size that they have. L_b1hw: 0…100, on any device.
 

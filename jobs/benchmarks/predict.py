@@ -1,8 +1,8 @@
-"""`predict`: pictures a second of inference, as every command does it, on all cores: each picture averaged with its mirror image.
+"""`predict`: pictures a second of inference, as every command does it, on all cores.
 
 The photo model on 256×256 pixels and the CIFAR-10 model on 32×32, each in the precision that the processor is fastest in (bfloat16 where it
 has the instructions) and in float32, in turns. The pictures are the bundled sample's, enlarged. What is timed is the whole of
-`Colorizer.predict_batch`: network, mirror image, decoding at the default vividness, confidence. It needs no Ray.
+`Colorizer.predict_batch`: network (of `cifar10` with the mirror image), decoding at the default vividness, confidence. It needs no Ray.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from colorize.data import cifar10
 from colorize.imaging.colorspace import rgb_to_lab
 from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
-from colorize.model.colorizer import BATCH_PIXELS, Colorizer
+from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import load_model
 from colorize.model.device import Precision
 from colorize.model.palette import DecodeSettings
@@ -39,16 +39,19 @@ def measure(runs: int) -> dict[str, list[float]]:
     """Each run's numbers by key."""
     torch.set_num_threads(os.cpu_count() or 1)
     numbers: dict[str, list[float]] = {key: [] for key in RIVALS}
-    ready = {key: (Colorizer(load_model(model), precision=precision), _batch(side)) for key, (model, side, precision) in RIVALS.items()}
+    ready = {}
+    for key, (model, side, precision) in RIVALS.items():
+        colorizer = Colorizer(load_model(model), precision=precision)
+        ready[key] = colorizer, _batch(colorizer.most_together(side, side), side)
     for _ in range(runs):
         for key, (colorizer, L_b1hw) in ready.items():
             numbers[key].append(_rate(colorizer, L_b1hw))
     return numbers
 
 
-def _batch(side: int) -> Tensor:
-    """As many pictures as one forward pass takes, at most 250."""
-    records = cifar10.read_sample("test")[: max(1, min(250, BATCH_PIXELS // side**2))]
+def _batch(count: int, side: int) -> Tensor:
+    """So many pictures, at most 250."""
+    records = cifar10.read_sample("test")[: min(250, count)]
     rgb_b3hw = torch.from_numpy(np.ascontiguousarray(records[:, 1:])).view(-1, 3, cifar10.SIDE, cifar10.SIDE)
     return F.interpolate(rgb_to_lab(rgb_b3hw)[:, :1], size=(side, side), mode="bilinear")
 
