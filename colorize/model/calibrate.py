@@ -20,7 +20,7 @@ from torch import Tensor
 
 from colorize.imaging.colorspace import compose
 from colorize.model.colormodel import ColorModel
-from colorize.model.metrics import colorfulness
+from colorize.model.metrics import colorfulness, psnr
 from colorize.model.palette import VividnessDial
 from colorize.model.unet import log_shares
 
@@ -58,8 +58,7 @@ def calibrate(model: ColorModel, L_b1hw: Tensor, ab_b2hw: Tensor) -> VividnessDi
         def measure(guess_b2hw: Tensor, gain: float) -> tuple[float, float]:
             """(PSNR, colourfulness as a ratio of the truth)."""
             rgb_b3hw = compose(L_b1hw, gain * guess_b2hw)
-            mse_b = (rgb_b3hw.float() - true_b3hw.float()).div(255).square().flatten(1).mean(1)
-            return float(-10 * mse_b.clamp_min(1e-10).log10().mean()), float(colorfulness(rgb_b3hw).mean()) / truth
+            return float(psnr(rgb_b3hw, true_b3hw).mean()), float(colorfulness(rgb_b3hw).mean()) / truth
 
         accurate = max(TEMPERATURES, key=lambda temperature: measure(decoded(temperature, 0.0), 1.0)[0])
         expected_b2hw = decoded(accurate, 0.0)
@@ -78,9 +77,9 @@ def _as_colorful(measure: Callable[[float], tuple[float, float]]) -> tuple[tuple
 
     Where none is, the largest, ranked by its colourfulness.
     """
-    gain, (psnr, ratio) = 1.0, measure(1.0)
+    gain, (accuracy, ratio) = 1.0, measure(1.0)
     for _ in range(ROUNDS):
         gain = min(LARGEST_GAIN, gain / max(ratio, 1e-6))
-        psnr, ratio = measure(gain)
+        accuracy, ratio = measure(gain)
     reached = ratio > 1 - TOLERANCE
-    return (reached, psnr if reached else ratio), gain
+    return (reached, accuracy if reached else ratio), gain

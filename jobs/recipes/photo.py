@@ -44,7 +44,7 @@ from colorize.model.card import read_card
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
 from colorize.model.device import Precision, uses_bfloat16
-from colorize.model.metrics import ColorScores, colorfulness
+from colorize.model.metrics import ColorScores, colorfulness, psnr
 from colorize.model.palette import DecodeSettings, Palette
 from colorize.train.checkpoint import load_state, save_state
 from colorize.train.config import TrainConfig
@@ -227,9 +227,8 @@ def quick_scores(learner: Learner, rgb_n3hw: Tensor) -> dict[str, float]:
         for rgb_b3hw in rgb_n3hw.split(CHUNK):
             L_b1hw, ab_b2hw = lab_of(rgb_b3hw)
             own_b3hw, grey_b3hw = (compose(L_b1hw, guess) for guess in (learner.predict(L_b1hw), torch.zeros_like(ab_b2hw)))
-            mse = [(shown.float() - rgb_b3hw).div(255).square().flatten(1).mean(1) for shown in (own_b3hw, grey_b3hw)]
-            psnr = [-10 * mse_b.clamp_min(1e-10).log10() for mse_b in mse]
-            rows.append(torch.stack([*psnr, colorfulness(own_b3hw), colorfulness(rgb_b3hw)], 1))
+            scores = [psnr(shown_b3hw, rgb_b3hw) for shown_b3hw in (own_b3hw, grey_b3hw)]
+            rows.append(torch.stack([*scores, colorfulness(own_b3hw), colorfulness(rgb_b3hw)], 1))
     psnr_mean, grey, colors, true = torch.cat(rows).mean(0).tolist()
     return {"psnr": psnr_mean, "psnr_gain": psnr_mean - grey, "colorfulness_ratio": colors / true}
 
