@@ -21,7 +21,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,11 +112,12 @@ class Journal:
             else:
                 self._target.remove(f"{self.folder}/open")
 
-    def rows(self) -> dict[str, list[Row]]:
-        """The rows that the journal knows and that are proven, by path."""
+    def rows(self, blocks: Container[str] | None = None) -> dict[str, list[Row]]:
+        """The rows that the journal knows and that are proven, by path; of all blocks, or of those named."""
         found: dict[str, list[Row]] = {}
         with suppress(OSError):
-            found = dict(self._proven(self._target.names(self.folder)))
+            names = self._target.names(self.folder)
+            found = dict(self._proven(name for name in names if blocks is None or name.partition("-")[0] in blocks))
         return found
 
     def remove(self) -> None:

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib.resources import files
 from string import Template
-from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from colorize.archive.manifest import FOLDER
 from colorize.storage.place import LocalPlace, Place
@@ -55,12 +55,12 @@ def _parts(table: pa.Table) -> Iterator[str]:
     """The rows as scripts that hand them to the page: a list a row, in the order of `_COLUMNS`."""
     for first in range(0, table.num_rows, PART_ROWS):
         part = table.slice(first, PART_ROWS)
-        rows = [[_short(value) for value in row] for row in zip(*(part[name].to_pylist() for name in _COLUMNS), strict=True)]
+        rows = list(zip(*(_short(part[name]).to_pylist() for name in _COLUMNS), strict=True))
         yield f"rows({json.dumps(rows, separators=(',', ':'))});\n"
 
 
-def _short(value: Any) -> Any:
-    return round(value, 3) if isinstance(value, float) else value
+def _short(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.round(column, 3) if pa.types.is_floating(column.type) else column
 
 
 def _way(target: Place, source: Place) -> str:
