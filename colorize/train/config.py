@@ -62,7 +62,7 @@ class TrainConfig:
     """The share of pictures that are shown with sparse random colour hints. At 0.2 the photo network had not learnt to use them."""
 
     error_weight: float = 0.5
-    """The weight of `Palette.log_error`, what the mean PSNR measures, beside the cross-entropy; 0 leaves the entropy alone."""
+    """The weight of the error's logarithm, what the mean PSNR measures, beside the cross-entropy (see `Palette.losses`)."""
 
     base: str | None = None
     """The model that a fine-tuning starts from, as the user named it; its file lies in the run, and the network's shape is its."""

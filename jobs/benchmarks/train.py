@@ -70,7 +70,8 @@ def measure(runs: int) -> dict[str, list[float]]:
     torch.set_num_threads(cores)
 
     def classify(out: Tensor, ab: Tensor) -> Tensor:
-        return palette.cross_entropy(out, F.avg_pool2d(ab, OUTPUT_STRIDE))
+        entropy, log_error = palette.losses(out, F.avg_pool2d(ab, OUTPUT_STRIDE))
+        return entropy + config.error_weight * log_error
 
     def regress(out: Tensor, ab: Tensor) -> Tensor:
         return F.mse_loss(out, ab / 110)

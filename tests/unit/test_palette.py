@@ -69,7 +69,7 @@ def test_cross_entropy_is_the_one_of_a_dense_target() -> None:
     index_b4hw, weight_b4hw = palette.encode(ab_b2hw)
     target_bkhw = torch.zeros_like(logits_bkhw).scatter_add_(1, index_b4hw, weight_b4hw)
     dense = -(target_bkhw * logits_bkhw.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(palette.cross_entropy(logits_bkhw, ab_b2hw), dense)
+    torch.testing.assert_close(palette.losses(logits_bkhw, ab_b2hw)[0], dense)
 
 
 def test_the_logarithm_of_the_error_is_each_pictures_own() -> None:
@@ -77,7 +77,7 @@ def test_the_logarithm_of_the_error_is_each_pictures_own() -> None:
     logits = logits_of(palette, torch.tensor([0.4, 0.6])).expand(2, -1, 3, 5)
     true_b2hw = torch.zeros(2, 2, 3, 5)
     true_b2hw[:, 0] = torch.tensor([24.0, 10.0])[:, None, None]  # 24 is the expectation: the first picture is right
-    found = palette.log_error(logits, true_b2hw)
+    _, found = palette.losses(logits, true_b2hw)
     off = 14**2 / 2  # of a and b
     assert found.item() == pytest.approx((math.log(LEAST_ERROR_AB**2) + math.log(off + LEAST_ERROR_AB**2)) / 2, abs=1e-4)
 
