@@ -274,9 +274,7 @@ def _name(number: int) -> str:
     return f"{number:06}"
 
 
-def _settle(
-    plan: Plan, blocks: list[list[Task]], journal: Journal, tally: Tally, older: list[Journal], *, is_whole: bool
-) -> pa.Table:
+def _settle(plan: Plan, blocks: list[list[Task]], journal: Journal, tally: Tally, older: list[Journal], *, is_whole: bool) -> pa.Table:
     """Swaps the manifest and writes the report; removes the journals when that is done, and leaves them to the next run when it cannot be.
 
     Raises ArchiveError when manifest or report cannot be written.

@@ -48,7 +48,8 @@ def test_a_group_comes_into_the_target_with_its_rows(target: Place, tmp_path: Pa
     assert journal.recall("0") == {row.path: [row] for row in rows}
     assert journal.recall("1") == {}
     journal.close()
-    assert journal.rows() == {row.path: [row] for row in rows}
+    assert journal.rows() == journal.rows({"0", "1"}) == {row.path: [row] for row in rows}
+    assert journal.rows({"1"}) == {}
     journal.remove()
     assert not (tmp_path / "out" / "_colorize" / "runs").exists()
 
