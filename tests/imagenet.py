@@ -7,7 +7,7 @@ from torch import Tensor
 
 STAGES = {
     "efficientnet-lite0": ((1, 3, 1, 16), (2, 3, 6, 24), (2, 5, 6, 40), (3, 3, 6, 80), (3, 5, 6, 112), (4, 5, 6, 192), (1, 3, 6, 320)),
-    "efficientnet-lite1": ((1, 3, 1, 16), (3, 3, 6, 24), (3, 5, 6, 40), (4, 3, 6, 80), (4, 5, 6, 112), (5, 5, 6, 192), (1, 3, 6, 320)),
+    "efficientnet-lite2": ((1, 3, 1, 16), (3, 3, 6, 24), (3, 5, 6, 48), (4, 3, 6, 88), (4, 5, 6, 120), (5, 5, 6, 208), (1, 3, 6, 352)),
 }
 """Of each stage: blocks, kernel, expansion, channels; from the table of the paper and the lite nets' own."""
 
@@ -42,7 +42,7 @@ def random_weights(name: str = "efficientnet-lite0", seed: int = 0) -> dict[str,
             conv(f"{place}._project_conv", channels, wide, 1)
             norm(f"{place}._bn2", channels)
             inputs, index = channels, index + 1
-    conv("_conv_head", 1280, 320, 1)
+    conv("_conv_head", 1280, inputs, 1)
     norm("_bn1", 1280)
     weights["_fc.weight"], weights["_fc.bias"] = torch.zeros(1000, 1280), torch.zeros(1000)
     return weights

@@ -60,7 +60,7 @@ def train(
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="For photographs, in place of the U-Net: efficientnet-lite0 or efficientnet-lite1, from its ImageNet weights "
+            help="For photographs, in place of the U-Net: efficientnet-lite0 or efficientnet-lite2, from its ImageNet weights "
             "(the extra `pretrained`).",
         ),
     ] = None,

