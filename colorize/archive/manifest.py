@@ -10,7 +10,7 @@ worker to the file. A row is about 450 bytes in memory: 100,000 are 45 MB.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal
 
@@ -123,7 +123,7 @@ class Row:
 
 def to_table(rows: Sequence[Row]) -> pa.Table:
     """Rows as an Arrow table of `SCHEMA`."""
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+    return pa.Table.from_pylist([vars(row) for row in rows], schema=SCHEMA)
 
 
 def to_rows(table: pa.Table) -> list[Row]:

@@ -34,6 +34,9 @@ STEEPEST = 1.5
 TILE_PIXELS = 1 << 15
 """Computed at a time: nine planes of them stay in a core's cache."""
 
+_PARTS = (slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8), slice(8, 9))
+"""Where the nine planes have chroma, slope, lowest and highest chroma, and lightness; np.split takes 30 times as long as slices."""
+
 Planes = npt.NDArray[np.float32]
 
 
@@ -71,7 +74,7 @@ class ChromaUpsampler:
             upper, lower = self._wide_9hw[:, row, None], self._wide_9hw[:, below[top + first], None]
             planes_9tw = np.multiply(lower - upper, part[top + first : top + last, None], out=buffer_9tw[:, : last - first])
             planes_9tw += upper
-            ab_2tw, slope_2tw, lowest, highest, low_1tw = np.split(planes_9tw, [2, 4, 6, 8])
+            ab_2tw, slope_2tw, lowest, highest, low_1tw = (planes_9tw[part_of] for part_of in _PARTS)
             slope_2tw *= np.subtract(L_nw[first:last], low_1tw, out=low_1tw)
             ab_2tw += slope_2tw
             np.maximum(ab_2tw, lowest, out=ab_2tw)

@@ -230,6 +230,20 @@ def test_chroma_is_the_files_own() -> None:
     np.testing.assert_allclose(ab_2hw, np.broadcast_to(expected, (2, 6, 8)), atol=1.5)
 
 
+@pytest.mark.parametrize("size", [(41, 83), (201, 333), (1001, 777), (1290, 2100)])
+@pytest.mark.parametrize("kind", ["444", "420"])
+def test_chroma_is_nearly_that_of_a_full_decode(size: tuple[int, int], kind: str) -> None:
+    data = encoded(rgb_scene(*size), "JPEG", quality=95, subsampling=0 if kind == "444" else 2)
+    scan = JpegScan(data, "x")
+    ab_2hw = scan.chroma(0, 20, 30)
+    assert ab_2hw is not None
+    full_3hw = rgb_to_lab(torch.from_numpy(rgb_of(data)).movedim(-1, 0)[None])[0].numpy()
+    resized = [Image.fromarray(plane_hw).resize((30, 20), Image.Resampling.BILINEAR) for plane_hw in full_3hw[1:]]
+    assert np.abs(ab_2hw - np.stack([np.array(plane) for plane in resized])).mean() < 1.0
+    # A luma that was decoded along with the chroma is the one that is decoded alone.
+    np.testing.assert_array_equal(scan.lightness(0, 20, 30), JpegScan(data, "x").lightness(0, 20, 30))
+
+
 def test_a_page_has_the_pictures_size_and_orientation() -> None:
     scan = JpegScan(encoded(grey_scene(31, 45), "JPEG", exif=EXIF), "x")
     (page,) = scan.pages

@@ -28,7 +28,8 @@ Of 12,000 damaged files none crashed or hung. A JPEG has no checksum: of damage 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from typing import BinaryIO
@@ -55,6 +56,9 @@ KEPT_PIXELS = 1 << 19
 
 OVERSIZE = 2
 """Lightness and chroma are decoded at this many times the size that is asked, at least, and shrunk in lightness, not in luma."""
+
+_SCALES = (1, 2, 4, 8, 16, 32)
+"""How many times smaller a decoded plane is: up to 8 by libjpeg, the rest by averaging."""
 
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error)
 
@@ -93,7 +97,7 @@ class JpegScan(Scan):
         assert page == 0, f"a JPEG has one page, not {page + 1}"
         if len(self._stream.components) == 1:
             return None
-        lab_3hw = self._space.lab(self._decoded("RGB", OVERSIZE * height, OVERSIZE * width))
+        lab_3hw = self._space.lab(self._seen_in_color(height, width))
         return np.stack([self._shrunk(plane_hw, height, width) for plane_hw in lab_3hw[1:]])
 
     @property
@@ -165,17 +169,41 @@ class JpegScan(Scan):
             luma_hw = ((sums_hw + 2) // 4).astype(np.uint8)
         return luma_hw
 
+    def _seen_in_color(self, height: int, width: int) -> npt.NDArray[np.uint8]:
+        """RGB at a power of two below the picture's size, and at least height×width.
+
+        A luma is decoded on the way in the size that `lightness` wants, and kept: one decoding less for most pictures.
+        """
+        with self._damage_named():
+            image = self._draft("RGB" if self._stream.is_rgb else "YCbCr", OVERSIZE * height, OVERSIZE * width)
+            if not self._stream.is_rgb and image.width * image.height <= KEPT_PIXELS:
+                self._small_hw = np.array(image.getchannel(0))
+            # Chroma has no detail that averaging before the conversion would harm, and a quarter of the pixels take a quarter of its time.
+            factor = next(factor for factor in (4, 2, 1) if factor == 1 or min(image.height // height, image.width // width) >= factor)
+            return np.array(image.reduce(factor).convert("RGB"))
+
     def _decoded(self, mode: str, height: int, width: int) -> npt.NDArray[np.uint8]:
         """Pixels in a mode of Pillow's at the smallest size that libjpeg makes of at least height×width."""
-        try:
-            image = JpegImageFile(BytesIO(self._bare))
-            image.draft(mode, (max(1, width), max(1, height)))
+        with self._damage_named():
+            image = self._draft(mode, height, width)
             if mode == "L" and self._small_hw is not None and self._small_hw.shape == image.size[::-1]:
                 return self._small_hw
             pixels = np.array(image if image.mode == mode else image.convert(mode))
             if mode == "L" and pixels.size <= KEPT_PIXELS:
                 self._small_hw = pixels
             return pixels
+
+    def _draft(self, mode: str, height: int, width: int) -> JpegImageFile:
+        """The picture, not decoded yet, at the smallest size that libjpeg makes of at least height×width."""
+        image = JpegImageFile(BytesIO(self._bare))
+        image.draft(mode, (max(1, width), max(1, height)))
+        return image
+
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        """What Pillow says of a damaged file, as a PictureError."""
+        try:
+            yield
         except _DAMAGE as error:
             raise PictureError(f"{self.name}: is a truncated or damaged JPEG: {' '.join(str(error).split())}") from error
         except MemoryError as error:
@@ -183,8 +211,8 @@ class JpegScan(Scan):
 
     def _shrunk(self, plane_hw: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
         """A decoded plane, antialiased, at height×width. The last pixel of what libjpeg has reduced may lie in part outside the picture."""
-        scale = next(scale for scale in (1, 2, 4, 8) if -(-self._stream.height // scale) == plane_hw.shape[0])
-        scale = max(scale, next(scale for scale in (1, 2, 4, 8) if -(-self._stream.width // scale) == plane_hw.shape[1]))
+        scale = next(scale for scale in _SCALES if -(-self._stream.height // scale) == plane_hw.shape[0])
+        scale = max(scale, next(scale for scale in _SCALES if -(-self._stream.width // scale) == plane_hw.shape[1]))
         inside = (0, 0, self._stream.width / scale, self._stream.height / scale)
         image = Image.fromarray(np.ascontiguousarray(plane_hw))
         return np.array(image.resize((width, height), Image.Resampling.BILINEAR, box=inside))
