@@ -29,17 +29,17 @@ STRIDE = 32
 STEM = 32
 """Channels of the stem."""
 
-REPEATS = {"efficientnet-lite0": (1, 2, 2, 3, 3, 4, 1), "efficientnet-lite1": (1, 3, 3, 4, 4, 5, 1)}
-"""The encoders there are: how many blocks each of the seven stages has."""
+_STAGES = ((3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6))
+"""Kernel, stride of the first block, expansion of each stage."""
 
-_STAGES = ((3, 1, 1, 16), (3, 2, 6, 24), (5, 2, 6, 40), (3, 2, 6, 80), (5, 1, 6, 112), (5, 2, 6, 192), (3, 1, 6, 320))
-"""Kernel, stride of the first block, expansion, channels of each stage."""
+ENCODERS = {
+    "efficientnet-lite0": ((1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320)),
+    "efficientnet-lite2": ((1, 3, 3, 4, 4, 5, 1), (16, 24, 48, 88, 120, 208, 352)),
+}
+"""The encoders there are: how many blocks each of the seven stages has, and how many channels."""
 
 _LEVELS = (0, 1, 2, 4, 6)
 """The stages whose outputs are the features: at strides 2, 4, 8, 16 and 32."""
-
-CHANNELS = tuple(_STAGES[stage][3] for stage in _LEVELS)
-"""Channels of the features at strides 2, 4, 8, 16 and 32."""
 
 _MEAN, _SCALE = 127.0, 128.0
 """What the lite nets' 8-bit inputs are normalised by, the same for all three channels."""
@@ -90,17 +90,20 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """(b, 1, h, w) lightness → features at strides 2, 4, 8, 16 and 32, with `CHANNELS` channels."""
+    """(b, 1, h, w) lightness → features at strides 2, 4, 8, 16 and 32, with `channels` channels."""
 
     def __init__(self, name: str) -> None:
-        """`name`: one of `REPEATS`. The weights are random until `load_imagenet`."""
+        """`name`: one of `ENCODERS`. The weights are random until `load_imagenet`."""
         super().__init__()
         self.name = name
         self.stem, self.stem_norm = Conv(1, STEM, 3, stride=2), _norm(STEM)
+        repeats, channels_of_stage = ENCODERS[name]
+        self.channels = tuple(channels_of_stage[stage] for stage in _LEVELS)
         blocks, inputs = [], STEM
         self._last_of_level = []
-        for stage, (kernel, stride, expansion, channels) in enumerate(_STAGES):
-            for index in range(REPEATS[name][stage]):
+        for stage, (kernel, stride, expansion) in enumerate(_STAGES):
+            channels = channels_of_stage[stage]
+            for index in range(repeats[stage]):
                 blocks.append(Block(inputs, channels, kernel, stride if index == 0 else 1, expansion))
                 inputs = channels
             if stage in _LEVELS:

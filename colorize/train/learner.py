@@ -34,7 +34,7 @@ UNMIRRORED_SIZE = 128
 ENCODER_SHARE = 0.2
 """The learning rate of a pretrained encoder's weights, as a share of the others'."""
 
-EARLY_SCALES, LATE_SCALES, LATE = (0.75, 0.75, 1.0), (0.75, 1.0, 1.0, 1.25), 0.6
+EARLY_SCALES, LATE_SCALES, LATE = (0.75, 1.0), (1.0, 1.25), 0.6
 """Each batch of photographs is shown at one of these multiples of the size, in whole strides, so that colours hold at any size; the late
 ones from that share of all steps on. A step at 0.75 takes 0.56 of the time: more pictures early, more pixels when little is left to learn.
 """
