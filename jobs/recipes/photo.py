@@ -5,8 +5,11 @@
 Each `--data` is a folder of Parquet files as `colorize train --data parquet:FOLDER` takes it; one that is named twice is seen twice as
 often, the first is validated on. `--resume` goes on from the last checkpoint, `--start` begins a new run with the weights of a model.
 `--minutes` squeezes the schedule so that it ends by then, however busy the machine is. The steps are the `Learner`'s, as in
-`colorize train --encoder efficientnet-lite0`, but the pictures lie in memory as 8-bit RGB, three bytes a pixel instead of the nine of a
+`colorize train --encoder efficientnet-lite2`, but the pictures lie in memory as 8-bit RGB, three bytes a pixel instead of the nine of a
 LAB row, shared by all workers: 33,000 of them in 1.6 GB.
+
+Expected with `--steps 7400 --minutes 92` on two cores of an AMD EPYC with AVX-512 BF16: 6,600 steps, and on the 1,000 validation photographs
+at vividness 0 PSNR 25.06 dB, SSIM 0.955, ab MAE 8.0.
 
 A process with one thread a core: the threads of one process wait for each other at every layer, and on cores that others use too a
 step then took 3.5 s instead of 0.9.
@@ -96,7 +99,7 @@ def main(
     size: Annotated[int, typer.Option(help="The side of the pictures.")] = 128,
     working_size: Annotated[int, typer.Option(help="The short side at which the model will show pictures to its network.")] = 160,
     learning_rate: Annotated[float, typer.Option(help="The peak, of the decoder; the encoder's is a fifth.")] = 1.5e-3,
-    encoder: Annotated[str, typer.Option(help="Which encoder.")] = "efficientnet-lite0",
+    encoder: Annotated[str, typer.Option(help="Which encoder.")] = "efficientnet-lite2",
     checkpoint_minutes: Annotated[float, typer.Option(help="From one checkpoint to the next.")] = 7.0,
     seed: Annotated[int, typer.Option(help="Seeds weights, order and damage.")] = 0,
     start: Annotated[Path | None, typer.Option(help="A model file to go on from, with a schedule of its own; else the encoder's.")] = None,

@@ -37,7 +37,7 @@ def test_batches_go_on_where_they_were() -> None:
 
 @pytest.mark.slow
 def test_a_small_run_and_its_continuation(tmp_path: Path) -> None:
-    make_package(tmp_path / "packages")
+    make_package(tmp_path / "packages", "efficientnet-lite2")
     photos = tmp_path / "small-photos"
     photos.mkdir()
     for split, count in (("train", 24), ("validation", 6)):

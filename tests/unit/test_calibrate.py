@@ -125,3 +125,15 @@ def test_never_colourful_enough() -> None:
 
 def test_a_network_without_any_colour() -> None:
     assert _as_colorful(lambda gain: (21.0, 0.0)) == ((False, 0.0), LARGEST_GAIN)
+
+
+def test_among_nearly_equals_the_smoothest_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model(seed=1)
+    L_b1hw = some_lightness()
+    truth_b2hw = answer(model, L_b1hw, DecodeSettings(temperature=0.3))
+    dials = []
+    for within in (0.0, 100.0):
+        monkeypatch.setattr("colorize.model.calibrate.SMOOTHER_WITHIN", within)
+        dials.append(calibrate(model, L_b1hw, truth_b2hw))
+    best, smoothest = dials
+    assert best.vivid_temperature < smoothest.vivid_temperature
