@@ -53,8 +53,8 @@ _KNOWN_NOISE = re.compile(
     rb"core_worker\.cc:\d+: Actor with class name: 'MapWorker\(.* has constructor arguments in the object store"
     rb"|Task MapWorker\(.* will be retried\. Error: The actor is dead because it was killed by `ray\.kill`"
 )
-"""Lines of Ray's C++ core on stderr. The first comes for every actor pool of Ray Data, which puts those arguments there itself and keeps them;
-the second when a run is stopped, and Ray Data kills the pool's actors at their work: nothing will be retried."""
+"""Lines of Ray's C++ core on stderr. The first comes for every actor pool of Ray Data, which puts those arguments there itself and keeps
+them; the second when a run is stopped, and Ray Data kills the pool's actors at their work: nothing will be retried."""
 
 
 @dataclass(frozen=True, kw_only=True)

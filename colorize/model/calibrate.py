@@ -35,7 +35,7 @@ ROUNDS = 4
 SMOOTHER_WITHIN = 0.05
 """In dB: so much PSNR is given up at vividness 1 for a higher temperature, under which neighbouring places choose alike.
 
-By eye on a historical archive: at temperature 0.4, 0.01 dB ahead of 0.7, the clothes of a choir turned red and the paper around a plant yellow.
+By eye on a historical archive: at temperature 0.4, 0.01 dB ahead of 0.7, a choir's clothes turned red, the paper around a plant yellow.
 """
 
 TOLERANCE = 0.01
