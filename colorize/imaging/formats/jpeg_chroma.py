@@ -60,7 +60,7 @@ class ChromaTable:
         table_2abY = np.array(table, dtype=np.float32).reshape(2, _AB_NODES, _AB_NODES, _Y_NODES)
         levels_2abY = F.interpolate(torch.from_numpy(table_2abY).flatten(1, 2), size=_Y_LEVELS, mode="linear", align_corners=True)
         # One picture, the levels below each other: of two dimensions, grid_sample takes a quarter of the time of three.
-        self._table = levels_2abY.unflatten(1, (_AB_NODES, _AB_NODES)).movedim(3, 1).flatten(1, 2).contiguous()[None]
+        self._table = levels_2abY.reshape(2, _AB_NODES, _AB_NODES, _Y_LEVELS).movedim(3, 1).flatten(1, 2).contiguous()[None]
 
     def __call__(self, luma_hw: npt.NDArray[np.uint8], ab_2hw: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         """CbCr (2, h, w), neutral at 128, of luma 0…255 and ab."""
