@@ -223,7 +223,7 @@ def _paint(plan: Plan, blocks: list[list[Task]], workers: int) -> Generator[pa.T
     """The rows of all pictures, a block at a time, as they are done."""
     order = order_of(plan)
     model = ray.put(plan.model.read_bytes())
-    dataset = ray.data.from_arrow([to_block(_name(number), tasks) for number, tasks in enumerate(blocks)]).map_batches(
+    dataset = ray.data.from_arrow(to_tables(blocks)).map_batches(
         Painter,
         batch_size=None,
         batch_format="pyarrow",
@@ -269,6 +269,11 @@ def _most(left: int, workers: int) -> int:
     return max(1, min(BLOCK_PICTURES, left // (workers * PARTS_A_WORKER)))
 
 
+def to_tables(blocks: list[list[Task]]) -> list[pa.Table]:
+    """The blocks of a run as its workers take them."""
+    return [to_block(_name(number), tasks) for number, tasks in enumerate(blocks)]
+
+
 def _name(number: int) -> str:
     """A block's name, in its run's journal too."""
     return f"{number:06}"
@@ -280,7 +285,7 @@ def _settle(plan: Plan, blocks: list[list[Task]], journal: Journal, tally: Tally
     Raises ArchiveError when manifest or report cannot be written.
     """
     try:
-        # Of the other blocks everything is known: to read the whole journal takes 5 s of 100,000 pictures, when a run is to stop at once.
+        # Of the other blocks everything is known: to read the whole journal takes 1.6 s of 33,700 pictures, when a run is to stop.
         unheard = {_name(number) for number, tasks in enumerate(blocks) if any(task.path not in tally.seen for task in tasks)}
         if unheard:
             left = journal.rows(unheard)

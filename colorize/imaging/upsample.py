@@ -35,7 +35,7 @@ TILE_PIXELS = 1 << 15
 """Computed at a time: nine planes of them stay in a core's cache."""
 
 _PARTS = (slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8), slice(8, 9))
-"""Where the nine planes have chroma, slope, lowest and highest chroma, and lightness; np.split takes 30 times as long as slices."""
+"""Where the nine planes have chroma, slope, lowest and highest chroma, and lightness; np.split took 3 ms a picture for it."""
 
 Planes = npt.NDArray[np.float32]
 

@@ -69,13 +69,13 @@ def calibrate(model: ColorModel, L_b1hw: Tensor, ab_b2hw: Tensor) -> VividnessDi
         accurate = max(TEMPERATURES, key=lambda temperature: measure(decoded(temperature, 0.0), 1.0)[0])
         expected_b2hw = decoded(accurate, 0.0)
         gain = max(GAINS, key=lambda gain: measure(expected_b2hw, gain)[0])
-        # The smoothest first: those of the highest temperature.
+        # The smoothest first: those of the highest temperature. Where none is as colourful as the truth, nothing is given up.
         tried = [
             (*_as_colorful(partial(measure, decoded(temperature, rebalance))), temperature, rebalance)
             for temperature, rebalance in itertools.product(VIVID_TEMPERATURES, VIVID_REBALANCES)
         ]
         (is_reached, best), *_ = max(tried)
-        vivid = next(one for one in tried if one[0] >= (is_reached, best - SMOOTHER_WITHIN))
+        vivid = next(one for one in tried if one[0] >= (is_reached, best - is_reached * SMOOTHER_WITHIN))
     return VividnessDial(
         accurate_temperature=accurate, accurate_gain=gain, vivid_gain=vivid[1], vivid_temperature=vivid[2], vivid_rebalance=vivid[3]
     )

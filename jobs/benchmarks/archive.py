@@ -29,9 +29,9 @@ from skimage.color import lab2rgb, rgb2lab
 
 from colorize import cluster
 from colorize.archive.config import ArchiveConfig
-from colorize.archive.job import carry_out, cut_into_blocks, order_of, prepare
+from colorize.archive.job import carry_out, cut_into_blocks, order_of, prepare, to_tables
 from colorize.archive.journal import Journal
-from colorize.archive.painter import Order, Painter, to_block
+from colorize.archive.painter import Order, Painter
 from colorize.imaging.formats import open_scan
 from colorize.imaging.formats.jpeg_luma import luma_identical
 from colorize.model.coloring import colorize_scan
@@ -105,7 +105,7 @@ def _plain_pool(source: Path, target: Path) -> float:
     workers = cluster.current().cpus
     journal = Journal(plan.target, plan.run_id)
     journal.open()
-    blocks = [to_block(f"{number:06}", tasks) for number, tasks in enumerate(cut_into_blocks(plan.work.tasks, workers))]
+    blocks = to_tables(cut_into_blocks(plan.work.tasks, workers))
     with multiprocessing.get_context("spawn").Pool(workers, _start, (order_of(plan), plan.model.read_bytes())) as pool:
         pictures, _ = _rate((table.num_rows, 0.0) for table in pool.imap(_paint, blocks))
     journal.close()

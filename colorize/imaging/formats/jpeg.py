@@ -176,10 +176,10 @@ class JpegScan(Scan):
         """
         with self._damage_named():
             image = self._draft("RGB" if self._stream.is_rgb else "YCbCr", OVERSIZE * height, OVERSIZE * width)
-            if not self._stream.is_rgb and image.width * image.height <= KEPT_PIXELS:
-                self._small_hw = np.array(image.getchannel(0))
+            if not self._stream.is_rgb:
+                self._keep(np.array(image.getchannel(0)))
             # Chroma has no detail that averaging before the conversion would harm, and a quarter of the pixels take a quarter of its time.
-            factor = next(factor for factor in (4, 2, 1) if factor == 1 or min(image.height // height, image.width // width) >= factor)
+            factor = next((factor for factor in (4, 2) if min(image.height // height, image.width // width) >= factor), 1)
             return np.array(image.reduce(factor).convert("RGB"))
 
     def _decoded(self, mode: str, height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -189,9 +189,13 @@ class JpegScan(Scan):
             if mode == "L" and self._small_hw is not None and self._small_hw.shape == image.size[::-1]:
                 return self._small_hw
             pixels = np.array(image if image.mode == mode else image.convert(mode))
-            if mode == "L" and pixels.size <= KEPT_PIXELS:
-                self._small_hw = pixels
+            if mode == "L":
+                self._keep(pixels)
             return pixels
+
+    def _keep(self, luma_hw: npt.NDArray[np.uint8]) -> None:
+        if luma_hw.size <= KEPT_PIXELS:
+            self._small_hw = luma_hw
 
     def _draft(self, mode: str, height: int, width: int) -> JpegImageFile:
         """The picture, not decoded yet, at the smallest size that libjpeg makes of at least height×width."""
