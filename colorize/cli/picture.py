@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,6 +67,7 @@ def picture(
         raise ConfigError(f"--hints {hints}: belongs to one picture, and {len(files)} are given")
     document = None if hints is None else read_document(hints)
     colorizer = Colorizer(load_model(model))
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -80,6 +82,9 @@ def picture(
             failed = True
             print(f"colorize: {printable(str(error))}", file=sys.stderr)
     if failed:
+        for folder in made:
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
         raise typer.Exit(1)
 
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from colorize.imaging.colorspace import compose
+from colorize.model.coherence import coherent
 from colorize.model.colormodel import ColorModel
 from colorize.model.metrics import colorfulness, psnr
 from colorize.model.palette import VividnessDial
@@ -56,9 +57,12 @@ def calibrate(model: ColorModel, L_b1hw: Tensor, ab_b2hw: Tensor) -> VividnessDi
     truth = float(colorfulness(true_b3hw).mean())
     with torch.inference_mode():
         logits_bkhw = torch.cat([log_shares(network, part, mirrored=mirrored) for part in L_b1hw.split(BATCH)])
+        confidence_bhw = torch.cat([palette.confidence(part) for part in logits_bkhw.split(BATCH)])
 
         def decoded(temperature: float, rebalance: float) -> Tensor:
             low_b2hw = torch.cat([palette.decode(part, temperature, rebalance) for part in logits_bkhw.split(BATCH)])
+            pictures = zip(low_b2hw, L_b1hw, confidence_bhw, strict=True)
+            low_b2hw = torch.cat([coherent(ab_2hw[None], L_1hw, confidence_hw) for ab_2hw, L_1hw, confidence_hw in pictures])
             return F.interpolate(low_b2hw, size=L_b1hw.shape[-2:], mode="bilinear")
 
         def measure(guess_b2hw: Tensor, gain: float) -> tuple[float, float]:

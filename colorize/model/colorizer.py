@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from colorize.model.card import ModelCard
+from colorize.model.coherence import coherent
 from colorize.model.colormodel import ColorModel
 from colorize.model.device import Precision, pick_device, uses_bfloat16
 from colorize.model.fold import folded
@@ -130,23 +131,24 @@ class Colorizer:
     ) -> list[Prediction]:
         """What the network's log-probabilities say of a few pictures; `told`: those that it gives with hints, and the hints."""
         logits_bkhw = self._guided(logits_bkhw, L_b1hw, settings)
-        ab_bn2hw = self._candidates(logits_bkhw, settings)
+        ab_bn2hw, confidence_bhw = self._candidates(logits_bkhw, L_b1hw, settings)
         if told is not None:
             told_bkhw, hints = self._guided(told[0], L_b1hw, settings), told[1]
-            both = [(logits_bkhw, ab_bn2hw), (told_bkhw, self._candidates(told_bkhw, settings))]
+            told_bn2hw, confidence_bhw = self._candidates(told_bkhw, L_b1hw, settings)
+            both = [(logits_bkhw, ab_bn2hw), (told_bkhw, told_bn2hw)]
             ab_bn2hw = torch.stack([self._spread(*one, L_b1hw, hints) for one in both]).mean(0)
-            logits_bkhw = told_bkhw
-        with torch.inference_mode():
-            confidence_bhw = self._palette.confidence(logits_bkhw).cpu()
         return [
             Prediction(ab_n2hw=ab_n2hw, confidence_hw=confidence_hw)
             for ab_n2hw, confidence_hw in zip(ab_bn2hw, confidence_bhw, strict=True)
         ]
 
-    def _candidates(self, logits_bkhw: Tensor, settings: DecodeSettings) -> Tensor:
-        """(b, candidates, 2, h', w') on the CPU."""
+    def _candidates(self, logits_bkhw: Tensor, L_b1hw: Tensor, settings: DecodeSettings) -> tuple[Tensor, Tensor]:
+        """The colourings (b, candidates, 2, h', w') and the confidence (b, h', w'), on the CPU."""
         with torch.inference_mode():
-            return self._palette.candidates(logits_bkhw, settings, self.model.dial).cpu()
+            ab_bn2hw = self._palette.candidates(logits_bkhw, settings, self.model.dial).cpu()
+            confidence_bhw = self._palette.confidence(logits_bkhw).cpu()
+            pictures = zip(ab_bn2hw, L_b1hw.cpu(), confidence_bhw, strict=True)
+            return torch.stack([coherent(*picture) for picture in pictures]), confidence_bhw
 
     def _spread(self, logits_bkhw: Tensor, ab_bn2hw: Tensor, L_b1hw: Tensor, hints: Sequence[Sequence[Hint]]) -> Tensor:
         """The candidates with the hints in them, at the size of L_b1hw."""

@@ -82,6 +82,15 @@ def test_a_bad_file_is_one_line_and_stops_no_other(tmp_path: Path, capsys: pytes
     assert len(printed.out.splitlines()) == 1
 
 
+def test_where_nothing_is_written_no_folder_is_left(tmp_path: Path) -> None:
+    source = put(tmp_path, {"in/cut.jpg": GREY_JPEG[:400]}) / "in" / "cut.jpg"
+    (tmp_path / "there").mkdir()
+    for output in ("there", "new/out", "there/out"):
+        assert main(["picture", str(source), "-o", str(tmp_path / output)]) == 1
+    assert names(tmp_path) == ["in", "there"]
+    assert names(tmp_path / "there") == []
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 20_000), (20_000, 3)])
 def test_tiny_and_extreme_shapes_are_colored(tmp_path: Path, size: tuple[int, int]) -> None:
     source = put(tmp_path, {"in/a.png": encoded(np.full(size, 128, np.uint8), "PNG")}) / "in" / "a.png"
