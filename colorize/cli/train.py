@@ -18,8 +18,11 @@ SAMPLE = "cifar10-sample"
 FIXED_SIZE = ("cifar10", "cifar10-sample")
 """The kinds of sources whose pictures have one size of their own."""
 
-ENLARGED = 2
-"""How many times a pretrained encoder sees pictures of 32×32 enlarged: at 64 pixels its coarsest features still are 2×2."""
+ENLARGED = 4
+"""How many times a pretrained encoder sees pictures of 32×32 enlarged: it knows things at the size that they have in photographs.
+
+At 128 pixels CIFAR-10 gains 0.2 dB over 64, at three times the work.
+"""
 
 LOADED_PER_CROP = (9, 8)
 """Photographs are loaded this much larger than the training crops, so that a crop has somewhere to move."""

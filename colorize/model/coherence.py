@@ -3,12 +3,13 @@
 Where the network is unsure it chooses between places: a studio's backdrop is blue on the left and red on the right, the paper around a
 flower glows yellow. So the decoded chroma x of every cell is the minimum of
 
-    Σ_i c_i² (x_i − ab_i)² / mean(c²)  +  Σ_ij w_ij (x_i − x_j)²        w_ij = STIFFNESS · exp(−(d_ij / EDGE_L)²) + LEAST
+    Σ_i c_i² (x_i − ab_i)² / mean(c²)  +  Σ_ij w_ij (x_i − x_j)²        w_ij = stiffness · exp(−(d_ij / EDGE_L)²) + LEAST
 
 over neighbouring cells i, j, where c is the network's confidence and d what the lightness says of an edge: the step from one cell to
 the next and the texture within both. It is weighted least squares (Farbman, Fattal, Lischinski and Szeliski 2008, "Edge-preserving
 decompositions") with a confidence, as in the fast bilateral solver (Barron and Poole 2016). The matrix is banded and is solved as it is:
-Cholesky, 2 ms for 40×56 cells. What it is worth: docs/results.md.
+Cholesky, 2 ms for 40×56 cells. How stiff is a matter of the model
+(`calibrate`); what it is worth: docs/results.md.
 
 Knows nothing of networks and palettes.
 """
@@ -23,10 +24,6 @@ from scipy.linalg.lapack import spbsv
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-STIFFNESS = 100.0
-"""The weight of a pair of cells without an edge, against a cell's own colour: a plain area is levelled over about ten cells, and more
-where the network is unsure."""
-
 EDGE_L = 3.0
 """In L: cells so different, or so textured, keep a third of their pair's weight."""
 
@@ -39,12 +36,16 @@ _BLAS = ThreadpoolController().select(user_api="blas")
 """OpenBLAS gives such a band to all cores, a few rows at a time: on busy cores 0.7 s of them instead of 1.3 ms, and 6 s to wait."""
 
 
-def coherent(ab_n2hw: Tensor, L_1hw: Tensor, confidence_hw: Tensor) -> Tensor:
+def coherent(ab_n2hw: Tensor, L_1hw: Tensor, confidence_hw: Tensor, stiffness: float) -> Tensor:
     """The chroma of one picture, levelled where the picture is plain.
 
     ab_n2hw: n colourings of the same picture, ab units. L_1hw: its lightness, 0…100, at that resolution or a finer one. confidence_hw:
-    0…1 at the resolution of ab_n2hw, positive. All on the CPU. Returns (n, 2, h, w) float32.
+    0…1 at the resolution of ab_n2hw, positive. All on the CPU. stiffness: the weight of a pair of cells without an edge, against a cell's
+    own colour; a plain area is levelled over about its square root in cells, and more where the network is unsure; 0 changes nothing.
+    Returns (n, 2, h, w) float32.
     """
+    if not stiffness:
+        return ab_n2hw
     n, _, height, width = ab_n2hw.shape
     planes_hwc = ab_n2hw.reshape(2 * n, height, width).permute(1, 2, 0)
     if height < width:  # the band is as wide as a row: the short side costs less
@@ -53,7 +54,7 @@ def coherent(ab_n2hw: Tensor, L_1hw: Tensor, confidence_hw: Tensor) -> Tensor:
     L_1hw = L_1hw.float()[None]
     mean_hw, square_hw = (F.adaptive_avg_pool2d(of, (rows, row))[0, 0].numpy() for of in (L_1hw, L_1hw.square()))
     texture_hw = np.sqrt(np.maximum(square_hw - mean_hw * mean_hw, 0))
-    across_hw, along_hw = (_weights(mean_hw, texture_hw, axis) for axis in (0, 1))
+    across_hw, along_hw = (_weights(mean_hw, texture_hw, axis, stiffness) for axis in (0, 1))
     own_hw = confidence_hw.float().numpy() ** 2
     own_hw = own_hw / own_hw.mean()
     # The upper band by diagonals: entry [row − d, j] couples the cells j − d and j.
@@ -82,9 +83,9 @@ def _pairs(map_hw: Map, axis: int) -> tuple[Map, Map]:
     return (map_hw[:-1], map_hw[1:]) if axis == 0 else (map_hw[:, :-1], map_hw[:, 1:])
 
 
-def _weights(mean_hw: Map, texture_hw: Map, axis: int) -> Map:
+def _weights(mean_hw: Map, texture_hw: Map, axis: int, stiffness: float) -> Map:
     """The weight of every pair of neighbours along an axis."""
     (mean, next_mean), (texture, next_texture) = _pairs(mean_hw, axis), _pairs(texture_hw, axis)
     distance = np.abs(next_mean - mean) + (texture + next_texture) / 2
-    weights: Map = STIFFNESS * np.exp(-np.square(distance / EDGE_L)) + LEAST
+    weights: Map = stiffness * np.exp(-np.square(distance / EDGE_L)) + LEAST
     return weights

@@ -148,7 +148,7 @@ class Colorizer:
             ab_bn2hw = self._palette.candidates(logits_bkhw, settings, self.model.dial).cpu()
             confidence_bhw = self._palette.confidence(logits_bkhw).cpu()
             pictures = zip(ab_bn2hw, L_b1hw.cpu(), confidence_bhw, strict=True)
-            return torch.stack([coherent(*picture) for picture in pictures]), confidence_bhw
+            return torch.stack([coherent(*picture, self.model.dial.stiffness) for picture in pictures]), confidence_bhw
 
     def _spread(self, logits_bkhw: Tensor, ab_bn2hw: Tensor, L_b1hw: Tensor, hints: Sequence[Sequence[Hint]]) -> Tensor:
         """The candidates with the hints in them, at the size of L_b1hw."""

@@ -98,6 +98,9 @@ class VividnessDial:
     vivid_gain: float = 1.0
     """The factor on the chroma at vividness 1."""
 
+    stiffness: float = 0.0
+    """How firmly plain areas hold together, at any vividness (see `coherence`); 0: not at all."""
+
     def at(self, settings: DecodeSettings) -> tuple[float, float, float]:
         """(temperature, rebalance, gain) for the settings. The colours of a palette or a reference are meant as they are: gain 1."""
         share = settings.vividness

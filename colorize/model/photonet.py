@@ -41,7 +41,7 @@ class PhotoNetConfig:
     """Channels of the decoder at quarter resolution; each level below has half of that more."""
 
     enlarge: int = 1
-    """How many times the encoder sees the picture enlarged: 2 for pictures of 32×32."""
+    """How many times the encoder sees the picture enlarged: 4 for pictures of 32×32."""
 
     deepest: int | None = None
     """Channels of the deepest block; None: those of its level. Fewer after pruning (see `prune`)."""

@@ -71,7 +71,7 @@ class TrainConfig:
     """A pretrained encoder (see `colorize.model.photonet`); None: a U-Net from scratch, of `width` and `depth`."""
 
     enlarge: int = 1
-    """How many times a pretrained encoder sees the pictures enlarged: 2 for CIFAR-10's, which are then neither reframed nor degraded."""
+    """How many times a pretrained encoder sees the pictures enlarged: 4 for CIFAR-10's, which are then neither reframed nor degraded."""
 
     width: int = 48
     """Channels of the U-Net at half resolution."""

@@ -126,7 +126,7 @@ def test_the_settings_follow_from_the_model_and_the_pictures(tmp_path: Path) -> 
     assert settings("photo", "folder:x", workers=4, pictures=3).workers == 3
     assert settings("photo", "folder:x", workers=1, epochs=7, pictures=13).epochs == 7
     enlarged = settings("cifar10", "cifar10-sample", workers=1)
-    assert (enlarged.encoder, enlarged.enlarge, enlarged.size) == ("efficientnet-lite0", 2, 32)
+    assert (enlarged.encoder, enlarged.enlarge, enlarged.size) == ("efficientnet-lite0", 4, 32)
     model = small_model()
     model.save(tmp_path / "unet.safetensors")
     unet = settings(str(tmp_path / "unet.safetensors"), "cifar10-sample", workers=1)
