@@ -18,7 +18,7 @@ SAMPLE = "cifar10-sample"
 FIXED_SIZE = ("cifar10", "cifar10-sample")
 """The kinds of sources whose pictures have one size of their own."""
 
-ENLARGED = 2
+ENLARGED = 4
 """How many times a pretrained encoder sees pictures of 32×32 enlarged: at 64 pixels its coarsest features still are 2×2."""
 
 LOADED_PER_CROP = (9, 8)
