@@ -81,8 +81,10 @@ def assemble(config: ServeConfig, model: bytes, card: ModelCard) -> serve.Applic
         **_replicas(config.ingress_replicas, config.max_ingress_replicas, config.max_requests / 2),
         name=INGRESS,
         ray_actor_options={"num_cpus": config.ingress_cpus},
-        max_ongoing_requests=4 * config.max_requests,  # above what it admits: the refusal is its own, and `/healthz` gets through
-        max_queued_requests=config.max_requests,
+        # Both above what it admits: the refusal is its own, with the reason as JSON, and `/healthz` gets through. Ray's proxy queues what
+        # it has not yet handed on: of twelve uploads that begin at once all twelve.
+        max_ongoing_requests=4 * config.max_requests,
+        max_queued_requests=4 * config.max_requests,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_SECONDS),
         **common,
     )(Ingress)
