@@ -11,6 +11,7 @@ from colorize.imaging.colorspace import compose
 from colorize.model.calibrate import (
     GAINS,
     LARGEST_GAIN,
+    STIFFNESSES,
     TEMPERATURES,
     TOLERANCE,
     VIVID_REBALANCES,
@@ -137,3 +138,12 @@ def test_among_nearly_equals_the_smoothest_wins(monkeypatch: pytest.MonkeyPatch)
         dials.append(calibrate(model, L_b1hw, truth_b2hw))
     best, smoothest = dials
     assert best.vivid_temperature < smoothest.vivid_temperature
+
+
+def test_plain_areas_hold_together_as_firmly_as_the_accuracy_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model(seed=1)
+    L_b1hw = some_lightness()
+    truth_b2hw = answer(model, L_b1hw, DecodeSettings(temperature=0.3))  # nothing is levelled in it
+    for within, expected in ((0.0, 0.0), (100.0, STIFFNESSES[-1])):
+        monkeypatch.setattr("colorize.model.calibrate.FIRMER_WITHIN", within)
+        assert calibrate(model, L_b1hw, truth_b2hw).stiffness == expected
