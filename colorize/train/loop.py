@@ -114,8 +114,9 @@ def train_worker(given: dict[str, Setup]) -> None:
     base = None if setup.base is None else ray.get(setup.base)
     steps_per_epoch = setup.steps_per_epoch(world)
     learner = Learner(config, palette, get_device(), steps_per_epoch * config.epochs, base)
-    # On one worker this is the network itself, without DDP. Buffers stay local: only the first worker's averages are kept.
-    learner.wrapped = prepare_model(learner.network, parallel_strategy_kwargs={"gradient_as_bucket_view": True, "broadcast_buffers": False})
+    # On one worker this is the network itself, without DDP. Buffers stay local after its start: only the first worker's averages are kept.
+    options = {"gradient_as_bucket_view": True, "forward_sync_buffers": False}
+    learner.wrapped = prepare_model(learner.network, parallel_strategy_kwargs=options)
     counters = _resume(setup, learner, rank, world)
     first_epoch, history = counters["epoch"] + 1, counters["history"]
     learner.step = steps_per_epoch * (first_epoch - 1)

@@ -169,7 +169,7 @@ def work(rank: int, job: Job) -> None:
     elif job.start is not None:
         for network in (learner.network, learner.averaged.module):
             network.load_state_dict(ColorModel.load(job.start).network.state_dict())
-    learner.wrapped = DistributedDataParallel(learner.network, broadcast_buffers=False, gradient_as_bucket_view=True)
+    learner.wrapped = DistributedDataParallel(learner.network, forward_sync_buffers=False, gradient_as_bucket_view=True)
     torch.manual_seed(config.seed + learner.step + 1_000_000 * rank)
     before, first, saved = (history[-1]["seconds"] if history else 0.0), learner.step, began
     losses: list[float] = []
