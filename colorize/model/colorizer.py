@@ -22,7 +22,7 @@ from colorize.model.device import Precision, pick_device, uses_bfloat16
 from colorize.model.fold import folded
 from colorize.model.hints import Hint, hint_planes
 from colorize.model.network import config_of
-from colorize.model.palette import DecodeSettings
+from colorize.model.palette import DecodeSettings, confidence, lifted
 from colorize.model.reference import Reference, ReferenceGuide
 from colorize.model.spread import spread
 from colorize.model.unet import log_shares
@@ -144,11 +144,14 @@ class Colorizer:
 
     def _candidates(self, logits_bkhw: Tensor, L_b1hw: Tensor, settings: DecodeSettings) -> tuple[Tensor, Tensor]:
         """The colourings (b, candidates, 2, h', w') and the confidence (b, h', w'), on the CPU."""
+        dial = self.model.dial
         with torch.inference_mode():
-            ab_bn2hw = self._palette.candidates(logits_bkhw, settings, self.model.dial).cpu()
-            confidence_bhw = self._palette.confidence(logits_bkhw).cpu()
+            ab_bn2hw = self._palette.candidates(logits_bkhw, settings, dial).cpu()
+            spread_bhw = self._palette.spread(logits_bkhw).cpu()
+            confidence_bhw = confidence(spread_bhw)
             pictures = zip(ab_bn2hw, L_b1hw.cpu(), confidence_bhw, strict=True)
-            return torch.stack([coherent(*picture, self.model.dial.stiffness) for picture in pictures]), confidence_bhw
+            ab_bn2hw = torch.stack([coherent(*picture, dial.stiffness) for picture in pictures])
+            return lifted(ab_bn2hw, spread_bhw, dial.lift(settings)), confidence_bhw
 
     def _spread(self, logits_bkhw: Tensor, ab_bn2hw: Tensor, L_b1hw: Tensor, hints: Sequence[Sequence[Hint]]) -> Tensor:
         """The candidates with the hints in them, at the size of L_b1hw."""

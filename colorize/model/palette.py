@@ -36,6 +36,8 @@ TILT_SCALE_AB = 20.0
 CONFIDENCE_SCALE_AB = 20.0
 """The spread, in ab units, at which the confidence has fallen to 1/e."""
 
+MOST_LOST = 3.0
+"""A picture counts as having lost at most so many times the chroma that it has, so that a print without one sure colour stays quiet."""
 
 LEAST_ERROR_AB = 3.0
 """In ab units: see `Palette.losses`."""
@@ -92,22 +94,22 @@ class VividnessDial:
     vivid_rebalance: float = 0.3
     """The exponent of the prior by which the distribution is divided at vividness 1 (0 at vividness 0)."""
 
-    accurate_gain: float = 1.0
-    """The factor on the chroma at vividness 0: a mean is duller than what it is the mean of."""
-
-    vivid_gain: float = 1.0
-    """The factor on the chroma at vividness 1."""
+    vivid_lift: float = 0.0
+    """The share of what averaging took from a picture's chroma that it is given back at vividness 1 (see `lifted`); 0 at vividness 0."""
 
     stiffness: float = 0.0
     """How firmly plain areas hold together, at any vividness (see `coherence`); 0: not at all."""
 
-    def at(self, settings: DecodeSettings) -> tuple[float, float, float]:
-        """(temperature, rebalance, gain) for the settings. The colours of a palette or a reference are meant as they are: gain 1."""
+    def at(self, settings: DecodeSettings) -> tuple[float, float]:
+        """(temperature, rebalance) for the settings."""
         share = settings.vividness
         temperature = self.accurate_temperature + share * (self.vivid_temperature - self.accurate_temperature)
+        return settings.temperature or temperature, share * self.vivid_rebalance
+
+    def lift(self, settings: DecodeSettings) -> float:
+        """What `lifted` is given for the settings. The colours of a palette or a reference are meant as they are: 0."""
         is_given = settings.palette is not None or settings.reference is not None
-        gain = 1.0 if is_given else self.accurate_gain + share * (self.vivid_gain - self.accurate_gain)
-        return settings.temperature or temperature, share * self.vivid_rebalance, gain
+        return 0.0 if is_given else settings.vividness * self.vivid_lift
 
 
 class Palette:
@@ -239,14 +241,10 @@ class Palette:
         return torch.einsum("bkhw,kc->bchw", share_bkhw, self.bins_k2)
 
     def candidates(self, logits_bkhw: Tensor, settings: DecodeSettings, dial: VividnessDial) -> Tensor:
-        """Every colouring that the settings ask for: (b, candidates, 2, h, w) float32, ab units; the first is untilted."""
-        temperature, rebalance, gain = dial.at(settings)
+        """Every colouring that the settings ask for: (b, candidates, 2, h, w) float32, ab units; the first is untilted. Not lifted yet."""
+        temperature, rebalance = dial.at(settings)
         hues = [None] + [2 * math.pi * n / max(settings.candidates - 1, 1) for n in range(settings.candidates - 1)]
-        return gain * torch.stack([self.decode(logits_bkhw, temperature, rebalance, hue) for hue in hues], dim=1)
-
-    def confidence(self, logits_bkhw: Tensor) -> Tensor:
-        """How sure the network is of its colour: (b, h, w) float32 in 0…1: exp(−`spread` / 20)."""
-        return (-self.spread(logits_bkhw) / CONFIDENCE_SCALE_AB).exp()
+        return torch.stack([self.decode(logits_bkhw, temperature, rebalance, hue) for hue in hues], dim=1)
 
     def spread(self, logits_bkhw: Tensor) -> Tensor:
         """The error that the network expects of itself: (b, h, w) float32, ab units.
@@ -262,6 +260,24 @@ class Palette:
         axis = (torch.arange(self._nodes_per_side) - self._nodes_per_side // 2).float() * self.step
         nodes_n2 = torch.cartesian_prod(axis, axis)
         return torch.cdist(nodes_n2, self.bins_k2).argmin(1)
+
+
+def confidence(spread_bhw: Tensor) -> Tensor:
+    """How sure the network is of its colour, 0…1: exp(−`Palette.spread` / 20)."""
+    return (-spread_bhw / CONFIDENCE_SCALE_AB).exp()
+
+
+def lifted(ab_bn2hw: Tensor, spread_bhw: Tensor, lift: float) -> Tensor:
+    """Colourings (b, n, 2, h, w) whose chroma is raised by the share `lift` of their picture's `Palette.spread` (b, h, w); ab units.
+
+    A mean of several colours is duller than each of them: a picture's mean square chroma falls by its mean square spread. What is added
+    in the colours' own direction adds its square to the error, whatever that is already, so it costs the fewest dB where the network is
+    unsure anyway. One factor a picture: within one, the cheapest way to more colour is the same factor for all.
+    """
+    chroma_bn = ab_bn2hw.square().sum(2).mean((-2, -1)).sqrt()
+    lost_b1 = spread_bhw.square().mean((-2, -1)).sqrt()[:, None]
+    factor_bn = 1 + lift * (lost_b1 / chroma_bn.clamp_min(1e-6)).clamp_max(MOST_LOST)
+    return ab_bn2hw * factor_bn[:, :, None, None, None]
 
 
 def _corners(ab_n2: Tensor, step: float, side: int) -> tuple[Tensor, Tensor]:

@@ -36,9 +36,9 @@ def _section(path: Path, card: ModelCard) -> str:
         "network": _network(network),
         "palette": f"{network['bins']} bins, {card.palette_step:g} ab units apart",
         "working size": f"short side of {card.working_size} pixels",
-        "dial": f"vividness 0: temperature {card.dial['accurate_temperature']:g}, chroma × {card.dial.get('accurate_gain', 1):g}; "
-        f"vividness 1: temperature {card.dial['vivid_temperature']:g}, prior divided out to the power {card.dial['vivid_rebalance']:g}, "
-        f"chroma × {card.dial.get('vivid_gain', 1):.3g}",
+        "dial": f"vividness 0: temperature {card.dial['accurate_temperature']:g}; vividness 1: temperature "
+        f"{card.dial['vivid_temperature']:g}, prior divided out to the power {card.dial['vivid_rebalance']:g}, chroma raised by "
+        f"{card.dial['vivid_lift']:.3g} of the spread",
         **_training(card.training),
         "weights' SHA-256": f"`{card.weights_sha256}`",
     }

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colorize.errors import ConfigError
-from colorize.model.palette import LEAST_ERROR_AB, DecodeSettings, Palette, VividnessDial
+from colorize.model.palette import LEAST_ERROR_AB, MOST_LOST, DecodeSettings, Palette, VividnessDial, confidence, lifted
 from colorize.model.swatches import load_swatches
 
 
@@ -104,7 +104,7 @@ def test_confidence_is_one_for_a_certain_pixel_and_falls_with_the_spread() -> No
     middle = int((palette.bins_k2 == 0).all(1).nonzero())
     beside, away = (int((palette.bins_k2 == torch.tensor([a, 0.0])).all(1).nonzero()) for a in (10.0, 60.0))
     near[0, [middle, beside]] = far[0, [middle, away]] = 0.0
-    confidences = [palette.confidence(logits).item() for logits in (certain, near, far)]
+    confidences = [confidence(palette.spread(logits)).item() for logits in (certain, near, far)]
     assert confidences[0] == pytest.approx(1)
     assert confidences[1] == pytest.approx(math.exp(-5 / 20), abs=1e-4)
     assert confidences[2] == pytest.approx(math.exp(-30 / 20), abs=1e-4)
@@ -124,23 +124,36 @@ def test_candidates_leave_certain_pixels_and_move_ambiguous_ones_together() -> N
 
 
 def test_the_dial_is_linear_and_the_temperature_can_be_overridden() -> None:
-    dial = VividnessDial(accurate_temperature=0.8, vivid_temperature=0.4, vivid_rebalance=0.2, accurate_gain=1.1, vivid_gain=1.5)
-    assert dial.at(DecodeSettings(vividness=0)) == pytest.approx((0.8, 0.0, 1.1))
-    assert dial.at(DecodeSettings(vividness=0.5)) == pytest.approx((0.6, 0.1, 1.3))
-    assert dial.at(DecodeSettings(vividness=1)) == pytest.approx((0.4, 0.2, 1.5))
-    assert dial.at(DecodeSettings(vividness=1, temperature=0.9)) == pytest.approx((0.9, 0.2, 1.5))
+    dial = VividnessDial(accurate_temperature=0.8, vivid_temperature=0.4, vivid_rebalance=0.2, vivid_lift=0.6)
+    for vividness, expected in ((0, (0.8, 0.0)), (0.5, (0.6, 0.1)), (1, (0.4, 0.2))):
+        assert dial.at(DecodeSettings(vividness=vividness)) == pytest.approx(expected)
+        assert dial.lift(DecodeSettings(vividness=vividness)) == pytest.approx(0.6 * vividness)
+    assert dial.at(DecodeSettings(vividness=1, temperature=0.9)) == pytest.approx((0.9, 0.2))
 
 
-def test_the_gain_is_the_factor_on_the_chroma() -> None:
-    palette = full_palette()
-    logits = torch.randn(1, len(palette), 2, 2, generator=torch.Generator().manual_seed(4))
-    plain = palette.candidates(logits, DecodeSettings(candidates=2), VividnessDial())
-    torch.testing.assert_close(palette.candidates(logits, DecodeSettings(candidates=2), VividnessDial(accurate_gain=1.25)), 1.25 * plain)
+def test_chroma_is_raised_by_a_share_of_the_spread() -> None:
+    ab_bn2hw = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]).view(3, 1, 2, 1, 1).expand(3, 2, 2, 2, 2)
+    spread_bhw = torch.tensor([10.0, 10.0, 10.0]).view(3, 1, 1).expand(3, 2, 2)
+    assert torch.equal(lifted(ab_bn2hw, spread_bhw, 0.0), ab_bn2hw)
+    chroma_b = lifted(ab_bn2hw, spread_bhw, 0.5).norm(dim=2).amax((1, 2, 3))
+    expected = [5 + 0.5 * 10, 0.5 * (1 + 0.5 * MOST_LOST), 0.0]
+    torch.testing.assert_close(chroma_b, torch.tensor(expected))
+
+
+def test_a_picture_is_lifted_as_a_whole_and_by_itself() -> None:
+    generator = torch.Generator().manual_seed(4)
+    ab_bn2hw, spread_bhw = 20 * torch.randn(2, 2, 2, 3, 3, generator=generator), 20 * torch.rand(2, 3, 3, generator=generator)
+    raised = lifted(ab_bn2hw, spread_bhw, 0.5)
+    factor = (raised / ab_bn2hw).flatten(2)
+    torch.testing.assert_close(factor, factor[:, :, :1].expand_as(factor))
+    torch.testing.assert_close(raised[1:], lifted(ab_bn2hw[1:], spread_bhw[1:], 0.5))
+    assert not torch.allclose(factor[0, 0, 0], factor[1, 0, 0])
 
 
 def test_the_colours_of_a_palette_are_taken_as_they_are() -> None:
-    dial = VividnessDial(accurate_gain=1.1, vivid_gain=1.5)
-    assert dial.at(DecodeSettings(vividness=1, palette=load_swatches("kodachrome"))) == pytest.approx((0.4, 0.3, 1.0))
+    dial = VividnessDial(vivid_lift=0.5)
+    assert dial.lift(DecodeSettings(vividness=1)) == 0.5
+    assert dial.lift(DecodeSettings(vividness=1, palette=load_swatches("kodachrome"))) == 0
 
 
 @pytest.mark.parametrize(
