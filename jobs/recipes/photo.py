@@ -8,8 +8,15 @@ often, the first is validated on. `--resume` goes on from the last checkpoint, `
 `colorize train --encoder efficientnet-lite2`, but the pictures lie in memory as 8-bit RGB, three bytes a pixel instead of the nine of a
 LAB row, shared by all workers: 33,000 of them in 1.6 GB.
 
-Expected with `--steps 7400 --minutes 92` on two cores of an AMD EPYC with AVX-512 BF16: 6,600 steps, and on the 1,000 validation
-photographs at vividness 0 PSNR 25.12 dB, SSIM 0.956, ab MAE 8.0.
+Expected on two cores of an AMD EPYC with AVX-512 BF16, on the 1,000 validation photographs at vividness 0:
+
+    --run runs/first --steps 7400 --minutes 92
+        6,600 steps, PSNR 25.12 dB
+    --run runs/photo --start runs/first/model.safetensors --size 160 --learning-rate 0.001 --seed 1 --steps 6000 --minutes 95
+        3,300 steps more, PSNR 25.18 dB, SSIM 0.956, ab MAE 7.9
+
+The second goes on from the model of the first on larger pictures; beside other work, without which it takes more steps in that time. What
+ships is its model.
 
 A process with one thread a core: the threads of one process wait for each other at every layer, and on cores that others use too a
 step then took 3.5 s instead of 0.9.
@@ -58,6 +65,10 @@ CHUNK = 100
 
 SAMPLED = 400
 """Validation pictures that are scored at each checkpoint; all of them in the end."""
+
+STARTS_SHARE = 0.3
+"""The share of the weights that a run began with, where it began with a model's, in those of its own. Wortsman et al. 2022 ("Robust
+fine-tuning of zero-shot models") average so; on the validation pictures shares of 0, 0.3, 0.5 and 1 gain 1.90, 1.92, 1.91 and 1.84 dB."""
 
 REPORTED = 20
 """Steps from one line to the next."""
@@ -199,7 +210,7 @@ def work(rank: int, job: Job) -> None:
         history.append({"step": learner.step, "seconds": round(seconds), "loss": sum(losses) / max(1, len(losses)), **scores})
         facts = facts_of(job, learner, seconds)
         keep(job.run, learner, history, facts)
-        finish(job, learner.as_model(facts))
+        finish(job, averaged_with_start(job, learner.as_model(facts)))
 
 
 def batches(count: int, config: TrainConfig, first: int) -> Iterator[Tensor]:
@@ -254,6 +265,16 @@ def keep(run: Path, learner: Learner, history: list[dict[str, float]], facts: di
     shutil.rmtree(fresh)
     (run / "history.json").write_text(json.dumps(history, indent=1) + "\n")
     print(json.dumps(history[-1]), flush=True)
+
+
+def averaged_with_start(job: Job, model: ColorModel) -> ColorModel:
+    """The model with STARTS_SHARE of the weights that the run began with."""
+    if job.start is not None:
+        began, ended = ColorModel.load(job.start).network.state_dict(), model.network.state_dict()
+        whole = {name for name, value in ended.items() if not value.is_floating_point()}
+        mean = {name: value if name in whole else torch.lerp(value, began[name], STARTS_SHARE) for name, value in ended.items()}
+        model.network.load_state_dict(mean)
+    return model
 
 
 def finish(job: Job, model: ColorModel) -> None:
