@@ -50,7 +50,7 @@ plain for long, it is best at 10.
 """
 
 MOST_PIXELS = 1 << 23
-"""Of so many pixels together, 512 pictures of 128×128, evenly drawn, are looked at; each is composed about a hundred times."""
+"""Of so many pixels together, 512 pictures of 128×128, evenly drawn, are looked at, each a hundred times; all of them at last."""
 
 BATCH = 125
 
@@ -59,24 +59,22 @@ def calibrate(model: ColorModel, L_b1hw: Tensor, ab_b2hw: Tensor) -> VividnessDi
     """The dial of `model`, from pictures that it was not trained on: L 0…100 and true ab, of one size."""
     network, palette, mirrored = model.network.eval(), model.palette, model.card.mirrored
     step = math.ceil(L_b1hw.numel() / MOST_PIXELS)
+    every = L_b1hw, ab_b2hw
     L_b1hw, ab_b2hw = L_b1hw[::step].float(), ab_b2hw[::step].float()
     true_b3hw = compose(L_b1hw, ab_b2hw)
     truth = float(colorfulness(true_b3hw).mean())
     with torch.inference_mode():
         logits_bkhw = torch.cat([log_shares(network, part, mirrored=mirrored) for part in L_b1hw.split(BATCH)])
         spread_bhw = torch.cat([palette.spread(part) for part in logits_bkhw.split(BATCH)])
-        confidence_bhw = confidence(spread_bhw)
 
         def decoded(temperature: float, rebalance: float, stiffness: float) -> Tensor:
             """ab (n, 2, h, w) at the network's resolution, not lifted."""
             low_b2hw = torch.cat([palette.decode(part, temperature, rebalance) for part in logits_bkhw.split(BATCH)])
-            pictures = zip(low_b2hw, L_b1hw, confidence_bhw, strict=True)
-            return torch.cat([coherent(ab_2hw[None], L_1hw, confidence_hw, stiffness) for ab_2hw, L_1hw, confidence_hw in pictures])
+            return _levelled(low_b2hw, L_b1hw, spread_bhw, stiffness)
 
         def measure(low_b2hw: Tensor, lift: float = 0.0) -> tuple[float, float]:
             """(PSNR, colourfulness as a ratio of the truth)."""
-            low_b2hw = lifted(low_b2hw[:, None], spread_bhw, lift)[:, 0]
-            rgb_b3hw = compose(L_b1hw, F.interpolate(low_b2hw, size=L_b1hw.shape[-2:], mode="bilinear"))
+            rgb_b3hw = _painted(L_b1hw, low_b2hw, spread_bhw, lift)
             return float(psnr(rgb_b3hw, true_b3hw).mean()), float(colorfulness(rgb_b3hw).mean()) / truth
 
         accurate = max(TEMPERATURES, key=lambda temperature: measure(decoded(temperature, 0.0, 0.0))[0])
@@ -88,14 +86,41 @@ def calibrate(model: ColorModel, L_b1hw: Tensor, ab_b2hw: Tensor) -> VividnessDi
             for temperature, rebalance in itertools.product(VIVID_TEMPERATURES, VIVID_REBALANCES)
         ]
         (is_reached, best), *_ = max(tried)
-        vivid = next(one for one in tried if one[0] >= (is_reached, best - is_reached * SMOOTHER_WITHIN))
+        _, lift, temperature, rebalance = next(one for one in tried if one[0] >= (is_reached, best - is_reached * SMOOTHER_WITHIN))
+        if step > 1:
+            lift = _lift_of_all(model, *every, temperature, rebalance, stiffness)
     return VividnessDial(
-        accurate_temperature=accurate,
-        vivid_lift=vivid[1],
-        vivid_temperature=vivid[2],
-        vivid_rebalance=vivid[3],
-        stiffness=stiffness,
+        accurate_temperature=accurate, vivid_lift=lift, vivid_temperature=temperature, vivid_rebalance=rebalance, stiffness=stiffness
     )
+
+
+def _lift_of_all(model: ColorModel, L_b1hw: Tensor, ab_b2hw: Tensor, temperature: float, rebalance: float, stiffness: float) -> float:
+    """The lift that makes all pictures together as colourful as the truth: of 250 of 1,000 photographs it was off by 2 % of that."""
+    seen, truths = [], []
+    for some_b1hw, true_b2hw in zip(L_b1hw.split(BATCH), ab_b2hw.split(BATCH), strict=True):
+        part_b1hw = some_b1hw.float()
+        logits_bkhw = log_shares(model.network, part_b1hw, mirrored=model.card.mirrored)
+        spread_bhw = model.palette.spread(logits_bkhw)
+        low_b2hw = _levelled(model.palette.decode(logits_bkhw, temperature, rebalance), part_b1hw, spread_bhw, stiffness)
+        seen.append((part_b1hw, low_b2hw, spread_bhw))
+        truths.append(colorfulness(compose(part_b1hw, true_b2hw.float())))
+    truth = float(torch.cat(truths).mean())
+
+    def measure(lift: float) -> tuple[float, float]:
+        return 0.0, float(torch.cat([colorfulness(_painted(*part, lift)) for part in seen]).mean()) / truth
+
+    return _as_colorful(measure)[1]
+
+
+def _levelled(low_b2hw: Tensor, L_b1hw: Tensor, spread_bhw: Tensor, stiffness: float) -> Tensor:
+    pictures = zip(low_b2hw, L_b1hw, confidence(spread_bhw), strict=True)
+    return torch.cat([coherent(ab_2hw[None], L_1hw, confidence_hw, stiffness) for ab_2hw, L_1hw, confidence_hw in pictures])
+
+
+def _painted(L_b1hw: Tensor, low_b2hw: Tensor, spread_bhw: Tensor, lift: float) -> Tensor:
+    """sRGB 0…1 (b, 3, h, w)."""
+    low_b2hw = lifted(low_b2hw[:, None], spread_bhw, lift)[:, 0]
+    return compose(L_b1hw, F.interpolate(low_b2hw, size=L_b1hw.shape[-2:], mode="bilinear"))
 
 
 def _as_colorful(measure: Callable[[float], tuple[float, float]]) -> tuple[tuple[bool, float], float]:

@@ -87,13 +87,20 @@ def test_half_precision_pictures_are_as_good(monkeypatch: pytest.MonkeyPatch) ->
     assert dataclasses.asdict(half) == pytest.approx(dataclasses.asdict(dial), abs=0.05)
 
 
-def test_of_many_pictures_some_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_pictures_some_will_do_but_for_the_lift(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model()
     L_b1hw = some_lightness()
-    truth_b2hw = 1.2 * answer(model, L_b1hw, DecodeSettings(temperature=0.7))
+    factor_b111 = torch.tensor([1.6, 1.2, 1.2, 1.6, 1.2, 1.2]).view(-1, 1, 1, 1)
+    truth_b2hw = factor_b111 * answer(model, L_b1hw, DecodeSettings(temperature=0.7))
     some = calibrate(model, L_b1hw[::3], truth_b2hw[::3])
     monkeypatch.setattr("colorize.model.calibrate.MOST_PIXELS", 2 * 16 * 16)
-    assert calibrate(model, L_b1hw, truth_b2hw) == some
+    monkeypatch.setattr("colorize.model.calibrate.BATCH", 4)
+    dial = calibrate(model, L_b1hw, truth_b2hw)
+    assert dial.vivid_lift < some.vivid_lift
+    assert dataclasses.replace(dial, vivid_lift=some.vivid_lift) == some
+    found = dataclasses.replace(model, card=dataclasses.replace(model.card, dial=dataclasses.asdict(dial)))
+    vivid = scores_of(found, L_b1hw, truth_b2hw, DecodeSettings(vividness=1))
+    assert vivid["colorfulness_ratio"] == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize(("without", "power"), [(0.6, 1.0), (0.3, 0.8), (0.95, 0.9), (0.1, 1.2)])
