@@ -101,7 +101,9 @@ def test_the_colors_of_the_model_that_ships_are_steadied() -> None:
     alone = [prediction.ab_n2hw[0].numpy() for prediction in predictions]
     steadied = [steadier.steady(*frame)[0] for frame in zip(L_of_frames, alone, strict=True)]
     assert between(scene, steadied) < between(scene, alone) / 2.5
-    assert np.abs(np.mean(steadied[-1], axis=(1, 2)) - np.mean(alone[-1], axis=(1, 2))).max() < 3, "the colours are still the model's"
+    # Over the clip: at this size the model itself changes its mind by 15 ab units from the first frame to the last.
+    over_clip, of_model = (np.mean([ab_2hw.mean((1, 2)) for ab_2hw in frames], axis=0) for frames in (steadied, alone))
+    assert np.abs(over_clip - of_model).max() < 3, "the colours are still the model's"
 
 
 def test_the_first_frame_is_what_the_network_says() -> None:
