@@ -118,7 +118,7 @@ def test_the_settings_follow_from_the_model_and_the_pictures(tmp_path: Path) -> 
     config = settings("photo", "folder:x", workers=2, pictures=100)
     card = read_card(resolve("photo"))
     assert config.encoder == card.network["encoder"]
-    assert (config.size, config.base, config.batch_size, config.epochs) == (card.training["config"]["size"], "photo", BATCH, MOST_EPOCHS)
+    assert (config.size, config.base, config.batch_size, config.epochs) == (160, "photo", BATCH, MOST_EPOCHS)
     assert settings("photo", "folder:x", workers=2, pictures=SHOWN).epochs == FEWEST_EPOCHS
     assert settings("photo", "folder:x", workers=2, pictures=480).epochs == 10
     few = settings("photo", "folder:x", workers=2, pictures=13)
