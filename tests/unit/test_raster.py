@@ -252,6 +252,23 @@ def test_chroma_is_the_file_s_own_and_none_of_grey() -> None:
     assert np.abs(scan.lightness(0, 12, 16) - lab[0]).mean() < 2
 
 
+def test_a_small_picture_is_decoded_once_and_a_large_one_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    for picture, side, times in ((RGB, 1024, 1), (RGB, 1025, 3), (GREY, 1025, 3)):
+        pixels = np.tile(picture, (22, 17, 1)[: picture.ndim])[:side, :1024]
+        scan = RasterScan(png_of(pixels), "x")
+        decoded = []
+        decode = scan._file.decode
+        monkeypatch.setattr(scan._file, "decode", lambda decode=decode, decoded=decoded: decoded.append(1) or decode())
+        assert (scan.chroma(0, 60, 80) is None) == (picture is GREY)
+        L_hw = scan.lightness(0, 60, 80)
+        assert np.abs(scan.lightness(0, 61, 80)[:60] - L_hw).mean() < 10
+        target = BytesIO()
+        scan.write(target, [np.zeros((2, 8, 8), np.float32)], None)
+        assert len(decoded) == times, f"{side} rows"
+        written = file_of(target.getvalue()).decode()[0]
+        assert np.abs(RgbSpace().lightness(written) - RgbSpace().lightness(pixels)).max() < 0.4
+
+
 def test_arguments_and_answers_are_not_shared() -> None:
     scan = RasterScan(LOSSLESS["PNG RGB"][0], "x")
     first = scan.lightness(0, 8, 8)

@@ -51,8 +51,8 @@ from colorize.imaging.upsample import ChromaUpsampler
 STRIP_PIXELS = 1 << 17
 REPAINTED_QUALITY = 95
 
-KEPT_PIXELS = 1 << 19
-"""A luma this small is kept from one call to the next: of a picture of 1 MP, the thumbnail, the network and the graft need the same one."""
+KEPT_PIXELS = 1 << 20
+"""A luma this small is kept from one call to the next: the thumbnail, the network and the graft need one or two sizes of it, not three."""
 
 OVERSIZE = 2
 """Lightness and chroma are decoded at this many times the size that is asked, at least, and shrunk in lightness, not in luma."""
@@ -74,7 +74,7 @@ class JpegScan(Scan):
         if not self._stream.is_rgb:
             check_luma(self._stream, name)
         self._bare = self._stream.bare().encoded()
-        self._small_hw: npt.NDArray[np.uint8] | None = None
+        self._lumas: dict[tuple[int, ...], npt.NDArray[np.uint8]] = {}
         self._space = RgbSpace(self._stream.icc_profile, name)
         self._profile = _profile(self._stream.icc_profile, self._space, name)
         stream = self._stream
@@ -186,8 +186,8 @@ class JpegScan(Scan):
         """Pixels in a mode of Pillow's at the smallest size that libjpeg makes of at least height×width."""
         with self._damage_named():
             image = self._draft(mode, height, width)
-            if mode == "L" and self._small_hw is not None and self._small_hw.shape == image.size[::-1]:
-                return self._small_hw
+            if mode == "L" and image.size[::-1] in self._lumas:
+                return self._lumas[image.size[::-1]]
             pixels = np.array(image if image.mode == mode else image.convert(mode))
             if mode == "L":
                 self._keep(pixels)
@@ -195,7 +195,7 @@ class JpegScan(Scan):
 
     def _keep(self, luma_hw: npt.NDArray[np.uint8]) -> None:
         if luma_hw.size <= KEPT_PIXELS:
-            self._small_hw = luma_hw
+            self._lumas[luma_hw.shape] = luma_hw
 
     def _draft(self, mode: str, height: int, width: int) -> JpegImageFile:
         """The picture, not decoded yet, at the smallest size that libjpeg makes of at least height×width."""
