@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from colorize.model.colorizer import Colorizer
     from colorize.model.colormodel import ColorModel, load_model
     from colorize.model.hints import Hint, parse_hints
-    from colorize.model.palette import DecodeSettings
     from colorize.model.reference import Reference
+    from colorize.model.settings import DecodeSettings
     from colorize.model.swatches import Swatches, load_swatches
 
 __all__ = [
@@ -76,7 +76,7 @@ _HOMES = {
     "Colored": "colorize.client.answers",
     "ColorModel": "colorize.model.colormodel",
     "Colorizer": "colorize.model.colorizer",
-    "DecodeSettings": "colorize.model.palette",
+    "DecodeSettings": "colorize.model.settings",
     "Hint": "colorize.model.hints",
     "Reference": "colorize.model.reference",
     "Swatches": "colorize.model.swatches",

@@ -1,7 +1,7 @@
 """What a bulk run would take on 10 and 100 GPUs, and for a billion pictures: computed from what one core was measured to take.
 
-    python -m jobs.scaling                          the tables of docs/scaling.md
-    python -m jobs.scaling --measure scans          the costs of each stage anew, on these pictures, into jobs/scaling.json
+    python -m jobs.scaling scans          the costs of each stage anew, on these pictures, into jobs/scaling.json
+    python -m jobs.docs                   docs/scaling.md, from that
 
 `simulate` plays a run through, event by event: one driver that hands out blocks and takes rows back, workers that colour a block each with
 a spread of times, spot nodes that are taken away in the middle, and come back. All that it starts from is a measured cost, or an assumption
@@ -273,13 +273,10 @@ def _driver(folder: Path, row: Row) -> tuple[float, float, float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m jobs.scaling", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     sample = Path(str(files("colorize") / "sample" / "archive"))
-    parser.add_argument("--measure", type=Path, nargs="?", const=sample, help="a folder of grey scans; without one the bundled sample")
-    arguments = parser.parse_args()
-    if arguments.measure is not None:
-        write_whole(RECORD, (json.dumps(asdict(measure(arguments.measure)), indent=1) + "\n").encode())
-    from jobs.pages import scaling
-
-    print(scaling.page())
+    parser.add_argument("scans", type=Path, nargs="?", default=sample, help="a folder of grey scans; without one the bundled sample")
+    measured = json.dumps(asdict(measure(parser.parse_args().scans)), indent=1) + "\n"
+    write_whole(RECORD, measured.encode())
+    print(measured, end="")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import torch
 
 from colorize.model.card import ModelCard
 from colorize.model.colormodel import ColorModel
-from colorize.model.palette import Palette, VividnessDial
+from colorize.model.palette import Palette
+from colorize.model.settings import VividnessDial
 from colorize.model.unet import UNet, UNetConfig
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from colorize.model.colorizer import BATCH_PIXELS, Colorizer, Prediction
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 
 GPU_BATCH = 16
 """Or as many as BATCH_PIXELS allows of a shape."""

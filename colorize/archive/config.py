@@ -9,7 +9,7 @@ from colorize.errors import ConfigError
 from colorize.imaging.convert import Format, as_format
 from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
 from colorize.model.coloring import load_reference
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 from colorize.model.swatches import load_swatches
 
 

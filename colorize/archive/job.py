@@ -40,7 +40,7 @@ from colorize.errors import ArchiveError
 from colorize.model.card import ModelCard, read_card, resolve
 from colorize.model.colormodel import load_model
 from colorize.model.device import GPU_SHARE
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 from colorize.storage.place import LocalPlace, Place, cause
 from colorize.storage.remote import open_place
 

@@ -49,8 +49,8 @@ from colorize.imaging.scan import Scan
 from colorize.model.coloring import confidence_png, note_of, paint, views
 from colorize.model.colorizer import Colorizer, Prediction
 from colorize.model.colormodel import ColorModel
-from colorize.model.palette import DecodeSettings
 from colorize.model.reference import Reference
+from colorize.model.settings import DecodeSettings
 from colorize.model.swatches import Swatches
 from colorize.storage.place import LocalPlace, Place, cause, digest
 

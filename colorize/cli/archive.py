@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from colorize import log
-from colorize.cli.picture import PALETTE, REFERENCE, TEMPERATURE, printable
-from colorize.cli.train import ADDRESS
+from colorize.cli.options import ADDRESS, PALETTE, REFERENCE, TEMPERATURE, printable
 from colorize.errors import ConfigError
 from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
 

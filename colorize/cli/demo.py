@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from colorize.cli.train import ADDRESS
+from colorize.cli.options import ADDRESS
 
 
 def demo(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colorize.cli.train import ADDRESS, FIXED_SIZE
+from colorize.cli.options import ADDRESS
 from colorize.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ def evaluate(
     from colorize import cluster
     from colorize.cli.display import console, describe
     from colorize.data.dataset import load_dataset
-    from colorize.data.sources import parse_source
+    from colorize.data.sources import FIXED_SIZE, parse_source
     from colorize.evaluation import Extras, classifier_for, examples, sheet_png
     from colorize.evaluation import evaluate as score
     from colorize.evaluation.recognition import check_recognizable
     from colorize.model.colormodel import load_model
-    from colorize.model.palette import DecodeSettings
+    from colorize.model.settings import DecodeSettings
     from colorize.storage.place import is_url
     from colorize.storage.remote import write_file
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colorize.cli.train import ADDRESS, FIXED_SIZE, RUN, new_run
+from colorize.cli.options import ADDRESS, RUN
+from colorize.cli.train import new_run
 from colorize.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def started(directory: RunDirectory, config: TrainConfig) -> None:
 def fixed_size(data: str, size: int | None) -> dict[str, int]:
     """`size` for a source whose pictures have one size of their own, else nothing. Raises ConfigError for another one."""
     from colorize.data import cifar10
-    from colorize.data.sources import parse_source
+    from colorize.data.sources import FIXED_SIZE, parse_source
 
     if parse_source(data).kind not in FIXED_SIZE:
         return {}
@@ -136,7 +137,7 @@ def tune(directory: RunDirectory, config: TrainConfig, parts: Parts) -> Comparis
     """Tunes the model of the run, judges it on the held-out part before and after, and leaves what came of it in the run's directory."""
     from colorize.cli.display import TrainingDisplay, console
     from colorize.evaluation import evaluate
-    from colorize.model.palette import DecodeSettings
+    from colorize.model.settings import DecodeSettings
     from colorize.train.directory import MODEL_FILE
     from colorize.train.finetune import BASE_FILE, Comparison
     from colorize.train.run import fit

@@ -12,19 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from colorize.cli.options import PALETTE, REFERENCE, TEMPERATURE, printable
 from colorize.errors import ConfigError, HintError, PictureError
 from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
 
 if TYPE_CHECKING:
     from colorize.imaging.convert import Format
     from colorize.model.colorizer import Colorizer
-    from colorize.model.palette import DecodeSettings
-
-TEMPERATURE = typer.Option(help="Above 0, at most 1: the smaller, the more decided.", show_default="the model's own")
-PALETTE = typer.Option(
-    metavar="NAME|FILE.json", help="The colours of a period: autochrome, faded, kodachrome, technicolor; or your own.", show_default=False
-)
-REFERENCE = typer.Option(metavar="PICTURE", help="A colour picture whose colours are taken over.", show_default=False)
+    from colorize.model.settings import DecodeSettings
 
 
 def picture(
@@ -88,17 +83,12 @@ def picture(
         raise typer.Exit(1)
 
 
-def printable(text: str | Path) -> str:
-    """Text on one line, with what cannot be printed (line breaks, bytes of a name that are not UTF-8) as `?`."""
-    return "".join(character if character.isprintable() else "?" for character in str(text))
-
-
 def settings_of(
     vividness: float, temperature: float | None, palette: str | None, reference: str | Path | None, candidates: int = 1
 ) -> DecodeSettings:
     """What the options ask for. Raises ConfigError, HintError, PictureError."""
     from colorize.model.coloring import load_reference
-    from colorize.model.palette import DecodeSettings
+    from colorize.model.settings import DecodeSettings
     from colorize.model.swatches import load_swatches
 
     DecodeSettings(vividness=vividness, temperature=temperature, candidates=candidates)  # what is wrong with a number is said first

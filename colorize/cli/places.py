@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from colorize.cli import adapt, archive, evaluate, finetune, train
 from colorize.errors import ConfigError
 from colorize.storage.place import is_url
 
@@ -93,11 +94,12 @@ COMMANDS = tuple(_KINDS)
 """The commands that can be a job."""
 
 
-def program() -> Any:
-    """The whole program, as a command of commands."""
-    from colorize.cli.main import app
-
-    return typer.main.get_command(app)
+def job_commands() -> Any:
+    """The commands that can be a job, as a command of commands."""
+    jobs = typer.Typer(pretty_exceptions_enable=False)
+    for function in (train.train, finetune.finetune, adapt.adapt, evaluate.evaluate, archive.archive):
+        jobs.command(function.__name__)(function)
+    return typer.main.get_command(jobs)
 
 
 def parse(arguments: Sequence[str], *, folder: Path | None = None, context: Any = None) -> Command:
@@ -116,7 +118,7 @@ def parse(arguments: Sequence[str], *, folder: Path | None = None, context: Any 
         raise ConfigError("archive status: needs no cluster: run it without submit")
     told = name if context is None else f"{context.info_name} {name}"
     above = None if context is None else context.parent
-    with program().commands[name].make_context(told, list(arguments[1:]), parent=above) as parsed:
+    with job_commands().commands[name].make_context(told, list(arguments[1:]), parent=above) as parsed:
         given = [
             (parameter, parsed.params[parameter.name])
             for parameter in parsed.command.params

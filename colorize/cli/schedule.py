@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colorize.cli.picture import printable
+from colorize.cli.options import printable
 from colorize.cli.places import COMMANDS, parse
 from colorize.errors import ClusterError, ConfigError, ScheduleError
 from colorize.schedule.plan import DUE

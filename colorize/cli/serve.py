@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from colorize.cli.train import ADDRESS
+from colorize.cli.options import ADDRESS
 from colorize.model.card import DEFAULT_MODEL
 
 

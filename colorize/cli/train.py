@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from colorize.cli.options import ADDRESS, RUN
 from colorize.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from colorize.train.config import TrainConfig
 
 SAMPLE = "cifar10-sample"
-FIXED_SIZE = ("cifar10", "cifar10-sample")
-"""The kinds of sources whose pictures have one size of their own."""
-
 ENLARGED = 4
 """How many times a pretrained encoder sees pictures of 32×32 enlarged: it knows things at the size that they have in photographs.
 
@@ -27,13 +25,6 @@ the work.
 
 LOADED_PER_CROP = (9, 8)
 """Photographs are loaded this much larger than the training crops, so that a crop has somewhere to move."""
-
-RUN = typer.Option(
-    metavar="DIRECTORY",
-    help="The run's directory, or a URL such as s3://bucket/runs/one; it must not exist.",
-    show_default="runs/DATE-TIME",
-)
-ADDRESS = typer.Option(help="A Ray cluster to join (host:port, auto); without it RAY_ADDRESS, else a local Ray is started.")
 
 
 def train(
@@ -81,10 +72,10 @@ def train(
     from colorize.cli.display import TrainingDisplay, console, describe
     from colorize.cli.evaluate import score_table
     from colorize.data.dataset import load_dataset, with_more
-    from colorize.data.sources import parse_source
+    from colorize.data.sources import FIXED_SIZE, parse_source
     from colorize.evaluation import evaluate
     from colorize.model.encoder import imagenet_weights
-    from colorize.model.palette import DecodeSettings
+    from colorize.model.settings import DecodeSettings
     from colorize.train.directory import MODEL_FILE, RunDirectory
     from colorize.train.run import check_pictures, check_workers, fit, needed
 
@@ -154,7 +145,7 @@ def _workers(text: str) -> tuple[int | None, int]:
 def _configure(given: dict[str, Any], least: int | None, workers: int, gpu: bool) -> TrainConfig:
     """The settings of a new run. Raises ConfigError."""
     from colorize.data import cifar10
-    from colorize.data.sources import parse_source
+    from colorize.data.sources import FIXED_SIZE, parse_source
     from colorize.train.config import TrainConfig
 
     given = {"data": SAMPLE} | given

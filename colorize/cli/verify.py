@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from colorize.cli.picture import printable
+from colorize.cli.options import printable
 
 
 def verify(

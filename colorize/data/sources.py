@@ -10,6 +10,9 @@ from colorize.errors import DataError
 
 Kind = Literal["cifar10-sample", "cifar10", "folder", "parquet"]
 
+FIXED_SIZE: tuple[Kind, ...] = ("cifar10", "cifar10-sample")
+"""The kinds of sources whose pictures have one size of their own."""
+
 FORMS = "cifar10-sample, cifar10, cifar10:PATH, folder:PATH_OR_BUCKET or parquet:PATH_OR_BUCKET"
 
 

@@ -27,7 +27,7 @@ from colorize.errors import RunError
 from colorize.evaluation import Evaluation, evaluate, examples
 from colorize.model.card import DEFAULT_MODEL
 from colorize.model.colormodel import load_model
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 from colorize.train.config import TrainConfig
 from colorize.train.directory import RunDirectory
 from colorize.train.progress import Report

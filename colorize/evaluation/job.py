@@ -27,7 +27,7 @@ from colorize.evaluation.measures import confidence_ratio
 from colorize.evaluation.scorer import Extras, Scorer
 from colorize.model.colormodel import ColorModel
 from colorize.model.metrics import scores_from_sums
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 
 BATCH = 250
 BASELINES = ("grey", "mean_color")

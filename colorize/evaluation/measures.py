@@ -22,7 +22,7 @@ from torch import Tensor
 from colorize.model.colorizer import Colorizer
 from colorize.model.hints import Hint
 from colorize.model.metrics import mean_ciede2000
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 
 BINS = 1_000
 """Of the confidence, over 0…1."""

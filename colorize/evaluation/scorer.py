@@ -25,7 +25,7 @@ from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
 from colorize.model.hints import MOST_HINTS, Hint
 from colorize.model.metrics import psnr, score_pictures
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 
 
 @dataclass(frozen=True, kw_only=True)

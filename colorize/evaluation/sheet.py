@@ -16,7 +16,7 @@ from colorize.imaging.colorspace import compose
 from colorize.imaging.sheet import contact_sheet
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 
 
 def examples(

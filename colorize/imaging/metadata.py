@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from colorize.errors import PictureError
-from colorize.imaging.scan import Note
+from colorize.imaging.note import Note
 from colorize.imaging.xmp import NAMESPACE, grey_profile_of, note_of, provenance_xmp, without_note
 
 MAX_SEGMENT = 65_533

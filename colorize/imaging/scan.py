@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from colorize.imaging.metadata import Metadata
+from colorize.imaging.note import Note
 
 
 Pixels = npt.NDArray[Any]
@@ -58,17 +59,6 @@ class Page:
         if self.orientation in (5, 6, 7, 8):
             plane = plane.swapaxes(-1, -2)
         return plane
-
-
-@dataclass(frozen=True, kw_only=True)
-class Note:
-    """What a coloured file says of its colours."""
-
-    model: str
-    """The model's name."""
-    model_sha256: str
-    """The digest of its weights."""
-    vividness: float
 
 
 class Scan(ABC):

@@ -25,7 +25,7 @@ from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
 from colorize.errors import PictureError
-from colorize.imaging.scan import Note
+from colorize.imaging.note import Note
 
 NAMESPACE = "urn:colorize:note:1.0/"
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicallyEnhanced"

@@ -25,7 +25,8 @@ from colorize.imaging.colorspace import compose
 from colorize.model.coherence import coherent
 from colorize.model.colormodel import ColorModel
 from colorize.model.metrics import colorfulness, psnr
-from colorize.model.palette import VividnessDial, confidence, lifted
+from colorize.model.palette import confidence, lifted
+from colorize.model.settings import VividnessDial
 from colorize.model.unet import log_shares
 
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)

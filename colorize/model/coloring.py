@@ -19,11 +19,12 @@ from PIL import Image
 from colorize.imaging.convert import Format, convert
 from colorize.imaging.formats import open_scan
 from colorize.imaging.mark import marked
-from colorize.imaging.scan import Note, Scan
+from colorize.imaging.note import Note
+from colorize.imaging.scan import Scan
 from colorize.model.card import ModelCard
 from colorize.model.colorizer import Colorizer, Prediction, working_shape
-from colorize.model.palette import DecodeSettings
 from colorize.model.reference import Reference
+from colorize.model.settings import DecodeSettings
 
 
 def views(scan: Scan, card: ModelCard) -> list[npt.NDArray[np.float32]]:

@@ -22,8 +22,9 @@ from colorize.model.device import Precision, pick_device, uses_bfloat16
 from colorize.model.fold import folded
 from colorize.model.hints import Hint, hint_planes
 from colorize.model.network import config_of
-from colorize.model.palette import DecodeSettings, confidence, lifted
+from colorize.model.palette import confidence, lifted
 from colorize.model.reference import Reference, ReferenceGuide
+from colorize.model.settings import DecodeSettings
 from colorize.model.spread import spread
 from colorize.model.unet import log_shares
 
@@ -146,7 +147,7 @@ class Colorizer:
         """The colourings (b, candidates, 2, h', w') and the confidence (b, h', w'), on the CPU."""
         dial = self.model.dial
         with torch.inference_mode():
-            ab_bn2hw = self._palette.candidates(logits_bkhw, settings, dial).cpu()
+            ab_bn2hw = self._palette.candidates(logits_bkhw, settings.candidates, *dial.at(settings)).cpu()
             spread_bhw = self._palette.spread(logits_bkhw).cpu()
             confidence_bhw = confidence(spread_bhw)
             pictures = zip(ab_bn2hw, L_b1hw.cpu(), confidence_bhw, strict=True)

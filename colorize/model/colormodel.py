@@ -17,7 +17,8 @@ from colorize.errors import ModelError
 from colorize.imaging.files import write_whole
 from colorize.model.card import ModelCard, read_card, resolve
 from colorize.model.network import Network, build, config_of
-from colorize.model.palette import Palette, VividnessDial
+from colorize.model.palette import Palette
+from colorize.model.settings import VividnessDial
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,7 +20,7 @@ from colorize.model.card import ModelCard
 from colorize.model.coloring import confidence_png, note_of, paint, views
 from colorize.model.colorizer import Prediction
 from colorize.model.hints import Hint, parse_hints
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 
 MEDIA_TYPES = {
     "JPEG": "image/jpeg",

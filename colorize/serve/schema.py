@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from colorize.model.card import DEFAULT_VIVIDNESS
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 from colorize.serve.codec import MEDIA_TYPES, Wish
 
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict
 
 from colorize.errors import ModelError
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 from colorize.serve import meter
 from colorize.serve.codec import Question
 from colorize.serve.desk import OnDesk

@@ -27,7 +27,7 @@ from colorize.imaging.formats.jpeg import JpegScan
 from colorize.imaging.guard import one_line
 from colorize.model.card import DEFAULT_VIVIDNESS, ModelCard
 from colorize.model.coloring import note_of, views
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 from colorize.model.steady import Steadier
 from colorize.serve.catalog import Entry
 from colorize.serve.codec import Answer, Question, packed

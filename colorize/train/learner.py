@@ -14,8 +14,9 @@ from colorize.model.card import ModelCard
 from colorize.model.colormodel import ColorModel
 from colorize.model.device import uses_bfloat16
 from colorize.model.network import build, fields_of
-from colorize.model.palette import Palette, VividnessDial
+from colorize.model.palette import Palette
 from colorize.model.photonet import PhotoNet
+from colorize.model.settings import VividnessDial
 from colorize.model.unet import UNet
 from colorize.train.augment import crop_and_flip, random_hints, reframe, vary
 from colorize.train.config import TrainConfig

@@ -37,7 +37,7 @@ from colorize.imaging.formats.jpeg_luma import luma_identical
 from colorize.model.coloring import colorize_scan
 from colorize.model.colorizer import Colorizer, shrink
 from colorize.model.colormodel import load_model
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 
 PICTURES = 1_000
 JPEGS = 40

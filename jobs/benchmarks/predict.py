@@ -21,7 +21,7 @@ from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import load_model
 from colorize.model.device import Precision
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 
 RIVALS: dict[str, tuple[str, int, Precision]] = {
     "pictures_per_s_256": (DEFAULT_MODEL, 256, "auto"),

@@ -41,7 +41,7 @@ from colorize.model.card import DEFAULT_MODEL, SHIPPED, SUFFIX
 from colorize.model.coloring import colorize_scan
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import load_model
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 from jobs.benchmarks.load import Answers, at_rate, by_clients, camera
 
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket", "camera", "hubble_deep_field")

@@ -21,7 +21,7 @@ from colorize.imaging.formats import open_scan
 from colorize.model.coloring import colorize_scan
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import load_model
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 
 MODEL, CIFAR_MODEL = "photo", "cifar10"
 ARCHIVE = ("nagasaki-boats.jpg", "dust-bowl-home.jpg", "black-canyon.jpg")

@@ -23,8 +23,8 @@ from colorize.cli.main import main as colorize
 from colorize.data.dataset import load_dataset
 from colorize.evaluation import evaluate
 from colorize.model.colormodel import load_model
-from colorize.model.palette import DecodeSettings
 from colorize.model.prune import prune_deepest
+from colorize.model.settings import DecodeSettings
 
 MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_TOP_PAD_": "268435456", "MALLOC_ARENA_MAX": "1"}
 """glibc keeps freed memory instead of giving it back and faulting it in again, page by page: a third less CPU time a picture."""

@@ -54,7 +54,8 @@ from colorize.model.card import read_card
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
 from colorize.model.metrics import ColorScores, colorfulness, psnr
-from colorize.model.palette import DecodeSettings, Palette
+from colorize.model.palette import Palette
+from colorize.model.settings import DecodeSettings
 from colorize.train.checkpoint import load_state, save_state
 from colorize.train.config import TrainConfig
 from colorize.train.learner import Learner

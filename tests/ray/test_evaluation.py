@@ -21,7 +21,7 @@ from colorize.imaging.colorspace import compose
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
 from colorize.model.metrics import SCORES, ColorScores, psnr
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 from tests.models import small_model
 from tests.pictures import encoded, grey_scene
 

@@ -33,7 +33,7 @@ from colorize.model.card import DEFAULT_VIVIDNESS
 from colorize.model.coloring import colorize_scan, views
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import load_model
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 from tests.models import small_model
 from tests.pictures import encoded, grey_scene, rgb_scene
 

@@ -12,7 +12,7 @@ from colorize.archive.batches import GPU_BATCH, predict_in_batches
 from colorize.model.card import resolve
 from colorize.model.colorizer import BATCH_PIXELS, Colorizer, Prediction, working_shape
 from colorize.model.colormodel import load_model
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 
 SETTINGS = DecodeSettings(vividness=0.5)
 

@@ -20,7 +20,7 @@ from colorize.model.calibrate import (
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
 from colorize.model.metrics import ColorScores
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 from tests.models import constant_model, small_model
 
 

@@ -11,7 +11,7 @@ from skimage.color import rgb2lab
 
 from colorize import Colorizer, DecodeSettings, colorize_scan, open_scan
 from colorize.imaging.metadata import read_note
-from colorize.imaging.scan import Note
+from colorize.imaging.note import Note
 from colorize.model.coloring import confidence_png, note_of, paint, views
 from colorize.model.colorizer import Prediction
 from tests.models import constant_model, small_model

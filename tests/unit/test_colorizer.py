@@ -14,7 +14,7 @@ from colorize.imaging.colorspace import lightness_of_grey, rgb_to_lab
 from colorize.model import colorizer as colorizer_module
 from colorize.model.colorizer import Colorizer, shrink
 from colorize.model.device import pick_device, uses_bfloat16
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 from tests.models import constant_model, small_model
 from tests.pictures import grey_scene
 

@@ -12,7 +12,7 @@ from colorize.errors import HintError
 from colorize.imaging.colorspace import lightness_of_grey
 from colorize.model.colorizer import Colorizer
 from colorize.model.hints import MOST_HINTS, Hint, hint_planes, parse_hints
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 from tests.models import small_model
 from tests.pictures import grey_scene
 

@@ -15,8 +15,8 @@ from colorize.errors import ConfigError, HintError, PictureError
 from colorize.imaging.colorspace import lightness_of_grey
 from colorize.model.coloring import load_reference
 from colorize.model.colorizer import Colorizer
-from colorize.model.palette import DecodeSettings
 from colorize.model.reference import Reference
+from colorize.model.settings import DecodeSettings
 from colorize.model.swatches import Swatches, load_swatches, parse_swatches, shipped_palettes
 from tests.models import constant_model, small_model
 from tests.pictures import encoded, grey_scene

@@ -15,7 +15,7 @@ from colorize.evaluation.measures import BINS, confidence_counts, confidence_rat
 from colorize.evaluation.scorer import Extras, predict_full_size
 from colorize.imaging.colorspace import rgb_to_lab
 from colorize.model.colorizer import Colorizer
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 from tests.models import constant_model, small_model
 from tests.pictures import rgb_scene
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from colorize.errors import PictureError
 from colorize.imaging.metadata import MAX_SEGMENT, jpeg_metadata, orientation_of, read_note, stamp_jpeg
-from colorize.imaging.scan import Note
+from colorize.imaging.note import Note
 from colorize.imaging.xmp import NAMESPACE, SOURCE_TYPE, note_of, provenance_xmp
 from tests.pictures import encoded, grey_scene, rgb_scene
 

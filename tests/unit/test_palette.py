@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colorize.errors import ConfigError
-from colorize.model.palette import LEAST_ERROR_AB, MOST_LOST, DecodeSettings, Palette, VividnessDial, confidence, lifted
+from colorize.model.palette import LEAST_ERROR_AB, MOST_LOST, Palette, confidence, lifted
+from colorize.model.settings import DecodeSettings, VividnessDial
 from colorize.model.swatches import load_swatches
 
 
@@ -115,7 +116,7 @@ def test_candidates_leave_certain_pixels_and_move_ambiguous_ones_together() -> N
     certain = torch.full((len(palette),), 1e-9)
     certain[3] = 1.0
     logits = torch.stack([(certain / certain.sum()).log(), torch.zeros(len(palette))], dim=1).view(1, len(palette), 1, 2)
-    ab_bn2hw = palette.candidates(logits, DecodeSettings(candidates=4), VividnessDial())
+    ab_bn2hw = palette.candidates(logits, 4, temperature=1.0, rebalance=0.0)
     assert ab_bn2hw.shape == (1, 4, 2, 1, 2)
     sure, unsure = ab_bn2hw[0, :, :, 0, 0], ab_bn2hw[0, :, :, 0, 1]
     assert (sure - sure[0]).norm(dim=1).max() < 0.1

@@ -16,8 +16,8 @@ from colorize.model.card import ModelCard
 from colorize.model.colorizer import Colorizer, working_shape
 from colorize.model.colormodel import ColorModel
 from colorize.model.network import build, config_of, fields_of
-from colorize.model.palette import VividnessDial
 from colorize.model.photonet import PhotoNet, PhotoNetConfig
+from colorize.model.settings import VividnessDial
 from colorize.model.unet import UNet, UNetConfig
 from colorize.train.checkpoint import load_state, save_state
 from colorize.train.config import TrainConfig

@@ -23,8 +23,8 @@ from colorize.errors import PictureError
 from colorize.imaging.colorspace import lightness_of_grey
 from colorize.imaging.formats.raster import RasterFile, RasterScan
 from colorize.imaging.metadata import read_note
+from colorize.imaging.note import Note
 from colorize.imaging.profile import make_profile, parametric_curve
-from colorize.imaging.scan import Note
 from colorize.imaging.space import SRGB_PROFILE, RgbSpace
 from colorize.imaging.xmp import note_of
 from tests.pictures import encoded, grey_scene, png_chunk, png_header, rgb_scene

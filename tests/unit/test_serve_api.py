@@ -18,7 +18,7 @@ from colorize.imaging.picture import read_picture
 from colorize.imaging.verify import verify
 from colorize.model.coloring import colorize_scan
 from colorize.model.colorizer import Colorizer
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 from colorize.serve import desk as desk_module
 from colorize.serve.batch import TOGETHER
 from colorize.serve.codec import MEDIA_TYPES

@@ -13,7 +13,7 @@ from skimage.color import deltaE_ciede2000
 from colorize.imaging.colorspace import rgb_to_lab
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import load_model
-from colorize.model.palette import DecodeSettings
+from colorize.model.settings import DecodeSettings
 from colorize.model.steady import Steadier
 
 HEIGHT, WIDTH = 96, 128

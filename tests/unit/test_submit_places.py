@@ -7,7 +7,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from colorize.cli.main import main
-from colorize.cli.places import _KINDS, COMMANDS, parse, program
+from colorize.cli.places import _KINDS, COMMANDS, job_commands, parse
 from colorize.errors import ConfigError, DataError
 
 HERE = Path("/here")
@@ -118,7 +118,7 @@ def test_wrong_usage_is_told_as_the_command_tells_it(arguments: list[str], capsy
 def test_every_parameter_with_a_path_is_known() -> None:
     """Each parameter of the type Path has its kind; the texts that can be paths are those that are named here."""
     for name in COMMANDS:
-        function = inspect.unwrap(program().commands[name].callback)
+        function = inspect.unwrap(job_commands().commands[name].callback)
         hints = get_type_hints(function)
         assert set(_KINDS[name]) <= set(hints)
         paths = {key for key, hint in hints.items() if Path in (hint, *get_args(hint))}

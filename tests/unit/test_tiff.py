@@ -26,7 +26,7 @@ from colorize.imaging.formats.tiff import TiffScan
 from colorize.imaging.formats.tiff_codec import decode
 from colorize.imaging.formats.tiff_directory import MAX_PAGES, Source, read_structure
 from colorize.imaging.formats.tiff_pieces import CodecError, inflate, regrouped, unlzw, unpackbits
-from colorize.imaging.scan import Note
+from colorize.imaging.note import Note
 from colorize.imaging.space import RgbSpace
 from tests.pictures import grey_scene, rgb_scene
 

@@ -18,7 +18,7 @@ from PIL.BmpImagePlugin import BmpImageFile
 from colorize.errors import PictureError
 from colorize.imaging.guard import check_size, damage
 from colorize.imaging.metadata import Metadata
-from colorize.imaging.scan import Note
+from colorize.imaging.note import Note
 from colorize.imaging.space import RgbSpace
 
 _MAX_FILE = 0xFFFFFFFF

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from colorize.errors import PictureError
 from colorize.imaging.guard import check_size, damage
 from colorize.imaging.metadata import Metadata
-from colorize.imaging.scan import Note
+from colorize.imaging.note import Note
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.xmp import provenance_xmp
 

@@ -44,7 +44,8 @@ from colorize.imaging.formats.jpeg_chroma import chroma_table, encode_plane
 from colorize.imaging.formats.jpeg_luma import check_luma, luma_of
 from colorize.imaging.formats.jpeg_stream import SOF_PROGRESSIVE, JpegStream, read_stream
 from colorize.imaging.metadata import Metadata, jpeg_metadata, orientation_of, stamp_jpeg
-from colorize.imaging.scan import Note, Page, Pixels, Scan
+from colorize.imaging.note import Note
+from colorize.imaging.scan import Page, Pixels, Scan
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.upsample import ChromaUpsampler
 

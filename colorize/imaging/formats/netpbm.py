@@ -16,7 +16,7 @@ from colorize.errors import PictureError
 from colorize.imaging.colorspace import rescaled
 from colorize.imaging.guard import check_size, damage
 from colorize.imaging.metadata import Metadata
-from colorize.imaging.scan import Note
+from colorize.imaging.note import Note
 from colorize.imaging.space import RgbSpace
 
 _MAX_HEADER = 100_000

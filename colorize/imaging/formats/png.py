@@ -24,8 +24,8 @@ from colorize.errors import PictureError
 from colorize.imaging.colorspace import SRGB
 from colorize.imaging.guard import check_size, damage, hushed
 from colorize.imaging.metadata import Metadata
+from colorize.imaging.note import Note
 from colorize.imaging.profile import MAX_PROFILE_BYTES, make_profile
-from colorize.imaging.scan import Note
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.xmp import MAX_PACKET_BYTES, provenance_xmp
 

@@ -28,7 +28,8 @@ from colorize.imaging.formats.png import PngFile
 from colorize.imaging.formats.webp import WebpFile
 from colorize.imaging.guard import damage, one_line
 from colorize.imaging.metadata import Metadata
-from colorize.imaging.scan import Note, Page, Pixels, Scan
+from colorize.imaging.note import Note
+from colorize.imaging.scan import Page, Pixels, Scan
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.upsample import ChromaUpsampler
 

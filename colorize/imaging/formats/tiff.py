@@ -40,7 +40,8 @@ from colorize.imaging.formats.tiff_directory import MAX_PAGES, SUB_IMAGES, Direc
 from colorize.imaging.formats.tiff_raster import MASK, RGB, Raster, read_raster
 from colorize.imaging.formats.tiff_target import NewDirectory, NewTag, Target, copied_tag
 from colorize.imaging.metadata import Metadata
-from colorize.imaging.scan import Note, Page, Pixels, Scan
+from colorize.imaging.note import Note
+from colorize.imaging.scan import Page, Pixels, Scan
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.upsample import ChromaUpsampler
 from colorize.imaging.xmp import provenance_xmp

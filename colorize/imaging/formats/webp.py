@@ -19,7 +19,7 @@ from PIL import Image
 from colorize.errors import PictureError
 from colorize.imaging.guard import check_size, damage
 from colorize.imaging.metadata import Metadata
-from colorize.imaging.scan import Note
+from colorize.imaging.note import Note
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.xmp import provenance_xmp
 

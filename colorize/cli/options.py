@@ -1,0 +1,22 @@
+"""Options that several commands have, and how what a user typed is printed."""
+
+from pathlib import Path
+
+import typer
+
+ADDRESS = typer.Option(help="A Ray cluster to join (host:port, auto); without it RAY_ADDRESS, else a local Ray is started.")
+RUN = typer.Option(
+    metavar="DIRECTORY",
+    help="The run's directory, or a URL such as s3://bucket/runs/one; it must not exist.",
+    show_default="runs/DATE-TIME",
+)
+TEMPERATURE = typer.Option(help="Above 0, at most 1: the smaller, the more decided.", show_default="the model's own")
+PALETTE = typer.Option(
+    metavar="NAME|FILE.json", help="The colours of a period: autochrome, faded, kodachrome, technicolor; or your own.", show_default=False
+)
+REFERENCE = typer.Option(metavar="PICTURE", help="A colour picture whose colours are taken over.", show_default=False)
+
+
+def printable(text: str | Path) -> str:
+    """Text on one line, with what cannot be printed (line breaks, bytes of a name that are not UTF-8) as `?`."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
