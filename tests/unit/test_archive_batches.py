@@ -38,16 +38,13 @@ def scene(seed: int, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("model", ["photo", "cifar10"])
-@pytest.mark.parametrize("sides", [(3, 3), (3, 4), (4, 3), (3, 2), (1, 5)])
+@pytest.mark.parametrize("sides", [(3, 3), (3, 4), (4, 3), (3, 2), (1, 3)])
 def test_on_a_cpu_a_picture_in_a_batch_gets_what_it_gets_alone(model: str, sides: tuple[int, int]) -> None:
     colorizer = Colorizer(load_model(resolve(model)), device="cpu")
     shape = working_shape((100 * sides[0], 100 * sides[1]), colorizer.model.card)
     seen = [scene(seed, shape) for seed in range(4)]
     alone = [predict_in_batches(colorizer, [L_hw], SETTINGS)[0] for L_hw in seen]
-    for size in range(2, 5):
-        for first in range(5 - size):
-            together = predict_in_batches(colorizer, seen[first : first + size], SETTINGS)
-            assert all(is_same(*pair) for pair in zip(together, alone[first:], strict=False))
+    assert all(is_same(*pair) for pair in zip(predict_in_batches(colorizer, seen, SETTINGS), alone, strict=True))
     other = scene(9, (shape[1], shape[0]) if shape[0] != shape[1] else (shape[0], 2 * shape[1]))
     mixed = predict_in_batches(colorizer, [seen[2], other, seen[0], seen[3], seen[1], seen[2]], SETTINGS)
     assert all(is_same(mixed[place], alone[number]) for place, number in ((0, 2), (2, 0), (3, 3), (4, 1), (5, 2)))
