@@ -10,15 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from colorize.imaging.metadata import Metadata
+from colorize.imaging.metadata import Metadata
 from colorize.imaging.note import Note
-
 
 Pixels = npt.NDArray[Any]
 """uint8 or uint16, full range."""
