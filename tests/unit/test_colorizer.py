@@ -9,10 +9,12 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from colorize.data import cifar10
 from colorize.errors import ConfigError
 from colorize.imaging.colorspace import lightness_of_grey, rgb_to_lab
 from colorize.model import colorizer as colorizer_module
 from colorize.model.colorizer import Colorizer, shrink
+from colorize.model.colormodel import load_model
 from colorize.model.device import pick_device, uses_bfloat16
 from colorize.model.settings import DecodeSettings
 from tests.models import constant_model, small_model
@@ -191,3 +193,17 @@ def test_the_network_says_the_same_of_a_shrunk_picture(height: int, width: int, 
     expected, found = (colorizer.predict([lightness])[0] for lightness in (L_hw, small_hw))
     assert np.array_equal(found.ab_n2hw.numpy(), expected.ab_n2hw.numpy())
     assert np.array_equal(found.confidence_hw.numpy(), expected.confidence_hw.numpy())
+
+
+@pytest.mark.parametrize("model", ["cifar10", "photo"])
+def test_a_processor_with_bfloat16_gives_the_colours_of_one_without(model: str) -> None:
+    records = cifar10.read_sample("test")[::40]
+    rgb_b3hw = torch.from_numpy(records[:, 1:].reshape(-1, 3, cifar10.SIDE, cifar10.SIDE).copy())
+    L_hw_list = list(rgb_to_lab(rgb_b3hw)[:, 0].numpy())
+    loaded = load_model(model)
+    exact, rounded = (
+        torch.cat([one.ab_n2hw for one in Colorizer(loaded, device="cpu", precision=precision).predict(L_hw_list)])
+        for precision in ("fp32", "bf16")
+    )
+    assert (rounded - exact).norm(dim=1).mean() < 0.3
+    assert rounded.square().mean().sqrt() == pytest.approx(float(exact.square().mean().sqrt()), rel=0.03)
