@@ -4,7 +4,7 @@ One actor reads, decodes, predicts, grafts, encodes and writes. Nothing but path
 a CPU: a pool that takes every CPU cannot starve a stage before it.
 It works in chunks: the pictures of a chunk are opened and looked at small, those of one working shape are shown to the network in one
 batch, then each is grafted and written. A chunk ends at CHUNK_PICTURES, CHUNK_PIXELS or CHUNK_BYTES: a large picture is alone with the few
-small ones before it, and full-size pixels are only held of one.
+small ones before it, and the full-size pixels of large pictures are only held of one. (Rasters of a megapixel or less stay decoded.)
 Outputs are committed in groups (`Journal`), closed at GROUP_PICTURES or GROUP_PIXELS.
 A file never stops the others. What is the file's fault is a PictureError and becomes a failed row; anything else is this program's,
 becomes a failed row that says so, and its traceback goes to the worker's log. What would fail every further file as well (a full disk, a
