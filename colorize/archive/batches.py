@@ -14,20 +14,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from colorize.model.colorizer import BATCH_PIXELS, Colorizer, Prediction
+from colorize.model.colorizer import Colorizer, Prediction
 from colorize.model.settings import DecodeSettings
 
 GPU_BATCH = 16
-"""Or as many as BATCH_PIXELS allows of a shape."""
+"""Or as many of a shape as the network takes in one pass."""
 
 
 def predict_in_batches(colorizer: Colorizer, seen: Sequence[npt.NDArray[np.float32]], settings: DecodeSettings) -> list[Prediction]:
     """A prediction for each, in order. seen: lightness (h, w) 0…100 at its working shape. None depends on what else is there."""
-    together = 1 if colorizer.device.type == "cpu" else GPU_BATCH
+    most = 1 if colorizer.device.type == "cpu" else GPU_BATCH
     predictions: dict[int, Prediction] = {}
     for shape in dict.fromkeys(L_hw.shape for L_hw in seen):
         indices = [index for index, L_hw in enumerate(seen) if L_hw.shape == shape]
-        size = min(together, max(1, BATCH_PIXELS // (shape[0] * shape[1])))
+        size = min(most, colorizer.most_together(*shape))
         for first in range(0, len(indices), size):
             part = indices[first : first + size]
             L_b1hw = np.zeros((size, 1, *shape), np.float32)

@@ -23,6 +23,7 @@ from colorize.model.fold import folded
 from colorize.model.hints import Hint, hint_planes
 from colorize.model.network import config_of
 from colorize.model.palette import confidence, lifted
+from colorize.model.photonet import PhotoNetConfig
 from colorize.model.reference import Reference, ReferenceGuide
 from colorize.model.settings import DecodeSettings
 from colorize.model.spread import spread
@@ -32,13 +33,13 @@ LONGEST_ASPECT = 8
 """The network sees at most this many short sides along the long one: a 20,000×3 strip is squeezed, not enlarged to 200,000 pixels."""
 
 BATCH_PIXELS = 1 << 20
-"""The most pixels in one forward pass: bounds memory at about 1 GB for a width of 48."""
+"""The most pixels that the network computes on in one forward pass: bounds memory at about 1 GB for a width of 48."""
 
-CPU_BATCH_PIXELS = 1 << 18
-"""The same on a CPU, where more only cost.
+CPU_BATCH_PIXELS = 1 << 17
+"""The same on a CPU, where more only cost: the allocator gives large pieces of memory back and fetches them anew.
 
-`photo` takes 40 ms a picture of 192×256 in passes of four and 68 in one of sixteen, of which 30 are the system's, for memory that the
-allocator gives back and fetches anew; and 470 MB in all instead of 810.
+`photo` takes 39 ms a picture of 160×160 alone, 34 in passes of five and 41 in passes of ten; `cifar10`, which sees pictures of 32×32
+enlarged to 128×128, 38 in passes of eight and 58 in one of 64, of which 20 are the system's.
 """
 
 
@@ -92,7 +93,7 @@ class Colorizer:
         for kind in dict.fromkeys(kinds):
             (height, width), hinted = kind
             indices = [index for index, other in enumerate(kinds) if other == kind]
-            most = max(1, (CPU_BATCH_PIXELS if self.device.type == "cpu" else BATCH_PIXELS) // (height * width))
+            most = self.most_together(height, width)
             for first in range(0, len(indices), most):
                 part = indices[first : first + most]
                 L_b1hw = torch.from_numpy(np.stack([shrink(L_hw_list[index], card) for index in part])[:, None])
@@ -101,8 +102,11 @@ class Colorizer:
         return [predictions[index] for index in range(len(L_hw_list))]
 
     def most_together(self, height: int, width: int) -> int:
-        """How many pictures of that size one pass of the network takes on this device."""
-        return max(1, (CPU_BATCH_PIXELS if self.device.type == "cpu" else BATCH_PIXELS) // (height * width))
+        """How many pictures that are shown to the network at that size one pass takes on this device."""
+        config = self.model.network.config
+        enlarge = config.enlarge if isinstance(config, PhotoNetConfig) else 1
+        most_pixels = CPU_BATCH_PIXELS if self.device.type == "cpu" else BATCH_PIXELS
+        return max(1, most_pixels // (height * width * enlarge**2))
 
     def predict_batch(self, L_b1hw: Tensor, settings: DecodeSettings, hints: Sequence[Sequence[Hint]] | None = None) -> list[Prediction]:
         """Predictions for pictures of one size, shown to the network at the size that they have. L_b1hw: 0…100, on any device.

@@ -10,7 +10,7 @@ import torch
 
 from colorize.archive.batches import GPU_BATCH, predict_in_batches
 from colorize.model.card import resolve
-from colorize.model.colorizer import BATCH_PIXELS, Colorizer, Prediction, working_shape
+from colorize.model.colorizer import Colorizer, Prediction, working_shape
 from colorize.model.colormodel import load_model
 from colorize.model.settings import DecodeSettings
 
@@ -58,6 +58,9 @@ class Gpu:
     def __init__(self) -> None:
         self.shown: list[tuple[int, ...]] = []
 
+    def most_together(self, height: int, width: int) -> int:
+        return 1_000_000 // (height * width)
+
     def predict_batch(self, L_b1hw: torch.Tensor, settings: DecodeSettings) -> list[Prediction]:
         self.shown.append(tuple(L_b1hw.shape))
         return [Prediction(ab_n2hw=L_1hw[None].expand(1, 2, -1, -1), confidence_hw=L_1hw[0]) for L_1hw in L_b1hw]
@@ -69,7 +72,7 @@ def test_on_a_gpu_all_batches_of_a_shape_have_one_size() -> None:
     seen = [scene(seed, long if seed % 10 == 0 else small) for seed in range(2 * GPU_BATCH + 3)]
     found = predict_in_batches(cast(Colorizer, gpu), seen, SETTINGS)
     assert all(np.array_equal(prediction.confidence_hw.numpy(), L_hw) for prediction, L_hw in zip(found, seen, strict=True))
-    few = BATCH_PIXELS // (long[0] * long[1])
+    few = gpu.most_together(*long)
     assert gpu.shown == [(few, 1, *long)] * 2 + [(GPU_BATCH, 1, *small)] * 2
     predict_in_batches(cast(Colorizer, gpu), seen[1:2], SETTINGS)
     assert gpu.shown[-1] == (GPU_BATCH, 1, *small)

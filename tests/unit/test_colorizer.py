@@ -16,6 +16,7 @@ from colorize.model import colorizer as colorizer_module
 from colorize.model.colorizer import Colorizer, shrink
 from colorize.model.colormodel import load_model
 from colorize.model.device import pick_device, uses_bfloat16
+from colorize.model.photonet import PhotoNet, PhotoNetConfig
 from colorize.model.settings import DecodeSettings
 from tests.models import constant_model, small_model
 from tests.pictures import grey_scene
@@ -84,6 +85,14 @@ def test_batches_are_cut_where_memory_would_run_out(
     for one, two, three in zip(whole, parts, single, strict=True):
         torch.testing.assert_close(one.ab_n2hw, two.ab_n2hw, atol=1e-3, rtol=1e-4)
         torch.testing.assert_close(one.ab_n2hw, three.ab_n2hw, atol=1e-3, rtol=1e-4)
+
+
+def test_a_pass_holds_fewer_pictures_where_the_network_enlarges_them() -> None:
+    def most(enlarge: int) -> int:
+        network = PhotoNet(PhotoNetConfig(bins=len(MODEL.palette), width=8, enlarge=enlarge)).eval()
+        return Colorizer(dataclasses.replace(MODEL, network=network), device="cpu").most_together(32, 32)
+
+    assert most(1) == 16 * most(4) > 16
 
 
 def test_a_picture_gets_the_colours_of_its_mirror_image(colorizer: Colorizer) -> None:
