@@ -1,6 +1,6 @@
 """Finds what the two ends of the vividness dial mean for a trained network.
 
-First of all comes how firmly plain areas hold together (see `coherence`): as firmly as the PSNR at vividness 0 allows.
+First of all comes how firmly plain areas hold together (see `coherence`): as the PSNR at vividness 0 is best.
 
 Three things make the expected colour of a distribution more colourful: a lower temperature, dividing out the prior, and chroma given back
 for what averaging took of it, the lift. Vividness 0 is the temperature with the best PSNR. Vividness 1 is, among the triples that make
@@ -43,11 +43,8 @@ By eye on a historical archive: at temperature 0.4, 0.01 dB ahead of 0.7, a choi
 """
 
 STIFFNESSES = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
-FIRMER_WITHIN = 0.005
-"""In dB: so much PSNR is given up at vividness 0 for plain areas that hold together more firmly.
-
-On photographs of 160 pixels it grows up to a stiffness of 100 and more; on pictures of 32, where every cell is a pixel and nothing is
-plain for long, it is best at 10.
+"""On photographs of 160 pixels the PSNR grows up to a stiffness of 100 and more; on pictures of 32, where every cell is a pixel and
+nothing is plain for long, it is best at 10.
 """
 
 MOST_PIXELS = 1 << 23
@@ -80,7 +77,7 @@ def calibrate(model: ColorModel, L_b1hw: Tensor, ab_b2hw: Tensor) -> VividnessDi
 
         accurate = max(TEMPERATURES, key=lambda temperature: measure(decoded(temperature, 0.0, 0.0))[0])
         held = {stiffness: measure(decoded(accurate, 0.0, stiffness))[0] for stiffness in STIFFNESSES}
-        stiffness = max(one for one in STIFFNESSES if held[one] >= max(held.values()) - FIRMER_WITHIN)
+        stiffness = max(held, key=lambda one: held[one])
         # The smoothest first: those of the highest temperature. Where none is as colourful as the truth, nothing is given up.
         tried = [
             (*_as_colorful(partial(measure, decoded(temperature, rebalance, stiffness))), temperature, rebalance)
@@ -119,7 +116,7 @@ def _levelled(low_b2hw: Tensor, L_b1hw: Tensor, spread_bhw: Tensor, stiffness: f
 
 
 def _painted(L_b1hw: Tensor, low_b2hw: Tensor, spread_bhw: Tensor, lift: float) -> Tensor:
-    """sRGB 0…1 (b, 3, h, w)."""
+    """sRGB uint8 (b, 3, h, w)."""
     low_b2hw = lifted(low_b2hw[:, None], spread_bhw, lift)[:, 0]
     return compose(L_b1hw, F.interpolate(low_b2hw, size=L_b1hw.shape[-2:], mode="bilinear"))
 

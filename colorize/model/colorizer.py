@@ -21,7 +21,7 @@ from colorize.model.colormodel import ColorModel
 from colorize.model.device import Precision, pick_device, uses_bfloat16
 from colorize.model.fold import folded
 from colorize.model.hints import Hint, hint_planes
-from colorize.model.network import config_of
+from colorize.model.network import NetworkConfig, config_of
 from colorize.model.palette import confidence, lifted
 from colorize.model.photonet import PhotoNetConfig
 from colorize.model.reference import Reference, ReferenceGuide
@@ -103,10 +103,7 @@ class Colorizer:
 
     def most_together(self, height: int, width: int) -> int:
         """How many pictures that are shown to the network at that size one pass takes on this device."""
-        config = self.model.network.config
-        enlarge = config.enlarge if isinstance(config, PhotoNetConfig) else 1
-        most_pixels = CPU_BATCH_PIXELS if self.device.type == "cpu" else BATCH_PIXELS
-        return max(1, most_pixels // (height * width * enlarge**2))
+        return most_together(self.model.network.config, self.device, height, width)
 
     def predict_batch(self, L_b1hw: Tensor, settings: DecodeSettings, hints: Sequence[Sequence[Hint]] | None = None) -> list[Prediction]:
         """Predictions for pictures of one size, shown to the network at the size that they have. L_b1hw: 0…100, on any device.
@@ -187,6 +184,13 @@ class Colorizer:
             L_11hw = torch.from_numpy(shrink(reference.L_hw, self.model.card).copy())[None, None].to(self.device)
             self._guide = reference, ReferenceGuide(self._log_shares(L_11hw)[0], reference, self._palette)
         return self._guide[1]
+
+
+def most_together(config: NetworkConfig, device: torch.device, height: int, width: int) -> int:
+    """How many pictures of that size one pass of such a network takes on the device: at least one."""
+    enlarge = config.enlarge if isinstance(config, PhotoNetConfig) else 1
+    most_pixels = CPU_BATCH_PIXELS if device.type == "cpu" else BATCH_PIXELS
+    return max(1, most_pixels // (height * width * enlarge**2))
 
 
 def shrink(L_hw: npt.NDArray[np.float32], card: ModelCard) -> npt.NDArray[np.float32]:

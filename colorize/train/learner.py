@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from colorize.model.card import ModelCard
+from colorize.model.colorizer import most_together
 from colorize.model.colormodel import ColorModel
 from colorize.model.device import uses_bfloat16
 from colorize.model.network import build, fields_of
@@ -118,9 +119,13 @@ class Learner:
     def predict(self, L_b1hw: Tensor) -> Tensor:
         """The averaged network's plain expectation at full resolution, ab (b, 2, h, w)."""
         self.averaged.module.eval()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
-            logits_bkhw = self.averaged.module(L_b1hw)
-        return F.interpolate(self.palette.decode(logits_bkhw), size=L_b1hw.shape[-2:], mode="bilinear")
+        size = L_b1hw.shape[-2:]
+        low = []
+        for part_b1hw in L_b1hw.split(most_together(self.network.config, self.device, *size)):
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
+                logits_bkhw = self.averaged.module(part_b1hw)
+            low.append(self.palette.decode(logits_bkhw))
+        return F.interpolate(torch.cat(low), size=size, mode="bilinear")
 
     def as_model(self, training: dict[str, object]) -> ColorModel:
         """The averaged network as a model, with a dial that is still to be calibrated."""

@@ -10,7 +10,6 @@ from torch import Tensor
 from colorize.imaging.colorspace import compose
 from colorize.model.calibrate import (
     LARGEST_LIFT,
-    STIFFNESSES,
     TEMPERATURES,
     VIVID_REBALANCES,
     VIVID_TEMPERATURES,
@@ -20,7 +19,7 @@ from colorize.model.calibrate import (
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
 from colorize.model.metrics import ColorScores
-from colorize.model.settings import DecodeSettings
+from colorize.model.settings import DecodeSettings, VividnessDial
 from tests.models import constant_model, small_model
 
 
@@ -138,10 +137,10 @@ def test_among_nearly_equals_the_smoothest_wins(monkeypatch: pytest.MonkeyPatch)
     assert best.vivid_temperature < smoothest.vivid_temperature
 
 
-def test_plain_areas_hold_together_as_firmly_as_the_accuracy_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stiffness", [0.0, 10.0, 100.0])
+def test_plain_areas_hold_together_as_firmly_as_is_most_accurate(stiffness: float) -> None:
     model = small_model(seed=1)
+    model = dataclasses.replace(model, card=dataclasses.replace(model.card, dial=dataclasses.asdict(VividnessDial(stiffness=stiffness))))
     L_b1hw = some_lightness()
-    truth_b2hw = answer(model, L_b1hw, DecodeSettings(temperature=0.3))  # nothing is levelled in it
-    for within, expected in ((0.0, 0.0), (100.0, STIFFNESSES[-1])):
-        monkeypatch.setattr("colorize.model.calibrate.FIRMER_WITHIN", within)
-        assert calibrate(model, L_b1hw, truth_b2hw).stiffness == expected
+    truth_b2hw = answer(model, L_b1hw, DecodeSettings(temperature=1))  # levelled so firmly
+    assert calibrate(model, L_b1hw, truth_b2hw).stiffness == stiffness
