@@ -1,6 +1,6 @@
 """Finds what the two ends of the vividness dial mean for a trained network.
 
-First of all comes how firmly plain areas hold together (see `coherence`): as the PSNR at vividness 0 is best.
+First of all comes how firmly plain areas hold together (see `coherence`): as is best for the PSNR at vividness 0.
 
 Three things make the expected colour of a distribution more colourful: a lower temperature, dividing out the prior, and chroma given back
 for what averaging took of it, the lift. Vividness 0 is the temperature with the best PSNR. Vividness 1 is, among the triples that make

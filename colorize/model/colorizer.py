@@ -38,7 +38,7 @@ BATCH_PIXELS = 1 << 20
 CPU_BATCH_PIXELS = 1 << 17
 """The same on a CPU, where more only cost: the allocator gives large pieces of memory back and fetches them anew.
 
-`photo` takes 39 ms a picture of 160×160 alone, 34 in passes of five and 41 in passes of ten; `cifar10`, which sees pictures of 32×32
+`photo` takes 39 ms a picture of 160×160 alone, 33 in passes of five and 35 in passes of ten; `cifar10`, which sees pictures of 32×32
 enlarged to 128×128, 38 in passes of eight and 58 in one of 64, of which 20 are the system's.
 """
 
