@@ -23,6 +23,7 @@ from torch import Tensor
 
 from colorize.imaging.colorspace import compose
 from colorize.model.coherence import coherent
+from colorize.model.colorizer import most_together
 from colorize.model.colormodel import ColorModel
 from colorize.model.metrics import colorfulness, psnr
 from colorize.model.palette import confidence, lifted
@@ -55,14 +56,14 @@ BATCH = 125
 
 def calibrate(model: ColorModel, L_b1hw: Tensor, ab_b2hw: Tensor) -> VividnessDial:
     """The dial of `model`, from pictures that it was not trained on: L 0…100 and true ab, of one size."""
-    network, palette, mirrored = model.network.eval(), model.palette, model.card.mirrored
+    palette = model.palette
     step = math.ceil(L_b1hw.numel() / MOST_PIXELS)
     every = L_b1hw, ab_b2hw
     L_b1hw, ab_b2hw = L_b1hw[::step].float(), ab_b2hw[::step].float()
     true_b3hw = compose(L_b1hw, ab_b2hw)
     truth = float(colorfulness(true_b3hw).mean())
     with torch.inference_mode():
-        logits_bkhw = torch.cat([log_shares(network, part, mirrored=mirrored) for part in L_b1hw.split(BATCH)])
+        logits_bkhw = _log_shares(model, L_b1hw)
         spread_bhw = torch.cat([palette.spread(part) for part in logits_bkhw.split(BATCH)])
 
         def decoded(temperature: float, rebalance: float, stiffness: float) -> Tensor:
@@ -97,7 +98,7 @@ def _lift_of_all(model: ColorModel, L_b1hw: Tensor, ab_b2hw: Tensor, temperature
     seen, truths = [], []
     for some_b1hw, true_b2hw in zip(L_b1hw.split(BATCH), ab_b2hw.split(BATCH), strict=True):
         part_b1hw = some_b1hw.float()
-        logits_bkhw = log_shares(model.network, part_b1hw, mirrored=model.card.mirrored)
+        logits_bkhw = _log_shares(model, part_b1hw)
         spread_bhw = model.palette.spread(logits_bkhw)
         low_b2hw = _levelled(model.palette.decode(logits_bkhw, temperature, rebalance), part_b1hw, spread_bhw, stiffness)
         seen.append((part_b1hw, low_b2hw, spread_bhw))
@@ -108,6 +109,13 @@ def _lift_of_all(model: ColorModel, L_b1hw: Tensor, ab_b2hw: Tensor, temperature
         return 0.0, float(torch.cat([colorfulness(_painted(*part, lift)) for part in seen]).mean()) / truth
 
     return _as_colorful(measure)[1]
+
+
+def _log_shares(model: ColorModel, L_b1hw: Tensor) -> Tensor:
+    """The network's log-probabilities (b, K, h', w'), a few pictures at a time."""
+    network = model.network.eval()
+    parts = L_b1hw.split(most_together(network.config, L_b1hw.device, *L_b1hw.shape[-2:]))
+    return torch.cat([log_shares(network, part_b1hw, mirrored=model.card.mirrored) for part_b1hw in parts])
 
 
 def _levelled(low_b2hw: Tensor, L_b1hw: Tensor, spread_bhw: Tensor, stiffness: float) -> Tensor:
