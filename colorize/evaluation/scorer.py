@@ -96,13 +96,9 @@ def predict_full_size(
 def _predict(
     colorizer: Colorizer, L_b1hw: Tensor, settings: DecodeSettings, hints: Sequence[Sequence[Hint]] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """ab (b, 2, h, w) and confidence (b, h, w) at the pictures' own size, a bounded number of pixels at a time."""
+    """ab (b, 2, h, w) and confidence (b, h, w) at the pictures' own size."""
     size = (L_b1hw.shape[-2], L_b1hw.shape[-1])
-    most = colorizer.most_together(*size)
-    predictions = []
-    for first in range(0, len(L_b1hw), most):
-        part = slice(first, first + most)
-        predictions += colorizer.predict_batch(L_b1hw[part], settings, None if hints is None else hints[part])
+    predictions = colorizer.predict_batch(L_b1hw, settings, hints)
     ab_b2hw = stretched([prediction.ab_n2hw[0] for prediction in predictions], size)
     return ab_b2hw, stretched([prediction.confidence_hw[None] for prediction in predictions], size)[:, 0]
 

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from colorize.imaging.colorspace import compose
 from colorize.model.coherence import coherent
-from colorize.model.colorizer import most_together
 from colorize.model.colormodel import ColorModel
 from colorize.model.metrics import colorfulness, psnr
 from colorize.model.palette import confidence, lifted
+from colorize.model.passes import passes
 from colorize.model.settings import VividnessDial
 from colorize.model.unet import log_shares
 
@@ -114,8 +114,8 @@ def _lift_of_all(model: ColorModel, L_b1hw: Tensor, ab_b2hw: Tensor, temperature
 def _log_shares(model: ColorModel, L_b1hw: Tensor) -> Tensor:
     """The network's log-probabilities (b, K, h', w'), a few pictures at a time."""
     network = model.network.eval()
-    parts = L_b1hw.split(most_together(network.config, L_b1hw.device, *L_b1hw.shape[-2:]))
-    return torch.cat([log_shares(network, part_b1hw, mirrored=model.card.mirrored) for part_b1hw in parts])
+    parts = passes(network.config, L_b1hw.device, L_b1hw)
+    return torch.cat([log_shares(network, L_b1hw[part], mirrored=model.card.mirrored) for part in parts])
 
 
 def _levelled(low_b2hw: Tensor, L_b1hw: Tensor, spread_bhw: Tensor, stiffness: float) -> Tensor:

@@ -21,9 +21,9 @@ from colorize.model.colormodel import ColorModel
 from colorize.model.device import Precision, pick_device, uses_bfloat16
 from colorize.model.fold import folded
 from colorize.model.hints import Hint, hint_planes
-from colorize.model.network import NetworkConfig, config_of
+from colorize.model.network import config_of
 from colorize.model.palette import confidence, lifted
-from colorize.model.photonet import PhotoNetConfig
+from colorize.model.passes import most_together, passes
 from colorize.model.reference import Reference, ReferenceGuide
 from colorize.model.settings import DecodeSettings
 from colorize.model.spread import spread
@@ -31,16 +31,6 @@ from colorize.model.unet import log_shares
 
 LONGEST_ASPECT = 8
 """The network sees at most this many short sides along the long one: a 20,000×3 strip is squeezed, not enlarged to 200,000 pixels."""
-
-BATCH_PIXELS = 1 << 20
-"""The most pixels that the network computes on in one forward pass: bounds memory at about 1 GB for a width of 48."""
-
-CPU_BATCH_PIXELS = 1 << 17
-"""The same on a CPU, where more only cost: the allocator gives large pieces of memory back and fetches them anew.
-
-`photo` takes 39 ms a picture of 160×160 alone, 33 in passes of five and 35 in passes of ten; `cifar10`, which sees pictures of 32×32
-enlarged to 128×128, 38 in passes of eight and 58 in one of 64, of which 20 are the system's.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +81,11 @@ class Colorizer:
         kinds = [(working_shape(L_hw.shape, card), bool(given)) for L_hw, given in zip(L_hw_list, hints, strict=True)]
         predictions: dict[int, Prediction] = {}
         for kind in dict.fromkeys(kinds):
-            (height, width), hinted = kind
+            _, hinted = kind
             indices = [index for index, other in enumerate(kinds) if other == kind]
-            most = self.most_together(height, width)
-            for first in range(0, len(indices), most):
-                part = indices[first : first + most]
-                L_b1hw = torch.from_numpy(np.stack([shrink(L_hw_list[index], card) for index in part])[:, None])
-                given = ([hints[index] for index in part],) if hinted else ()
-                predictions |= zip(part, self.predict_batch(L_b1hw, settings, *given), strict=True)
+            L_b1hw = torch.from_numpy(np.stack([shrink(L_hw_list[index], card) for index in indices])[:, None])
+            given = [hints[index] for index in indices] if hinted else None
+            predictions |= zip(indices, self.predict_batch(L_b1hw, settings, given), strict=True)
         return [predictions[index] for index in range(len(L_hw_list))]
 
     def most_together(self, height: int, width: int) -> int:
@@ -106,7 +93,7 @@ class Colorizer:
         return most_together(self.model.network.config, self.device, height, width)
 
     def predict_batch(self, L_b1hw: Tensor, settings: DecodeSettings, hints: Sequence[Sequence[Hint]] | None = None) -> list[Prediction]:
-        """Predictions for pictures of one size, shown to the network at the size that they have. L_b1hw: 0…100, on any device.
+        """Predictions for pictures of one size, shown to the network at the size that they have. L_b1hw: 0…100, on any device, any number.
 
         hints: for each picture its own, at least one; then the colours come at the size of L_b1hw. They are the mean of two estimates: what
         the hints say beyond the prediction that the network makes without them is spread, and so is what they say beyond the one it makes
@@ -115,6 +102,12 @@ class Colorizer:
         On a CPU the palette's part is done picture by picture: its sums would depend on the size of the batch. The network's may too, by
         a rounding: oneDNN has other kernels for one picture than for several on some processors.
         """
+        predictions: list[Prediction] = []
+        for part in passes(self.model.network.config, self.device, L_b1hw):
+            predictions += self._predict_pass(L_b1hw[part], settings, None if hints is None else hints[part])
+        return predictions
+
+    def _predict_pass(self, L_b1hw: Tensor, settings: DecodeSettings, hints: Sequence[Sequence[Hint]] | None) -> list[Prediction]:
         size = L_b1hw.shape[-2:]
         L_b1hw = L_b1hw.to(self.device)
         logits_bkhw, told_bkhw = self._log_shares(L_b1hw), None
@@ -133,32 +126,33 @@ class Colorizer:
     ) -> list[Prediction]:
         """What the network's log-probabilities say of a few pictures; `told`: those that it gives with hints, and the hints."""
         logits_bkhw = self._guided(logits_bkhw, L_b1hw, settings)
-        ab_bn2hw, confidence_bhw = self._candidates(logits_bkhw, L_b1hw, settings)
+        ab_bn2hw, spread_bhw = self._candidates(logits_bkhw, L_b1hw, settings)
         if told is not None:
             told_bkhw, hints = self._guided(told[0], L_b1hw, settings), told[1]
-            told_bn2hw, confidence_bhw = self._candidates(told_bkhw, L_b1hw, settings)
-            both = [(logits_bkhw, ab_bn2hw), (told_bkhw, told_bn2hw)]
-            ab_bn2hw = torch.stack([self._spread(*one, L_b1hw, hints) for one in both]).mean(0)
+            told_bn2hw, told_spread_bhw = self._candidates(told_bkhw, L_b1hw, settings)
+            both = [(logits_bkhw, ab_bn2hw, spread_bhw), (told_bkhw, told_bn2hw, told_spread_bhw)]
+            ab_bn2hw, spread_bhw = torch.stack([self._with_hints(*one, L_b1hw, hints) for one in both]).mean(0), told_spread_bhw
         return [
             Prediction(ab_n2hw=ab_n2hw, confidence_hw=confidence_hw)
-            for ab_n2hw, confidence_hw in zip(ab_bn2hw, confidence_bhw, strict=True)
+            for ab_n2hw, confidence_hw in zip(ab_bn2hw, confidence(spread_bhw), strict=True)
         ]
 
     def _candidates(self, logits_bkhw: Tensor, L_b1hw: Tensor, settings: DecodeSettings) -> tuple[Tensor, Tensor]:
-        """The colourings (b, candidates, 2, h', w') and the confidence (b, h', w'), on the CPU."""
+        """The colourings (b, candidates, 2, h', w') and the spread (b, h', w') of the distributions, ab units, both on the CPU."""
         dial = self.model.dial
         with torch.inference_mode():
             ab_bn2hw = self._palette.candidates(logits_bkhw, settings.candidates, *dial.at(settings)).cpu()
             spread_bhw = self._palette.spread(logits_bkhw).cpu()
-            confidence_bhw = confidence(spread_bhw)
-            pictures = zip(ab_bn2hw, L_b1hw.cpu(), confidence_bhw, strict=True)
+            pictures = zip(ab_bn2hw, L_b1hw.cpu(), confidence(spread_bhw), strict=True)
             ab_bn2hw = torch.stack([coherent(*picture, dial.stiffness) for picture in pictures])
-            return lifted(ab_bn2hw, spread_bhw, dial.lift(settings)), confidence_bhw
+            return lifted(ab_bn2hw, spread_bhw, dial.lift(settings)), spread_bhw
 
-    def _spread(self, logits_bkhw: Tensor, ab_bn2hw: Tensor, L_b1hw: Tensor, hints: Sequence[Sequence[Hint]]) -> Tensor:
+    def _with_hints(
+        self, logits_bkhw: Tensor, ab_bn2hw: Tensor, spread_bhw: Tensor, L_b1hw: Tensor, hints: Sequence[Sequence[Hint]]
+    ) -> Tensor:
         """The candidates with the hints in them, at the size of L_b1hw."""
         with torch.inference_mode():
-            share_bkhw, spread_bhw, L_bhw = logits_bkhw.exp().cpu(), self._palette.spread(logits_bkhw).cpu(), L_b1hw[:, 0].float().cpu()
+            share_bkhw, L_bhw = logits_bkhw.exp().cpu(), L_b1hw[:, 0].float().cpu()
             return torch.stack([spread(*one) for one in zip(ab_bn2hw, share_bkhw, spread_bhw, L_bhw, hints, strict=True)])
 
     def _log_shares(self, L_b1hw: Tensor, hints_b3hw: Tensor | None = None) -> Tensor:
@@ -184,13 +178,6 @@ class Colorizer:
             L_11hw = torch.from_numpy(shrink(reference.L_hw, self.model.card).copy())[None, None].to(self.device)
             self._guide = reference, ReferenceGuide(self._log_shares(L_11hw)[0], reference, self._palette)
         return self._guide[1]
-
-
-def most_together(config: NetworkConfig, device: torch.device, height: int, width: int) -> int:
-    """How many pictures of that size one pass of such a network takes on the device: at least one."""
-    enlarge = config.enlarge if isinstance(config, PhotoNetConfig) else 1
-    most_pixels = CPU_BATCH_PIXELS if device.type == "cpu" else BATCH_PIXELS
-    return max(1, most_pixels // (height * width * enlarge**2))
 
 
 def shrink(L_hw: npt.NDArray[np.float32], card: ModelCard) -> npt.NDArray[np.float32]:

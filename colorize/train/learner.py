@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from colorize.model.card import ModelCard
-from colorize.model.colorizer import most_together
 from colorize.model.colormodel import ColorModel
 from colorize.model.device import uses_bfloat16
 from colorize.model.network import build, fields_of
 from colorize.model.palette import Palette
+from colorize.model.passes import passes
 from colorize.model.photonet import PhotoNet
 from colorize.model.settings import VividnessDial
 from colorize.model.unet import UNet
@@ -121,9 +121,9 @@ class Learner:
         self.averaged.module.eval()
         size = L_b1hw.shape[-2:]
         low = []
-        for part_b1hw in L_b1hw.split(most_together(self.network.config, self.device, *size)):
+        for part in passes(self.network.config, self.device, L_b1hw):
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
-                logits_bkhw = self.averaged.module(part_b1hw)
+                logits_bkhw = self.averaged.module(L_b1hw[part])
             low.append(self.palette.decode(logits_bkhw))
         return F.interpolate(torch.cat(low), size=size, mode="bilinear")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from colorize.data import cifar10
 from colorize.errors import ConfigError
 from colorize.imaging.colorspace import lightness_of_grey, rgb_to_lab
-from colorize.model import colorizer as colorizer_module
+from colorize.model import passes
 from colorize.model.colorizer import Colorizer, shrink
 from colorize.model.colormodel import load_model
 from colorize.model.device import pick_device, uses_bfloat16
@@ -67,24 +67,18 @@ def test_a_picture_can_be_shown_smaller_than_the_model_would_have_it(
 def test_batches_are_cut_where_memory_would_run_out(
     colorizer: Colorizer, lightnesses: list[npt.NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = colorizer.predict([lightnesses[3]] * 5)
-    sizes: list[int] = []
-
-    def noted(L_b1hw: torch.Tensor, settings: DecodeSettings) -> object:
-        sizes.append(len(L_b1hw))
-        return Colorizer.predict_batch(colorizer, L_b1hw, settings)
-
-    monkeypatch.setattr(colorizer, "predict_batch", noted)
-    monkeypatch.setattr(colorizer_module, "CPU_BATCH_PIXELS", 2 * 16 * 20 + 200)
-    parts = colorizer.predict([lightnesses[3]] * 5)
-    assert sizes == [2, 2, 1]
-    monkeypatch.setattr(colorizer_module, "CPU_BATCH_PIXELS", 1)
-    sizes.clear()
-    single = colorizer.predict([lightnesses[3]] * 5)
-    assert sizes == [1] * 5
-    for one, two, three in zip(whole, parts, single, strict=True):
-        torch.testing.assert_close(one.ab_n2hw, two.ab_n2hw, atol=1e-3, rtol=1e-4)
-        torch.testing.assert_close(one.ab_n2hw, three.ab_n2hw, atol=1e-3, rtol=1e-4)
+    whole, seen = colorizer.predict([lightnesses[3]] * 5), []
+    hook = colorizer._network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0]) // 2))  # beside their mirror images
+    try:
+        for most_pixels, sizes in ((2 * 16 * 20 + 200, [2, 2, 1]), (1, [1] * 5)):
+            monkeypatch.setattr(passes, "CPU_PIXELS", most_pixels)
+            seen.clear()
+            parts = colorizer.predict([lightnesses[3]] * 5)
+            assert seen == sizes
+            for one, other in zip(whole, parts, strict=True):
+                torch.testing.assert_close(one.ab_n2hw, other.ab_n2hw, atol=1e-3, rtol=1e-4)
+    finally:
+        hook.remove()
 
 
 def test_a_pass_holds_fewer_pictures_where_the_network_enlarges_them() -> None:
