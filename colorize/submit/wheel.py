@@ -68,7 +68,11 @@ def _files_of(package: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _metadata(about: Distribution) -> Iterator[tuple[str, str]]:
-    for name in ("METADATA", "entry_points.txt", "top_level.txt", "licenses/LICENSE"):
+    # Started in a checkout, Python finds the .egg-info that an editable installation left there before the .dist-info.
+    told = about.read_text("METADATA") or about.read_text("PKG-INFO")
+    assert told, f"{about}: an installation without metadata"
+    yield "METADATA", told
+    for name in ("entry_points.txt", "top_level.txt", "licenses/LICENSE"):
         if (text := about.read_text(name)) is not None:
             yield name, text
     yield "WHEEL", "Wheel-Version: 1.0\nGenerator: colorize\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

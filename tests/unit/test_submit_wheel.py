@@ -102,3 +102,14 @@ def test_unpacked_it_runs(contents: dict[str, bytes], tmp_path: Path) -> None:
     code = "import colorize, importlib.metadata as m; print(colorize.__file__); print(m.distribution('colorize').locate_file('').resolve())"
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, check=True)
     assert told.stdout.decode().splitlines() == [str(tmp_path / "colorize" / "__init__.py"), str(tmp_path)]
+
+
+def test_it_says_its_version_also_where_a_checkout_has_an_egg_info(tmp_path: Path) -> None:
+    (tmp_path / "colorize").symlink_to(PACKAGE)
+    info = tmp_path / "colorize.egg-info"
+    info.mkdir()
+    (info / "PKG-INFO").write_text("Metadata-Version: 2.4\nName: colorize\nVersion: 7.0\n")
+    code = "from colorize.submit.wheel import build_wheel; import sys; sys.stdout.buffer.write(build_wheel().data)"
+    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, check=True)
+    with zipfile.ZipFile(io.BytesIO(told.stdout)) as archive:
+        assert b"Version: 7.0\n" in archive.read("colorize-7.0.dist-info/METADATA")
