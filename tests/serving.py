@@ -63,14 +63,15 @@ def with_service(
     *,
     peer: str = "127.0.0.1",
     base_url: str = "http://127.0.0.1:8000",
+    root_path: str = "",
     **settings: Any,
 ) -> Result:
-    """What `work` makes of a client of the application with these settings. peer: where the client says that it is."""
+    """What `work` makes of a client of the application with these settings. peer: where the client says that it is. root_path: a prefix."""
 
     async def run() -> Result:
         config = ServeConfig(**settings)
         desk = Desk(config, Catalog(model.card, config.models_dir), network)
-        transport = httpx2.ASGITransport(create_app(desk), raise_app_exceptions=False, client=(peer, 40_000))
+        transport = httpx2.ASGITransport(create_app(desk), raise_app_exceptions=False, client=(peer, 40_000), root_path=root_path)
         async with httpx2.AsyncClient(transport=transport, base_url=base_url, timeout=120) as client:
             return await work(client, desk)
 

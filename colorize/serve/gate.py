@@ -94,7 +94,7 @@ class Gate:
         if is_foreign(headers):
             self._desk.meter.failed("forbidden")
             return _error(403, "a web page of another site may not use this service")
-        path = scope["path"]
+        path = path_of(scope)
         if not keys or not any(path == part or path.startswith(f"{part}/") for part in KEYED):
             return None
         key = key_of(scope, headers)
@@ -116,6 +116,12 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 def _error(status: int, reason: str, headers: dict[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"error": reason}, status, headers)
+
+
+def path_of(scope: Scope) -> str:
+    """The path as the routes know it. Where the application has a prefix (`route_prefix` of a deployment), ASGI leaves it in `path`."""
+    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    return path.removeprefix(root) if path.startswith(f"{root}/") else path
 
 
 def key_of(scope: Scope, headers: Headers) -> str | None:

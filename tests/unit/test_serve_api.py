@@ -422,6 +422,15 @@ def test_with_keys_one_must_be_sent(digest: str) -> None:
         assert get(path, **keys).status_code == 200
 
 
+@pytest.mark.parametrize("prefix", ["/colour", "/v1"])
+def test_below_a_route_prefix_too_a_key_must_be_sent(digest: str, prefix: str) -> None:
+    for path in ("/v1/models", "/metrics", "/v1"):
+        assert get(f"{prefix}{path}", api_keys=(digest,), root_path=prefix).status_code == 401
+    key = {"Authorization": f"Bearer {KEY}"}
+    assert get(f"{prefix}/v1/models", key, api_keys=(digest,), root_path=prefix).status_code == 200
+    assert get(f"{prefix}/healthz", api_keys=(digest,), root_path=prefix).status_code == 200
+
+
 def test_a_key_has_its_rate(digest: str) -> None:
     async def work(client: httpx2.AsyncClient, _: Desk) -> list[httpx2.Response]:
         headers = {"Authorization": f"Bearer {KEY}"}
