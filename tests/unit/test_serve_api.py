@@ -459,6 +459,7 @@ def test_a_key_has_its_rate(digest: str) -> None:
         ("127.0.0.1", "http://127.0.0.1:8000", {"X-Forwarded-For": "127.0.0.1"}),
         ("127.0.0.1", "http://127.0.0.1:8000", {"Origin": "http://evil.example"}),
         ("127.0.0.1", "http://127.0.0.1:8000", {"Origin": "null"}),
+        ("127.0.0.1", "http://127.0.0.1:8000", {"Origin": "http://["}),
         ("127.0.0.1", "http://127.0.0.1:8000", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}),
     ],
 )
