@@ -2,7 +2,8 @@
 
 Who may come in: with API keys, whoever sends one, as often as its bucket allows; without any, only this machine, whatever the proxy
 listens on, and no web page of another site that a browser on this machine happens to show. `X-Forwarded-…` and the like are not
-believed: that they are there at all means a proxy, and so another machine. What needs a key is named in KEYED. Knows nothing of
+believed: that they are there at all means a proxy, and so another machine. A proxy on this machine that sends none of them is not
+told from a local client: it must set `X-Forwarded-For`, or there must be keys. What needs a key is named in KEYED. Knows nothing of
 pictures; the requests are counted here, since every one passes.
 """
 
@@ -149,7 +150,8 @@ def is_local(scope: Scope, headers: Headers) -> bool:
     """Whether both ends of the connection are on this machine, and the client knows it: by a name that only this machine has.
 
     The name is looked at because a site whose own name is made to point to 127.0.0.1 would be the same site to a browser. What a proxy on
-    this machine passes on comes from elsewhere, whatever it says.
+    this machine passes on comes from elsewhere, whatever it says; but it must say that it is one, by a header of proxies. nginx by default
+    sends none, and 127.0.0.1 as the name: behind it, strangers look local.
     """
     if any(name in headers for name in _OF_PROXIES):
         return False
