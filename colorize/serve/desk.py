@@ -112,8 +112,14 @@ class Desk:
         """The answers to several questions, asked together, in order. Raises as `ask`."""
         if len(questions) == 1:
             return [await self.ask(questions[0])]
-        async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(self.ask(question)) for question in questions]
+        refusals: list[BaseException] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(self.ask(question)) for question in questions]
+        except* Refusal as refused:
+            refusals += refused.exceptions
+        if refusals:  # raised in the block above, it would be in a group again
+            raise refusals[0]
         return [task.result() for task in asked]
 
     async def run(self, work: Callable[..., Result], *arguments: Any) -> Result:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from colorize.errors import ModelError
 from colorize.imaging.formats import open_scan
 from colorize.imaging.picture import read_picture
 from colorize.imaging.verify import verify
@@ -260,6 +261,19 @@ def test_a_question_whose_replica_is_lost_is_asked_again(monkeypatch: pytest.Mon
     monkeypatch.setattr(desk_module, "ATTEMPTS", 2)
     reply = with_service(LocalNetwork(MODEL, *lost), MODEL, work)
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+
+
+@pytest.mark.parametrize(("failure", "status"), [(UnavailableError(), 503), (ModelError("model x: is gone"), 404)])
+def test_pages_that_the_network_does_not_answer_are_refused_as_one_is(
+    failure: Exception, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(client: httpx2.AsyncClient, _: Desk) -> httpx2.Response:
+        return await client.post("/v1/colorize", content=tiff(3))
+
+    monkeypatch.setattr(desk_module, "ATTEMPTS", 1)
+    for failures in ([failure], [failure] * 3):
+        reply = with_service(LocalNetwork(MODEL, *failures), MODEL, work)
+        assert reply.status_code == status, reply.text
 
 
 def test_a_fault_of_this_program_is_500_and_tells_nothing() -> None:
