@@ -1,7 +1,8 @@
 """`POST /v1/colorize/batch`: many pictures, answered as one zip that is sent as they are done, in the order in which they came.
 
 The upload waits in a file without a name, which the system takes back whatever becomes of this process. A few pictures are worked on at a
-time, so that the network sees them together; of the answer, memory holds those few.
+time, so that the network sees them together; of the answer, memory holds those few. The pictures of all batches wait for their share of
+the bytes that may be held.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, Query, Request
@@ -22,7 +24,7 @@ from colorize.imaging.guard import one_line
 from colorize.serve.bundle import Names, UploadedZip, ZipStream, safe_name
 from colorize.serve.codec import Wish
 from colorize.serve.desk import Desk, OnDesk
-from colorize.serve.form import KIND, FormReader, is_form
+from colorize.serve.form import KIND, FormReader, Part, is_form
 from colorize.serve.schema import BINARY, BatchQuery, errors
 from colorize.serve.upload import Refusal, receive
 from colorize.serve.work import Done, colored
@@ -64,6 +66,10 @@ class _Item:
 
     name: str
     """As the client called it."""
+    size: int
+    """In bytes."""
+    reason: str | None
+    """Why it is not read; None: it is."""
     read: Callable[[], bytes]
     """Its bytes. Raises Refusal."""
 
@@ -81,8 +87,9 @@ async def colorize_batch(request: Request, query: Annotated[BatchQuery, Query()]
     desk.model(query.model)
     async with AsyncExitStack() as stack:
         stack.enter_context(desk.admitted())
+        hold = stack.enter_context(desk.on_disk.hold())
         file = stack.enter_context(tempfile.TemporaryFile(prefix="colorize-"))  # noqa: SIM115 - the stack closes it
-        items = await _received(request, desk, file)
+        items = await _received(request, desk, file, hold)
         if not items:
             raise Refusal(400, "the batch: has no files")
         if (bucket := request.scope.get("colorize.bucket")) is not None:
@@ -106,8 +113,8 @@ class _Answer(StreamingResponse):
                 await self._pieces.aclose()
 
 
-async def _received(request: Request, desk: Desk, file: BinaryIO) -> list[_Item]:
-    """The files of the upload, which lies in `file`."""
+async def _received(request: Request, desk: Desk, file: BinaryIO, hold: Callable[[int], None]) -> list[_Item]:
+    """The files of the upload, which lies in `file`. hold: is told of its bytes, and may refuse them."""
     config, kind = desk.config, request.headers.get("content-type", "")
     form = None
     if is_form(kind):
@@ -115,40 +122,42 @@ async def _received(request: Request, desk: Desk, file: BinaryIO) -> list[_Item]
     elif kind.partition(";")[0].strip().lower() not in _ZIPS:
         raise Refusal(415, "the batch: must be a form with parts called file, or a zip with Content-Type application/zip")
     take = file.write if form is None else form.write
+
+    def held(chunk: bytes) -> None:
+        hold(len(chunk))
+        take(chunk)
+
     await receive(
-        request.stream(), request.headers.get("content-length"), config.max_batch_bytes, PATIENCE * config.upload_seconds, take
+        request.stream(), request.headers.get("content-length"), config.max_batch_bytes, PATIENCE * config.upload_seconds, held
     )  # fmt: skip
     file.flush()
     if form is not None:
-        return [_Item(name=part.file_name, read=_part_reader(file, part.start, part.size, config.max_body_bytes)) for part in form.parts()]
+        return [_part(file, part, _most_bytes(desk)) for part in form.parts()]
     return await asyncio.to_thread(_unzipped, file, desk)
 
 
-def _part_reader(file: BinaryIO, start: int, size: int, most: int) -> Callable[[], bytes]:
-    def read() -> bytes:
-        if size > most:
-            raise Refusal(413, f"is too large; files of up to {most:,} bytes are read")
-        file.seek(start)
-        return file.read(size)
+def _most_bytes(desk: Desk) -> int:
+    """Of a file: what a picture may have, and no more than may be held."""
+    return min(desk.config.max_body_bytes, desk.config.max_held_bytes)
 
-    return read
+
+def _part(file: BinaryIO, part: Part, most: int) -> _Item:
+    def read() -> bytes:
+        file.seek(part.start)
+        return file.read(part.size)
+
+    reason = f"is too large; files of up to {most:,} bytes are read" if part.size > most else None
+    return _Item(name=part.file_name, size=part.size, reason=reason, read=read)
 
 
 def _unzipped(file: BinaryIO, desk: Desk) -> list[_Item]:
     config = desk.config
     uploaded = UploadedZip(
-        file, most_files=config.max_batch_files, most_bytes=INFLATED * config.max_batch_bytes, most_bytes_each=config.max_body_bytes
+        file, most_files=config.max_batch_files, most_bytes=INFLATED * config.max_batch_bytes, most_bytes_each=_most_bytes(desk)
     )
-
-    def reader(member: Any) -> Callable[[], bytes]:
-        def read() -> bytes:
-            if member.reason is not None:
-                raise Refusal(422, member.reason)
-            return uploaded.read(member)
-
-        return read
-
-    return [_Item(name=member.name, read=reader(member)) for member in uploaded.members]
+    return [
+        _Item(name=member.name, size=member.size, reason=member.reason, read=partial(uploaded.read, member)) for member in uploaded.members
+    ]
 
 
 async def _answer(desk: Desk, items: Sequence[_Item], wish: Wish) -> AsyncGenerator[bytes]:
@@ -197,9 +206,12 @@ async def _answer(desk: Desk, items: Sequence[_Item], wish: Wish) -> AsyncGenera
 async def _colored(desk: Desk, item: _Item, wish: Wish, reading: asyncio.Lock) -> Done | str:
     """A file of the batch in colour, or why not."""
     try:
-        async with reading:
-            body = await desk.run(item.read)
-        return await colored(desk, body, wish, safe_name(item.name))
+        if item.reason is not None:
+            raise Refusal(422, item.reason)
+        async with desk.held_of_batches.hold(item.size):
+            async with reading:
+                body = await desk.run(item.read)
+            return await colored(desk, body, wish, safe_name(item.name))
     except Refusal as refusal:
         desk.meter.failed("in a batch")
         return one_line(refusal.reason)

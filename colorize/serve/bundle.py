@@ -40,6 +40,8 @@ class Member:
 
     name: str
     """As the client called it."""
+    size: int
+    """Bytes, inflated, by the directory; no more of them are read."""
     reason: str | None
     """Why it is not read; None: it is."""
     entry: zipfile.ZipInfo | None = None
@@ -67,7 +69,9 @@ class UploadedZip:
         for entry in entries:
             if entry.file_size > SMALL_BYTES and entry.file_size > MOST_RATIO * max(1, entry.compress_size):
                 raise Refusal(413, f"the zip: {one_line(entry.filename)[:80]}: inflates more than {MOST_RATIO}-fold")
-        self.members = [Member(name=entry.filename, entry=entry, reason=_reason(entry, most_bytes_each)) for entry in entries]
+        self.members = [
+            Member(name=entry.filename, size=entry.file_size, entry=entry, reason=_reason(entry, most_bytes_each)) for entry in entries
+        ]
 
     def read(self, member: Member) -> bytes:
         """A file's bytes. Raises Refusal 422 where they are damaged."""

@@ -54,13 +54,15 @@ class ServeConfig(BaseModel):
     """The largest picture file; a larger one is refused before it has been read."""
 
     max_batch_bytes: int = Field(default=512 * 2**20, gt=0)
-    """The largest upload of many files; it waits on the disk, in a file without a name, and ends with its request."""
+    """The largest upload of many files; it waits on the disk, in a file without a name, and ends with its request. All of them together may
+    have eight times as much; above that, 503."""
 
     max_batch_files: int = Field(default=1000, gt=0)
     """The most files of one batch."""
 
     max_held_bytes: int = Field(default=512 * 2**20, gt=0)
-    """The bytes of pictures that one ingress replica holds in memory as they were sent; above that, 503."""
+    """The bytes of pictures that one ingress replica holds in memory as they were sent; above that, 503. The pictures of batches have as
+    much again, and wait for it."""
 
     max_pixels: int = Field(default=MAX_PIXELS, gt=0, le=MAX_PIXELS)
     """Of one file, all its pages together; and the most that one ingress replica works on at a time."""

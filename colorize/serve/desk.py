@@ -22,10 +22,13 @@ from colorize.serve.codec import Answer, Question
 from colorize.serve.config import ServeConfig
 from colorize.serve.keys import ApiKeys
 from colorize.serve.meter import IngressMeter, Series
-from colorize.serve.upload import HeldBytes, PixelBudget, Refusal, full
+from colorize.serve.upload import Budget, HeldBytes, Refusal, full
 
 ATTEMPTS = 6
 """How often a question is asked whose replica is lost; with their pauses some 3 s, in which Serve notices and routes elsewhere."""
+
+BATCHES_ON_DISK = 8
+"""The uploads of all batches may take this many times `max_batch_bytes` on the disk."""
 
 Result = TypeVar("Result")
 
@@ -60,7 +63,9 @@ class Desk:
         self.keys = ApiKeys(config.api_keys, config.requests_per_second, config.burst)
         self.meter = IngressMeter()
         self.held = HeldBytes(config.max_held_bytes)
-        self.pixels = PixelBudget(config.max_pixels)
+        self.held_of_batches = Budget(config.max_held_bytes)
+        self.on_disk = HeldBytes(BATCHES_ON_DISK * config.max_batch_bytes)
+        self.pixels = Budget(config.max_pixels)
         self.streams = asyncio.Semaphore(config.max_streams)
         self._codecs = ThreadPoolExecutor(
             config.codec_threads, "codec", initializer=torch.set_num_threads, initargs=(1,)

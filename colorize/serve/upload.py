@@ -53,7 +53,7 @@ async def receive(chunks: AsyncIterator[bytes], declared: str | None, limit: int
 
 
 class HeldBytes:
-    """At most `limit` bytes of bodies are in memory at a time; what does not fit is refused at once."""
+    """At most `limit` bytes of bodies are in memory, or on the disk, at a time; what does not fit is refused at once."""
 
     def __init__(self, limit: int) -> None:
         self._free = limit
@@ -76,8 +76,8 @@ class HeldBytes:
             self._free += held
 
 
-class PixelBudget:
-    """At most `limit` pixels are held at a time, first come, first served; a large picture is not passed by small ones for ever.
+class Budget:
+    """At most `limit` pixels, or bytes, are held at a time, first come, first served; a large picture is not passed by small ones for ever.
 
     The pixels of a picture take about 10 bytes each while it is coloured: its own, its lightness, its result.
     """
@@ -88,15 +88,15 @@ class PixelBudget:
         self._returned = asyncio.Event()
 
     @asynccontextmanager
-    async def hold(self, pixels: int) -> AsyncIterator[None]:
-        """Waits until `pixels`, at most the limit, are free, and holds them for the block."""
+    async def hold(self, amount: int) -> AsyncIterator[None]:
+        """Waits until `amount`, at most the limit, is free, and holds it for the block."""
         async with self._turn:
-            while self._free < pixels:
+            while self._free < amount:
                 self._returned.clear()
                 await self._returned.wait()
-            self._free -= pixels
+            self._free -= amount
         try:
             yield
         finally:
-            self._free += pixels
+            self._free += amount
             self._returned.set()

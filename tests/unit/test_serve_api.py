@@ -332,6 +332,42 @@ def test_a_batch_is_worked_on_a_few_pictures_at_a_time() -> None:
     assert 1 < network.most_together <= TOGETHER
 
 
+def test_the_pictures_of_all_batches_wait_for_their_share_of_the_memory() -> None:
+    network = LocalNetwork(MODEL)
+    files = [(f"{number}.png", PNG) for number in range(TOGETHER)]
+
+    async def work(client: httpx2.AsyncClient, desk: Desk) -> list[httpx2.Response]:
+        with desk.held.hold() as hold:  # those that come alone have their own
+            hold(2 * len(PNG))
+            as_zip = client.post("/v1/colorize/batch", content=zipped(*files), headers=ZIP)
+            as_form = client.post("/v1/colorize/batch", files=[("file", file) for file in files])
+            return await asyncio.gather(as_zip, as_form)
+
+    for reply in with_service(network, MODEL, work, max_held_bytes=2 * len(PNG)):
+        assert len(entries(reply)) == TOGETHER + 1
+    assert network.most_together == 2
+
+    larger = entries(post("/v1/colorize/batch", zipped(*files), headers=ZIP, max_held_bytes=len(PNG) - 1))
+    assert "too large" in json.loads(larger["manifest.json"])[0]["reason"], "it would wait for ever"
+
+
+def test_the_uploads_of_all_batches_have_their_share_of_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = zipped(("a.png", PNG))
+
+    async def work(client: httpx2.AsyncClient, _: Desk) -> list[httpx2.Response]:
+        upload = asyncio.create_task(client.post("/v1/colorize/batch", content=trickle(batch[:-1]), headers=ZIP))
+        await asyncio.sleep(0.05)
+        replies = [await client.post("/v1/colorize/batch", content=batch, headers=ZIP)]
+        upload.cancel()
+        await asyncio.gather(upload, return_exceptions=True)
+        return [*replies, *[await client.post("/v1/colorize/batch", content=batch, headers=ZIP) for _ in range(2)]]
+
+    monkeypatch.setattr(desk_module, "BATCHES_ON_DISK", 1)
+    full, *others = with_service(LocalNetwork(MODEL), MODEL, work, max_batch_bytes=len(batch))
+    assert (full.status_code, full.headers["retry-after"]) == (503, "1")
+    assert [reply.status_code for reply in others] == [200, 200]
+
+
 def test_a_fault_costs_one_picture_of_a_batch() -> None:
     async def work(client: httpx2.AsyncClient, _: Desk) -> httpx2.Response:
         return await client.post("/v1/colorize/batch", content=zipped(("a.png", PNG), ("b.png", PNG)), headers=ZIP)

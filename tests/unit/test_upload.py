@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from colorize.serve.config import ServeConfig
-from colorize.serve.upload import HeldBytes, PixelBudget, Refusal, receive
+from colorize.serve.upload import Budget, HeldBytes, Refusal, receive
 
 
 class Chunks:
@@ -72,7 +72,7 @@ def test_bytes_beyond_what_is_held_are_refused_and_given_back() -> None:
 
 def test_pixels_beyond_the_budget_wait_in_order() -> None:
     async def play() -> list[str]:
-        budget, events = PixelBudget(10), []
+        budget, events = Budget(10), []
 
         async def work(name: str, pixels: int, done: asyncio.Event) -> None:
             async with budget.hold(pixels):
@@ -97,7 +97,7 @@ def test_pixels_beyond_the_budget_wait_in_order() -> None:
 
 def test_pixels_of_a_cancelled_request_are_given_back() -> None:
     async def play() -> None:
-        budget = PixelBudget(10)
+        budget = Budget(10)
 
         async def forever(pixels: int) -> None:
             async with budget.hold(pixels):
