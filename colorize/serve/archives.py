@@ -22,8 +22,11 @@ MAX_ORDER_BYTES = 64 * 1024
 _ORDER: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {"schema": ArchiveOrder.model_json_schema()}}}}
 
 
-def runs_of(connection: HTTPConnection, desk: OnDesk) -> ArchiveRuns:
-    """The runs of the application that a request came to; nothing of Ray is asked for them before they are needed."""
+async def runs_of(connection: HTTPConnection, desk: OnDesk) -> ArchiveRuns:
+    """The runs of the application that a request came to; nothing of Ray is asked for them before they are needed.
+
+    Async, or two requests in threads could make two of them, whose limits would not know of each other.
+    """
     state = connection.app.state
     if not hasattr(state, "archives"):
 

@@ -84,7 +84,7 @@ class _Item:
 )
 async def colorize_batch(request: Request, query: Annotated[BatchQuery, Query()], desk: OnDesk) -> StreamingResponse:
     """The body is a form with many parts called `file`, or a zip. A file that cannot be coloured is in the manifest and stops no other."""
-    desk.model(query.model)
+    await desk.model(query.model)
     async with AsyncExitStack() as stack:
         stack.enter_context(desk.admitted())
         hold = stack.enter_context(desk.on_disk.hold())

@@ -54,8 +54,8 @@ class Catalog:
             return self._own
         if not _NAME.fullmatch(name):
             raise ModelError(f"model {name[:40]!r}: no such model; there are {', '.join(self.names())}")
-        if self._folder is not None and name in self._in_folder():
-            return self._entry(name, self._folder / f"{name}{SUFFIX}")
+        if self._folder is not None and _is_file(path := self._folder / f"{name}{SUFFIX}"):
+            return self._entry(name, path)
         if name in shipped_names():
             return self._entry(name, SHIPPED / f"{name}{SUFFIX}")
         raise ModelError(f"model {name}: no such model; there are {', '.join(self.names())}")
@@ -64,10 +64,10 @@ class Catalog:
         if self._folder is None:
             return []
         try:
-            paths = [path for path in self._folder.glob(f"*{SUFFIX}") if path.is_file()]
+            paths = list(self._folder.glob(f"*{SUFFIX}"))
         except OSError:  # a folder that is gone has no models
             return []
-        return [path.stem for path in paths if _NAME.fullmatch(path.stem)]
+        return [path.stem for path in paths if _NAME.fullmatch(path.stem) and _is_file(path)]
 
     def _entry(self, name: str, path: Path) -> Entry:
         try:
@@ -85,3 +85,10 @@ class Catalog:
                 raise ModelError(f"model {name}: its file is damaged or of another program") from error
             known = self._known[path] = Entry(name=name, path=path, version=version, card=dataclasses.replace(card, name=name))
         return known
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # of a folder that may not be looked into
+        return False

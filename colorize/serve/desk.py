@@ -86,10 +86,12 @@ class Desk:
             self._working -= 1
             self.meter.working(self._working)
 
-    def model(self, name: str | None) -> Entry:
+    async def model(self, name: str | None) -> Entry:
         """A model by a client's name for it; None: the service's own. Raises Refusal 404."""
+        if name in (None, self.catalog.own.name):
+            return self.catalog.own
         try:
-            return self.catalog.find(name)
+            return await asyncio.to_thread(self.catalog.find, name)  # it looks at the disk
         except ModelError as error:
             raise Refusal(404, str(error)) from error
 
@@ -151,8 +153,8 @@ class Desk:
             yield
 
 
-def desk_of(connection: HTTPConnection) -> Desk:
-    """The desk of the application that a request or a web socket came to."""
+async def desk_of(connection: HTTPConnection) -> Desk:
+    """The desk of the application that a request or a web socket came to. Async, or every request would wait for a thread for it."""
     desk: Desk = connection.app.state.desk
     return desk
 

@@ -69,7 +69,7 @@ async def stream(socket: WebSocket, desk: OnDesk) -> None:
     await socket.accept(subprotocol=accepted_protocol(socket.scope.get("subprotocols", ())))
     try:
         query = StreamQuery.model_validate(dict(socket.query_params))
-        entry = desk.model(query.model)
+        entry = await desk.model(query.model)
     except ValidationError as error:
         first = error.errors()[0]
         await _end(socket, POLICY, f"{'.'.join(map(str, first['loc']))[:40]} {str(first['input'])[:40]!r}: {first['msg'].lower()}")

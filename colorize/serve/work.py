@@ -37,7 +37,7 @@ async def colored(desk: Desk, body: bytes, wish: Wish, name: str = "") -> Done:
     Raises Refusal: 404 for a model that there is not, 413 for too many pixels or pages, 415 for what is no picture of a known format, 422
     for what is damaged or cannot be had in the format that is wished for, 503 where the model cannot be asked now.
     """
-    entry = desk.model(wish.model)
+    entry = await desk.model(wish.model)
     scan = await desk.run(_opened, body)
     if len(scan.pages) > desk.config.max_pages:
         raise Refusal(413, f"the picture: has {len(scan.pages):,} pages; pictures of up to {desk.config.max_pages:,} are coloured here")

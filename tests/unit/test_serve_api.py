@@ -1,8 +1,10 @@
 """The service's routes without Ray: what they answer to pictures of every format, to wishes, and to everything that a client gets wrong."""
 
 import asyncio
+import inspect
 import io
 import json
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,13 @@ from colorize.model.coloring import colorize_scan
 from colorize.model.colorizer import Colorizer
 from colorize.model.settings import DecodeSettings
 from colorize.serve import desk as desk_module
+from colorize.serve import gate
+from colorize.serve.archives import order_of, runs_of
 from colorize.serve.batch import TOGETHER
+from colorize.serve.catalog import Entry
 from colorize.serve.codec import MEDIA_TYPES
-from colorize.serve.desk import Desk, UnavailableError
+from colorize.serve.desk import Desk, UnavailableError, desk_of
+from colorize.serve.page import site
 from tests.models import constant_model, small_model
 from tests.pictures import encoded, grey_scene, jpeg_claiming, png_chunk, png_header, rgb_scene
 from tests.serving import LocalNetwork, trickle, with_service
@@ -567,6 +573,26 @@ def test_the_models_are_those_that_ship_and_those_of_the_folder(tmp_path: Any) -
     assert [model["loaded"] for model in answer["models"]] == [True, False, False, False]
     assert all(set(model) == {"name", "sha256", "parameters", "working_size", "loaded"} for model in answer["models"])
     assert post("/v1/colorize?model=broken", PNG, models_dir=str(tmp_path)).status_code == 404
+
+
+def test_the_loop_waits_for_no_disk_and_no_route_for_a_thread() -> None:
+    async def work(client: httpx2.AsyncClient, desk: Desk) -> list[threading.Thread]:
+        find, threads = desk.catalog.find, []
+
+        def noted(name: str | None) -> Entry:
+            threads.append(threading.current_thread())
+            return find(name)
+
+        desk.catalog.find = noted  # type: ignore[method-assign]
+        for path, content, headers in (("", PNG, {}), ("/batch", zipped(("a.png", PNG)), ZIP)):
+            assert (await client.post(f"/v1/colorize{path}?model=cifar10", content=content, headers=headers)).status_code == 200
+        return threads
+
+    threads = with_service(LocalNetwork(MODEL), MODEL, work)
+    assert threads
+    assert threading.main_thread() not in threads
+    for dependency in (desk_of, runs_of, order_of):
+        assert inspect.iscoroutinefunction(dependency), "FastAPI would call it in a thread"
 
 
 def test_the_measurements_count_what_happened() -> None:
