@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,9 @@ class Colored:
                     if entry.compress_type != zipfile.ZIP_STORED:  # pictures do not compress: something else may be a bomb
                         raise RemoteError("the answer: is a zip with compressed files, which the service does not send")
                     found[entry.filename] = archive.read(entry)
-        except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        except RemoteError:  # which is a ValueError
+            raise
+        except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError, ValueError, struct.error) as error:
             raise RemoteError(f"the answer: is no zip that can be read ({one_line(str(error))})") from error
         return found
 
@@ -117,13 +121,14 @@ class Reply:
     @property
     def is_reasoned(self) -> bool:
         """Whether a refusal says why, as those of the service do."""
-        return self._told() is not None
+        return self._told is not None
 
     def reason(self) -> str:
         """What a refusal says, in one line."""
-        told = self._told()
+        told = self._told
         return f"the service answers with status {self.status}" if told is None else one_line(told)
 
+    @cached_property
     def _told(self) -> str | None:
         try:
             told = json.loads(self.body)["error"]
@@ -203,7 +208,7 @@ def served_models(told: Any) -> list[ServedModel]:
             )
             for one in _list(told, "models", "the models")
         ]  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _not_as_agreed("the models") from error
 
 

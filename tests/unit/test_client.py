@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from colorize import AsyncClient, Client, ColorizeError, ConfigError, PictureError, RemoteError
@@ -454,8 +454,7 @@ def test_an_id_stays_one_part_of_the_path() -> None:
 
 
 def test_models_are_told(twin: Twin) -> None:
-    model = {"name": "photo", "sha256": "ab", "parameters": 5, "working_size": 192, "loaded": True}
-    with answering(lambda _: as_json({"default": "photo", "models": [model, model | {"name": "cifar10", "loaded": False}]})) as stub:
+    with answering(lambda _: as_json({"default": "photo", "models": [MODEL, MODEL | {"name": "cifar10", "loaded": False}]})) as stub:
         photo, cifar10 = twin.call(stub.url, "models")
     assert (photo.name, photo.is_default, photo.loaded) == ("photo", True, True)
     assert (cifar10.name, cifar10.is_default, cifar10.loaded) == ("cifar10", False, False)
@@ -488,10 +487,15 @@ def test_any_refusal_is_one_line_of_bounded_length(body: bytes) -> None:
     assert len(reason) <= answers.LONGEST_REASON
 
 
-_JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3), max_leaves=5)
+MODEL = {"name": "photo", "sha256": "ab", "parameters": 5, "working_size": 192, "loaded": True}
+_KEYS = st.sampled_from([*STATUS, *STATUS["counts"], *MODEL, "failures", "path", "reason", "archives", "models", "default"])  # type: ignore[misc]
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+_JSON = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3), max_leaves=5)
+_ALMOST = st.dictionaries(st.sampled_from([*STATUS, *MODEL]), _JSON, max_size=3).map(lambda wrong: STATUS | MODEL | wrong)
 
 
-@given(st.dictionaries(st.sampled_from([*STATUS, "failures", "reason", "archives", "models", "default"]), _JSON) | _JSON)
+@given(_JSON | st.dictionaries(st.sampled_from(["archives", "models"]), st.lists(_ALMOST, min_size=1, max_size=2)) | _ALMOST)
+@example({"models": [MODEL | {"parameters": float("inf")}]})
 def test_any_json_is_a_value_or_a_remote_error(told: Any) -> None:
     for parse in (answers.run_status, answers.run_statuses, answers.run_id, answers.served_models):
         with contextlib.suppress(RemoteError):
@@ -503,6 +507,16 @@ def test_any_server_timing_is_a_dictionary_of_numbers(header: str) -> None:
     assert all(isinstance(value, float) for value in answers.timings(header).values())
 
 
+def test_a_refusal_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda body: parsed.append(body) or loads(body))
+    for body in (b'{"error": "full"}', b"none of ours"):
+        reply = Reply(status=503, headers={}, body=body)
+        assert (reply.is_reasoned, "full" in reply.reason()) == (body.startswith(b"{"),) * 2
+    assert len(parsed) == 2
+
+
 def zipped(compression: int) -> bytes:
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
@@ -511,14 +525,27 @@ def zipped(compression: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_an_answer_of_several_files_is_taken_apart() -> None:
-    def packed(data: bytes) -> Colored:
-        return Colored(data=data, content_type=answers.ZIP, model="m", model_sha256="", mean_confidence=0.5, timings={})
+def packed(data: bytes) -> Colored:
+    return Colored(data=data, content_type=answers.ZIP, model="m", model_sha256="", mean_confidence=0.5, timings={})
 
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=3))
+@settings(max_examples=100, deadline=None)
+def test_any_zip_is_files_or_a_remote_error(changes: list[tuple[int, int]]) -> None:
+    data = bytearray(zipped(zipfile.ZIP_STORED))
+    for at, value in changes:
+        data[-1 - at % len(data)] = value
+    with contextlib.suppress(RemoteError):
+        packed(bytes(data)).files()
+
+
+def test_an_answer_of_several_files_is_taken_apart() -> None:
     assert packed(zipped(zipfile.ZIP_STORED)).files() == {"picture.jpg": b"one", "picture-2.jpg": b"two" * 100}
     with pytest.raises(RemoteError, match="compressed"):
         packed(zipped(zipfile.ZIP_DEFLATED)).files()
-    for damaged in (b"", zipped(zipfile.ZIP_STORED)[:-30], zipped(zipfile.ZIP_STORED).replace(b"one", b"eno")):
+    misnamed = bytearray(zipped(zipfile.ZIP_STORED).replace(b"picture.jpg", b"pictur\xff.jpg"))
+    misnamed[misnamed.index(b"PK\1\2") + 9] |= 8  # it says UTF-8
+    for damaged in (b"", zipped(zipfile.ZIP_STORED)[:-30], zipped(zipfile.ZIP_STORED).replace(b"one", b"eno"), bytes(misnamed)):
         with pytest.raises(RemoteError, match="no zip that can be read"):
             packed(damaged).files()
 
