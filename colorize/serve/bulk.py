@@ -183,7 +183,8 @@ class ArchiveRuns:
             source, target = self._roots.admit(order.source), self._roots.admit(order.target)
         except OutsideError as error:
             raise Refusal(403, str(error)) from error
-        if f"{source.opened}/".startswith(f"{target.opened}/") or f"{target.opened}/".startswith(f"{source.opened}/"):
+        one, other = f"{source.shown}/", f"{target.shown}/"  # without the query, which a root may have
+        if one.startswith(other) or other.startswith(one):
             raise Refusal(422, f"{target.shown}: is the source, lies inside it or around it; give another target")
         try:
             model = self._model_of(order.model)

@@ -242,6 +242,17 @@ def test_a_cluster_without_a_job_server_is_told_apart(tmp_path: Path) -> None:
         assert refused.value.status == 503
 
 
+def test_a_target_in_its_source_is_seen_where_the_root_has_a_query(server: JobServer, stub: Stub) -> None:
+    runs = ArchiveRuns(
+        Roots(["s3://bucket/scans?region=eu"]), limit=1, workers=1, reserved_cpus=1, reserved_gpus=0, model_of=model_of
+    )  # fmt: skip
+    runs._client = JobSubmissionClient(stub.url)
+    for source, target in (("a", "a"), ("a", "a/b"), ("a/b", "a")):
+        with pytest.raises(Refusal, match="give another target"):
+            asyncio.run(runs.start(ArchiveOrder(source=f"s3://bucket/scans/{source}", target=f"s3://bucket/scans/{target}")))
+    assert asyncio.run(runs.start(ArchiveOrder(source="s3://bucket/scans/a", target="s3://bucket/scans/ab"))).id in server.jobs
+
+
 def test_a_model_that_is_none_and_a_target_in_the_source_start_nothing(server: JobServer, runs: ArchiveRuns, tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="no such model") as refused:
         start(runs, tmp_path, model="other")
