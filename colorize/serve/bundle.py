@@ -30,6 +30,7 @@ _LOCATOR, _LOCATOR_BYTES = b"PK\x06\x07", 20
 _ENTRY_BYTES = 2000
 """Of the directory, for each file that is allowed."""
 
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[1-9¹²³]) *(?:\..*)?", re.IGNORECASE)
 _FOREIGN = re.compile(r'[<>:"|?*\x00-\x1f\x7f]')
 _LONGEST_NAME = 120
 
@@ -113,10 +114,13 @@ def safe_name(name: str, fallback: str = "picture") -> str:
     """A client's file name as a relative path that no system takes for anything else: no `..`, no drive, no device of Windows."""
     parts = []
     for part in one_line(name).replace("\\", "/").split("/"):
-        part = _FOREIGN.sub("_", part).strip(" .")
-        if part:
-            parts.append(part if len(part) <= _LONGEST_NAME else part[: _LONGEST_NAME // 2] + part[-_LONGEST_NAME // 2 :])
+        if part := _shortened(_FOREIGN.sub("_", part).strip(" .")):
+            parts.append(_shortened(f"_{part}") if _DEVICE.fullmatch(part) else part)
     return "/".join(parts[-8:]) or fallback
+
+
+def _shortened(part: str) -> str:
+    return part if len(part) <= _LONGEST_NAME else part[: _LONGEST_NAME // 2] + part[-_LONGEST_NAME // 2 :]
 
 
 class Names:

@@ -112,13 +112,23 @@ def test_files_that_are_encrypted_or_too_large_are_not_read() -> None:
         (" .. ", "picture"),
         ("", "picture"),
         ("a" * 500 + ".jpg", "a" * 60 + "a" * 56 + ".jpg"),
+        ("NUL", "_NUL"),
+        ("con.jpg", "_con.jpg"),
+        ("x/Aux .tar.gz/lpt9", "x/_Aux .tar.gz/_lpt9"),
+        ("COM¹.png", "_COM¹.png"),
+        ("nul" + "." * 200 + "jpg", "_nul" + "." * 113 + "jpg"),
+        ("console.jpg", "console.jpg"),
+        ("com10", "com10"),
+        ("a.con", "a.con"),
     ],
 )
 def test_a_name_is_made_safe(name: str, safe: str) -> None:
     assert safe_name(name).replace("?", "_") == safe
 
 
-@given(st.text(max_size=300))
+@given(
+    st.text(max_size=300) | st.builds("{}{}{}".format, st.sampled_from(["con", "Com1"]), st.text(" .", max_size=130), st.text(max_size=3))
+)
 def test_a_safe_name_stays_where_it_is_put(name: str) -> None:
     safe = safe_name(name)
     assert safe
