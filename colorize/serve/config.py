@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from colorize.imaging.guard import MAX_PIXELS
 from colorize.model.card import DEFAULT_MODEL
-from colorize.serve.keys import API_KEYS, hashed_keys
+from colorize.serve.keys import API_KEYS, hashed_keys, is_digest
 from colorize.serve.roots import Roots
 
 
@@ -124,9 +124,8 @@ class ServeConfig(BaseModel):
     @field_validator("api_keys")
     @classmethod
     def _are_hashed(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
-        for key in keys:
-            if not key.startswith("sha256:") or len(key) != 71 or set(key[7:]) - set("0123456789abcdef"):
-                raise ValueError("must be SHA-256 digests of keys, sha256:HEX: a key itself does not belong into a configuration")
+        if not all(map(is_digest, keys)):
+            raise ValueError("must be SHA-256 digests of keys, sha256:HEX: a key itself does not belong into a configuration")
         return keys
 
     @field_validator("archive_roots")

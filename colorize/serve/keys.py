@@ -6,6 +6,7 @@ slow hash would protect. `openssl rand -hex 24` makes one.
 
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ SHORTEST_KEY = 16
 LONGEST_KEY = 512
 
 _PREFIX = "sha256:"
+_DIGEST = re.compile(f"{_PREFIX}[0-9a-f]{{64}}")
 
 
 def hashed_keys(text: str) -> tuple[str, ...]:
@@ -33,12 +35,17 @@ def digest_of(key: str) -> str:
     return _PREFIX + hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
 
 
+def is_digest(text: str) -> bool:
+    """Whether it is `sha256:HEX` of something."""
+    return _DIGEST.fullmatch(text) is not None
+
+
 def _hashed(key: str, number: int) -> str:
     if key.startswith(_PREFIX):
-        digest = key.removeprefix(_PREFIX).lower()
-        if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        digest = key.lower()
+        if not is_digest(digest):
             raise ConfigError(f"{API_KEYS}: entry {number} is not sha256: and 64 hexadecimal digits")
-        return _PREFIX + digest
+        return digest
     if not SHORTEST_KEY <= len(key) <= LONGEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigError(
             f"{API_KEYS}: entry {number} must have {SHORTEST_KEY}…{LONGEST_KEY} printable ASCII characters, as `openssl rand -hex 24` gives"

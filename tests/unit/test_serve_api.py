@@ -541,6 +541,12 @@ def test_every_answer_has_the_security_headers(path: str) -> None:
     assert headers["cache-control"] == "no-store"
 
 
+def test_the_page_has_its_own_policy_and_the_headers_of_every_answer() -> None:
+    for path in ("/", "/static/page.css", "/static/none"):
+        headers = get(path).headers
+        assert {name: headers[name] for name in gate.HEADERS} == gate.HEADERS | site.HEADERS
+
+
 @pytest.mark.parametrize(
     ("path", "method", "status"), [("/v1/colourise", "POST", 404), ("/v1/colorize", "GET", 405), ("/healthz/", "GET", 404)]
 )

@@ -1,4 +1,4 @@
-"""The page's files over HTTP: `/`, `/static/…`, and the headers that keep the page to itself.
+"""The page's files over HTTP: `/`, `/static/…`, and the policy that keeps the page to itself.
 
 Knows nothing of pictures, networks or Ray: `router` is included by the application. Its routes need no API key, since a browser cannot
 send one before the page has asked for it; they hold nothing that is not in this package, and are no part of the API's document.
@@ -35,16 +35,8 @@ CONTENT_SECURITY_POLICY = "; ".join(
 )
 """No inline script, no inline style, no eval, no other host."""
 
-HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(self), microphone=(), geolocation=(), payment=(), usb=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Cache-Control": "no-cache",
-}
+HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-cache"}
+"""In place of the gate's; the others of every answer it adds."""
 
 INDEX = "index.html"
 SAMPLES = ("nagasaki-boats.jpg", "dust-bowl-home.jpg", "french-alpine-landscape.jpg")
