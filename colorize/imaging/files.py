@@ -17,28 +17,35 @@ from colorize.imaging.guard import one_line
 def writing_whole(path: Path) -> Iterator[BinaryIO]:
     """An empty file, open for reading and writing, that becomes `path` when the block ends well, replacing what was there.
 
-    Raises PictureError when the folder is missing or the file cannot be written. However the block ends, nothing else is left behind.
+    Raises PictureError when the folder is missing or the file cannot be written; whatever else the block raises passes. However the block
+    ends, nothing else is left behind.
     """
     partial = path.parent / f".{uuid.uuid4().hex}.partial"
     try:
+        opened = partial.open("x+b")
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise _cannot_be_written(path, error) from error
+    try:
         try:
-            with partial.open("x+b") as file:
+            with opened as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        if isinstance(error, PictureError):
-            raise
-        raise PictureError(f"{one_line(str(path))}: cannot be written: {reason_of(error)}") from error
+    except OSError as error:
+        raise _cannot_be_written(path, error) from error
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file of these bytes as `writing_whole` does."""
     with writing_whole(path) as file:
         file.write(data)
+
+
+def _cannot_be_written(path: Path, error: Exception) -> PictureError:
+    return PictureError(f"{one_line(str(path))}: cannot be written: {reason_of(error)}")
 
 
 def reason_of(error: Exception) -> str:

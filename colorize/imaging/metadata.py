@@ -1,7 +1,8 @@
 """What a picture file says besides its pixels, as far as it is the same in every container, and a JPEG's segments.
 
-Knows nothing of pixels. EXIF, IPTC and ICC blocks go from file to file as they are; of EXIF only the orientation is read. A JPEG is
-stamped by inserting and replacing whole segments before its first scan, so that entropy-coded data is never touched.
+Knows nothing of pixels. EXIF, IPTC and ICC blocks go from file to file as they are; of EXIF only orientation and resolution are read, and
+written where a file has no other place for them. A JPEG is stamped by inserting and replacing whole segments before its first scan, so
+that entropy-coded data is never touched. Sources: Exif 3.0, IPTC-IIM 4.2, Adobe Photoshop File Formats (image resources).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
 
 from colorize.errors import PictureError
 from colorize.imaging.note import Note
@@ -18,9 +21,15 @@ MAX_SEGMENT = 65_533
 """Bytes of a JPEG segment's content: its length is 16 bits, and counts itself."""
 
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
+MAX_XMP_IN_JPEG = MAX_SEGMENT - len(_XMP)
+"""Bytes of the packet that a JPEG's one segment for it holds."""
 _ICC = b"ICC_PROFILE\0"
 _ICC_PART = MAX_SEGMENT - len(_ICC) - 2
 _EXIF = b"Exif\0\0"
+_ORIENTATION, _ACROSS, _DOWN, _UNIT = 0x0112, 0x011A, 0x011B, 0x0128
+_EMPTY_EXIF = b"II*\0" + struct.pack("<IHI", 8, 0, 0)
+_PHOTOSHOP = b"Photoshop 3.0\0"
+_IPTC_RESOURCE = 0x0404
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +41,7 @@ class Metadata:
     xmp: bytes | None = None
     """The XMP packet."""
     iptc: bytes | None = None
-    """The raw Photoshop image resource block that holds IPTC-IIM, as in a JPEG's APP13."""
+    """The data sets of IPTC-IIM."""
     icc_profile: bytes | None = None
     dpi: tuple[float, float] | None = None
     """Horizontal and vertical resolution in pixels an inch."""
@@ -47,24 +56,76 @@ def orientation_of(exif: bytes | None) -> int:
     """The orientation 1…8 of an EXIF block, with or without `Exif\\0\\0` before it; 1 where it is absent or damaged."""
     if exif is None:
         return 1
-    tiff = exif[len(_EXIF) :] if exif.startswith(_EXIF) else exif
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None or len(tiff) < 14:
-        return 1
-    (offset,) = struct.unpack_from(order + "I", tiff, 4)
-    if offset + 2 > len(tiff):
-        return 1
-    (count,) = struct.unpack_from(order + "H", tiff, offset)
-    for place in range(offset + 2, min(offset + 2 + 12 * count, len(tiff) - 11), 12):
+    tiff, order, entries = _first_directory(exif)
+    for place in entries:
         tag, kind, _, value = struct.unpack_from(order + "HHIH", tiff, place)
-        if tag == 0x0112:
+        if tag == _ORIENTATION:
             return value if kind == 3 and 1 <= value <= 8 else 1
     return 1
 
 
+def resolution_of(exif: bytes | None) -> tuple[float, float] | None:
+    """Pixels an inch, across and down, by an EXIF block; None where it says nothing of it, or is damaged."""
+    if exif is None:
+        return None
+    tiff, order, entries = _first_directory(exif)
+    unit, values = 2, {}
+    for place in entries:
+        tag, kind, _, value = struct.unpack_from(order + "HHII", tiff, place)
+        if tag == _UNIT and kind == 3:
+            (unit,) = struct.unpack_from(order + "H", tiff, place + 8)
+        elif tag in (_ACROSS, _DOWN) and kind == 5 and value + 8 <= len(tiff):
+            above, below = struct.unpack_from(order + "II", tiff, value)
+            values[tag] = above / below if below else 0.0
+    scale = {2: 1.0, 3: 2.54}.get(unit)
+    if scale is None or min(values.get(_ACROSS, 0.0), values.get(_DOWN, 0.0)) <= 0:
+        return None
+    return values[_ACROSS] * scale, values[_DOWN] * scale
+
+
+def exif_with(exif: bytes | None, orientation: int | None = None, dpi: tuple[float, float] | None = None) -> bytes:
+    """An EXIF block, without `Exif\\0\\0` before it, that says these too; a new one where there is none.
+
+    Its first directory is written anew behind all that was there, so that whatever the block points to stays in its place. A damaged block
+    stays as it is.
+    """
+    tiff, order, entries = _first_directory(exif or _EMPTY_EXIF)
+    if not order:
+        return tiff
+    (start,) = struct.unpack_from(order + "I", tiff, 4)
+    (count,) = struct.unpack_from(order + "H", tiff, start)
+    after = tiff[start + 2 + 12 * count :][:4].ljust(4, b"\0")  # where the next directory is
+    new = {} if orientation is None else {_ORIENTATION: struct.pack(order + "HHIHH", _ORIENTATION, 3, 1, orientation, 0)}
+    behind = tiff + bytes(len(tiff) % 2)
+    if dpi is not None:
+        for tag, value in zip((_ACROSS, _DOWN), dpi, strict=True):
+            new[tag] = struct.pack(order + "HHII", tag, 5, 1, len(behind))
+            behind += struct.pack(order + "II", *Fraction(value).limit_denominator(100).as_integer_ratio())
+        new[_UNIT] = struct.pack(order + "HHIHH", _UNIT, 3, 1, 2, 0)
+    kept = [tiff[place : place + 12] for place in entries if struct.unpack_from(order + "H", tiff, place)[0] not in new]
+    both = sorted([*kept, *new.values()], key=lambda entry: int(struct.unpack_from(order + "H", entry)[0]))
+    directory = struct.pack(order + "H", len(both)) + b"".join(both) + after
+    return behind[:4] + struct.pack(order + "I", len(behind)) + behind[8:] + directory
+
+
+def iptc_of_tag(value: bytes) -> bytes:
+    """The data sets of a TIFF's tag 33723. Programs that took them for numbers of 32 bits may have turned every four bytes round."""
+    if value[:1] != b"\x1c" and value[3:4] == b"\x1c":
+        return b"".join(value[place : place + 4][::-1] for place in range(0, len(value), 4))
+    return value
+
+
+def iptc_segments(iptc: bytes) -> bytes:
+    """The APP13 segments of a JPEG that hold these data sets, as Photoshop writes them."""
+    resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+    size = MAX_SEGMENT - len(_PHOTOSHOP)
+    return b"".join(_segment(0xED, _PHOTOSHOP + resource[start : start + size]) for start in range(0, len(resource), size))
+
+
 def jpeg_metadata(data: bytes, name: str = "the picture") -> Metadata:
     """What a JPEG's segments say. Raises PictureError where they are damaged."""
-    exif = xmp = iptc = None
+    exif = xmp = None
+    resources = b""
     dpi: tuple[float, float] | None = None
     for marker, content in _contents(data, name):
         if marker == 0xE0 and content.startswith(b"JFIF\0") and len(content) >= 12:
@@ -75,9 +136,9 @@ def jpeg_metadata(data: bytes, name: str = "the picture") -> Metadata:
             exif = exif or content[len(_EXIF) :]
         elif marker == 0xE1 and content.startswith(_XMP):
             xmp = xmp or content[len(_XMP) :]
-        elif marker == 0xED and content.startswith(b"Photoshop 3.0\0"):
-            iptc = iptc or content
-    return Metadata(exif=exif, xmp=xmp, iptc=iptc, icc_profile=_chained_profile(data, name), dpi=dpi)
+        elif marker == 0xED and content.startswith(_PHOTOSHOP):
+            resources += content[len(_PHOTOSHOP) :]  # what is too long for a segment goes on in the next
+    return Metadata(exif=exif, xmp=xmp, iptc=_iptc_among(resources), icc_profile=_chained_profile(data, name), dpi=dpi)
 
 
 def stamp_jpeg(data: bytes, note: Note | None, profile: bytes | None, name: str = "the picture") -> bytes:
@@ -94,7 +155,7 @@ def stamp_jpeg(data: bytes, note: Note | None, profile: bytes | None, name: str 
     has_profile = any(_is(data, marker, start, 0xE2, _ICC) for marker, start, _ in segments)  # whose place a new one takes
     if note is not None:
         grey = old_profile if old_profile is not None and is_new_profile and old_profile[16:20] == b"GRAY" else None
-        stamp = _segment(0xE1, _XMP + provenance_xmp(existing, note, MAX_SEGMENT - len(_XMP), name, grey))
+        stamp = _segment(0xE1, _XMP + provenance_xmp(existing, note, MAX_XMP_IN_JPEG, name, grey))
     chain = b"".join(_segment(0xE2, part) for part in _profile_parts(profile, name)) if is_new_profile and profile is not None else b""
     parts, where = [data[:2]], 2
     for marker, start, end in segments:
@@ -157,6 +218,34 @@ def read_note(data: bytes) -> Note | None:
                 if note is not None:
                     return note
         place = data.find(NAMESPACE.encode(), place + 1)
+    return None
+
+
+def _first_directory(exif: bytes) -> tuple[bytes, Literal["<", ">", ""], range]:
+    """The block without `Exif\\0\\0`, its byte order and where the entries of its first directory are; no order where it is damaged."""
+    tiff = exif.removeprefix(_EXIF)
+    order: Literal["<", ">", ""] = "<" if tiff.startswith(b"II*\0") else ">" if tiff.startswith(b"MM\0*") else ""
+    if not order or len(tiff) < 14:
+        return tiff, "", range(0)
+    (offset,) = struct.unpack_from(order + "I", tiff, 4)
+    if offset + 2 > len(tiff):
+        return tiff, "", range(0)
+    (count,) = struct.unpack_from(order + "H", tiff, offset)
+    return tiff, order, range(offset + 2, min(offset + 2 + 12 * count, len(tiff) - 11), 12)
+
+
+def _iptc_among(resources: bytes) -> bytes | None:
+    """The data sets of IPTC-IIM among Photoshop's image resources; None where there are none, or what comes before them is damaged."""
+    place = 0
+    while place + 12 <= len(resources):
+        (kind,) = struct.unpack_from(">H", resources, place + 4)
+        start = place + 6 + (resources[place + 6] | 1) + 1  # behind its name, which with its length is even
+        if start + 4 > len(resources):
+            return None
+        (size,) = struct.unpack_from(">I", resources, start)
+        if kind == _IPTC_RESOURCE:
+            return resources[start + 4 : start + 4 + size] or None
+        place = start + 4 + size + size % 2
     return None
 
 

@@ -5,8 +5,7 @@ What is to be coloured is a `Scan`, of any format; see `colorize.imaging.formats
 Knows nothing of colour beyond the lightness it asks of `colorspace`. A file is recognised by its content, never by its name, and
 its header is judged before a pixel is decoded. Pillow's two plugins are called directly: `Image.open` would answer a large scan
 with a warning and a huge one with its own exception, by a limit that is one global for the whole process.
-What a file holds and this module cannot keep is an error (16 bits, CMYK, animation), except for two things: a grey ICC profile,
-which no RGB file may carry, is left out, and text chunks and XMP are not carried over.
+What this module does not read is an error (16 bits, CMYK, animation). EXIF, profile and resolution are given as they are.
 A PNG's checksums are all verified and its pixels counted (26 % of the decoder's time), because Pillow skips the pixels' checksums
 and leaves missing rows black. A JPEG has no checksum: of damage inside its entropy-coded data only what libjpeg refuses is seen, while
 a cut anywhere before its last block always is.

@@ -8,7 +8,7 @@ orientation and metadata. What is expensive (pixels at full size) stays inside t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -32,6 +32,8 @@ class Page:
     """Of a channel: 8 or 16 (fewer are widened to 8)."""
     orientation: int = 1
     """As EXIF and TIFF have it, 1…8; 1 is upright."""
+    is_reduced: bool = False
+    """A smaller copy of another page, such as a thumbnail."""
 
     @property
     def upright_shape(self) -> tuple[int, int]:
@@ -89,8 +91,11 @@ class Scan(ABC):
         """What the file says besides its pixels; of a file of several pages, its first."""
 
     @abstractmethod
-    def pixels(self, page: int) -> tuple[Pixels, Pixels | None]:
-        """A page whole, as stored, for `convert`: RGB (h, w, 3), and alpha (h, w) where it has one. Raises PictureError."""
+    def bands(self, page: int) -> Iterator[tuple[Pixels, Pixels | None]]:
+        """A page from the top, some rows at a time, as stored, for `convert`: RGB (h, w, 3), and alpha (h, w) where it has one.
+
+        The colours are never multiplied by alpha, whatever the file has. Raises PictureError where the page is damaged.
+        """
 
     @abstractmethod
     def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:

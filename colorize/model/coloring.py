@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 
 from colorize.imaging.convert import Format, convert
 from colorize.imaging.formats import open_scan
+from colorize.imaging.formats.tiff import TiffScan
 from colorize.imaging.mark import marked
 from colorize.imaging.note import Note
 from colorize.imaging.scan import Scan
@@ -64,9 +66,11 @@ def paint(
     if wanted is None or wanted.upper() == scan.format:
         scan.write(target, ab_2hw_of_pages, note)
         return
-    own = BytesIO()
-    scan.write(own, ab_2hw_of_pages, note)
-    convert(open_scan(own.getvalue(), name=scan.name), wanted, target)
+    with TemporaryFile() as own:  # not in memory, where a TIFF without compression would lie whole
+        scan.write(own, ab_2hw_of_pages, note)
+        own.seek(0)
+        colored = TiffScan(own, scan.name) if scan.format == "TIFF" else open_scan(own.read(), name=scan.name)
+        convert(colored, wanted, target, note)
 
 
 def colorize_scan(scan: Scan, colorizer: Colorizer, settings: DecodeSettings | None = None) -> bytes:

@@ -1,28 +1,44 @@
 """Coloured files in another format than their original's: what goes over, and what a format cannot hold."""
 
+import struct
+import tracemalloc
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 
+import imagecodecs
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, IptcImagePlugin
 
-from colorize import Colorizer, ConfigError, PictureError, colorize_scan, open_scan
+from colorize import Colorizer, ConfigError, DecodeSettings, PictureError, colorize_scan, open_scan
 from colorize.cli.main import main
 from colorize.imaging.colorspace import SRGB
 from colorize.imaging.convert import SUFFIXES, Format, as_format, convert, converted_name
-from colorize.imaging.metadata import read_note
+from colorize.imaging.formats import tiff_bands
+from colorize.imaging.formats.png import png_chunks
+from colorize.imaging.formats.tiff import TiffScan
+from colorize.imaging.metadata import iptc_segments, read_note
 from colorize.imaging.profile import make_profile, parametric_curve
 from colorize.imaging.verify import verify
+from colorize.imaging.xmp import SOURCE_TYPE
+from colorize.model.coloring import note_of, paint, views
 from tests.models import small_model
-from tests.pictures import encoded, grey_scene, rgb_scene
+from tests.pictures import encoded, grey_scene, png_chunk, rgb_scene
 
 COLORIZER = Colorizer(small_model(), device="cpu", precision="fp32")
+NOTE = note_of(COLORIZER.model.card, DecodeSettings())
 PROFILE = make_profile(SRGB.xyz_from_rgb, parametric_curve(2.2), "gamma 2.2")
 DEEP = encoded(grey_scene(40, 60).astype(np.uint16) * 257, "PNG")
+GREY = {kind: encoded(grey_scene(40, 60), kind) for kind in ("JPEG", "PNG", "TIFF", "BMP", "PPM", "JPEG2000")}
+GREY |= {"PNG of 16 bits": DEEP, "PPM of 16 bits": encoded(grey_scene(40, 60).astype(np.uint16) * 257, "PPM")}
+GREY |= {"WEBP": encoded(grey_scene(40, 60), "WEBP", lossless=True)}
+GREY |= {"codestream": bytes(imagecodecs.jpeg2k_encode(grey_scene(40, 60), level=0, codecformat="j2k"))}
+IPTC = b"\x1c\x02\x00\x00\x02\x00\x04" + b"\x1c\x02\x05\x00\x0bThe harbour" + b"\x1c\x02\x78\x00\x04Quay"
 
 
 def exif(orientation: int) -> Image.Exif:
@@ -36,6 +52,42 @@ def converted(data: bytes, wanted: Format) -> bytes:
     target = BytesIO()
     convert(open_scan(data), wanted, target)
     return target.getvalue()
+
+
+def painted(data: bytes, wanted: Format) -> bytes:
+    """What `--format` makes of a file."""
+    scan, target = open_scan(data), BytesIO()
+    predictions = COLORIZER.predict(views(scan, COLORIZER.model.card), DecodeSettings())
+    paint(scan, predictions, target, NOTE, wanted=wanted)
+    return target.getvalue()
+
+
+def tiff(*pages: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], **options: object) -> bytes:
+    """The first page with the options, the others as smaller copies of it."""
+    buffer = BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for number, page in enumerate(pages):
+            kind = "rgb" if page.ndim == 3 else "minisblack"
+            writer.write(page, photometric=kind, metadata=None, **({"subfiletype": 1} if number else options))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("wanted", list(SUFFIXES))
+@pytest.mark.parametrize("kind", list(GREY))
+def test_every_result_is_a_sound_file_with_the_lightness_and_the_note(kind: str, wanted: Format) -> None:
+    result = painted(GREY[kind], wanted)
+    scan = open_scan(result)
+    assert scan.format == wanted.upper()
+    assert read_note(result) == NOTE
+    assert SOURCE_TYPE.encode() in result
+    verdict = verify(open_scan(GREY[kind]), scan)
+    is_near = kind == "JPEG" or wanted in ("jpeg", "webp")  # a JPEG keeps its luma, which in colour is nearly the lightness
+    assert verdict.is_faithful or (is_near and verdict.max_lightness_error < 12 / 255)
+    if wanted == "png":
+        chunks = [chunk for chunk, _ in png_chunks(result, kind)]
+        assert (chunks[0], chunks[-1]) == (b"IHDR", b"IEND")
+        assert all(chunks.count(one) <= 1 for one in (b"IHDR", b"iCCP", b"pHYs", b"eXIf", b"iTXt"))
+        assert imagecodecs.png_decode(result).shape == (40, 60, 3)
 
 
 @pytest.mark.parametrize("wanted", list(SUFFIXES))
@@ -52,9 +104,10 @@ def test_pixels_go_over(kind: str, wanted: Format) -> None:
 @pytest.mark.parametrize("wanted", list(SUFFIXES))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_what_is_said_goes_over(kind: str, wanted: Format) -> None:
-    data = encoded(grey_scene(40, 60), kind, exif=exif(6), dpi=(300, 300), icc_profile=PROFILE)
-    if kind == "WEBP":  # which says nothing of resolution
-        data = encoded(grey_scene(40, 60), kind, exif=exif(6), icc_profile=PROFILE)
+    said = exif(6)
+    if kind == "WEBP":  # which has no other place for the resolution
+        said.update({0x011A: 300.0, 0x011B: 300.0, 0x0128: 2})
+    data = encoded(grey_scene(40, 60), kind, exif=said, icc_profile=PROFILE, **({} if kind == "WEBP" else {"dpi": (300, 300)}))
     colored = colorize_scan(open_scan(data), COLORIZER)
     result = converted(colored, wanted)
     assert read_note(result) == read_note(colored) is not None
@@ -63,7 +116,9 @@ def test_what_is_said_goes_over(kind: str, wanted: Format) -> None:
     assert ImageOps.exif_transpose(image).size == (40, 60)
     if "TIFF" not in (kind, wanted.upper()):
         assert image.getexif()[0x010E] == "a street"
-    if kind != "WEBP" and wanted != "webp":
+    if wanted == "webp":
+        assert [image.getexif()[tag] for tag in (0x011A, 0x011B, 0x0128)] == [300, 300, 2]
+    else:
         assert [float(value) for value in image.info["dpi"]] == pytest.approx([300, 300], abs=0.1)
 
 
@@ -87,6 +142,72 @@ def test_transparency_goes_where_it_can() -> None:
         converted(data, "jpeg")
     rgba_hwc[..., 3] = 255
     assert Image.open(BytesIO(converted(encoded(rgba_hwc, "PNG"), "jpeg"))).mode == "RGB"
+
+
+def test_colours_that_were_multiplied_by_alpha_are_divided_by_it() -> None:
+    rgb_hwc, alpha_hw = rgb_scene(20, 30), np.tile(np.linspace(0, 255, 30).round(), (20, 1))
+    seen_hwc = rgb_hwc * (alpha_hw[..., None] / 255)  # on black
+    for scale, dtype, limit in ((1, np.uint8, 0.5), (257, np.uint16, 0.002)):
+        stored = (np.dstack([seen_hwc, alpha_hw]) * scale).round().astype(dtype)
+        for wanted in ("png", "tiff", "webp"):
+            rgba_hwc = (
+                imagecodecs.webp_decode if wanted == "webp" else imagecodecs.png_decode if wanted == "png" else imagecodecs.tiff_decode
+            )
+            found = rgba_hwc(converted(tiff(stored, extrasamples=["assocalpha"]), wanted)) / (1 if wanted == "webp" else scale)
+            assert np.array_equal(found[..., 3], alpha_hw)
+            error = np.abs(found[..., :3] * (found[..., 3:] / 255) - seen_hwc).mean()
+            assert error < (4 if wanted == "webp" else limit)
+
+
+@pytest.mark.parametrize("wanted", list(SUFFIXES))
+def test_what_a_png_says_of_its_gamma_goes_over(wanted: Format) -> None:
+    for gamma in (55_556, 100_000):
+        data = GREY["PNG"][:33] + png_chunk(b"gAMA", struct.pack(">I", gamma)) + GREY["PNG"][33:]
+        verdict = verify(open_scan(data), open_scan(painted(data, wanted)))
+        assert verdict.is_faithful or (wanted in ("jpeg", "webp") and verdict.max_lightness_error < 14 / 255)
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("JPEG", "tiff"), ("TIFF", "jpeg")])
+def test_iptc_goes_between_jpeg_and_tiff(kind: str, wanted: Format) -> None:
+    for iptc in (IPTC, IPTC + b"\x1c\x02\x78\x80\x04" + struct.pack(">I", 70_000) + b"q" * 70_000):  # more than one segment holds
+        padded = iptc + bytes(-len(iptc) % 4)
+        jpeg = GREY["JPEG"][:20] + iptc_segments(iptc) + GREY["JPEG"][20:]
+        other = tiff(grey_scene(40, 60), extratags=[(33723, 4, len(padded) // 4, padded, True)])
+        result = painted(jpeg if kind == "JPEG" else other, wanted)
+        assert open_scan(result).metadata.iptc == padded
+        if iptc == IPTC:
+            assert IptcImagePlugin.getiptcinfo(Image.open(BytesIO(result)))[2, 5] == b"The harbour"
+
+
+def test_iptc_whose_bytes_were_turned_round_is_read() -> None:
+    padded = IPTC + bytes(-len(IPTC) % 4)
+    turned = np.frombuffer(padded, ">u4").astype("<u4").tobytes()
+    assert open_scan(tiff(grey_scene(40, 60), extratags=[(33723, 4, len(padded) // 4, turned, True)])).metadata.iptc == padded
+
+
+@pytest.mark.parametrize("wanted", ["jpeg", "png", "webp"])
+def test_smaller_copies_of_a_page_are_left_out_where_there_is_one_page(wanted: Format) -> None:
+    data = tiff(grey_scene(40, 60), grey_scene(10, 15), subifds=1)
+    result = painted(data, wanted)
+    assert Image.open(BytesIO(result)).size == (60, 40)
+    verdict = verify(open_scan(data), open_scan(result))
+    assert verdict.max_lightness_error < 12 / 255
+    assert verdict.is_faithful or wanted != "png"
+    assert Image.open(BytesIO(painted(tiff(grey_scene(40, 60), subfiletype=1), wanted))).size == (60, 40), "the only one it has"
+
+
+@pytest.mark.parametrize("wanted", list(SUFFIXES))
+def test_little_of_a_tiff_is_held_at_once(wanted: Format, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiff_bands, "BAND_PIXELS", 1 << 15)
+    deep = np.repeat(rgb_scene(1000, 1000).astype(np.uint16) * 257, 2, axis=1)
+    with TemporaryFile() as file, TemporaryFile() as target:
+        file.write(tiff(deep, rowsperstrip=16))
+        scan = TiffScan(file, "x")
+        tracemalloc.start()
+        convert(scan, wanted, target)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < (6 if wanted in ("jpeg", "webp") else 2) * 2_000_000, "bytes a pixel, of the 6 that it has"
 
 
 def test_pages_stay_together() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from colorize.errors import PictureError
+from colorize.errors import HintError, PictureError
 from colorize.imaging.files import write_whole, writing_whole
 
 
@@ -33,16 +33,26 @@ def test_write_whole_names_what_is_in_the_way(tmp_path: Path) -> None:
         tmp_path / "folder": "is a directory",
         tmp_path / "nowhere" / "x.jpg": "no such file or directory",
         tmp_path / "file" / "x.jpg": "not a directory",
+        tmp_path / "null\0" / "x.jpg": "embedded null byte",
     }
     for path, reason in cases.items():
         with pytest.raises(PictureError) as caught:
             write_whole(path, b"data")
-        assert str(caught.value) == f"{path}: cannot be written: {reason}"
+        assert str(caught.value) == f"{path}: cannot be written: {reason}".replace("\0", "?")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
     assert (tmp_path / "file").read_bytes() == b"kept"
 
 
-@pytest.mark.parametrize("error", [PictureError("scan.tif: is damaged"), KeyboardInterrupt(), ZeroDivisionError()])
+ERRORS = [
+    PictureError("scan.tif: is damaged"),
+    HintError("hints: are none"),
+    ValueError("of a bug"),
+    KeyboardInterrupt(),
+    ZeroDivisionError(),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_a_block_that_fails_leaves_what_was_there_and_its_error(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "out.tif"
     path.write_bytes(b"kept")

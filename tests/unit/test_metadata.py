@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from colorize.errors import PictureError
-from colorize.imaging.metadata import MAX_SEGMENT, jpeg_metadata, orientation_of, read_note, stamp_jpeg
+from colorize.imaging.metadata import MAX_SEGMENT, exif_with, jpeg_metadata, orientation_of, read_note, resolution_of, stamp_jpeg
 from colorize.imaging.note import Note
 from colorize.imaging.xmp import NAMESPACE, SOURCE_TYPE, note_of, provenance_xmp
 from tests.pictures import encoded, grey_scene, rgb_scene
@@ -196,13 +196,14 @@ def test_without_note_and_with_the_same_profile_a_jpeg_stays_as_it_is() -> None:
 
 def test_a_jpeg_s_own_packet_and_iptc_are_kept() -> None:
     xmp = b"\xff\xe1" + struct.pack(">H", 31 + len(PACKET)) + b"http://ns.adobe.com/xap/1.0/\0" + PACKET
-    iptc = b"\xff\xed" + struct.pack(">H", 2 + 14 + 8) + b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0"
+    iptc = b"\xff\xed" + struct.pack(">H", 2 + 14 + 32) + b"Photoshop 3.0\0" + b"8BIM\x03\xed\x03dpi\0\0\0\1-\0"
+    iptc += b"8BIM\x04\x04\0\0\0\0\0\3\x1c\2\5\0"
     extended = b"\xff\xe1" + struct.pack(">H", 2 + 35 + 9) + b"http://ns.adobe.com/xmp/extension/\0" + b"long tail"
     bare = encoded(rgb_scene(), "JPEG")
     data = bare[:20] + b"\xff\xff" + iptc + xmp + extended + bare[20:]
     stamped = stamp_jpeg(data, NOTE, None)
     metadata = jpeg_metadata(stamped)
-    assert metadata.iptc == b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0"
+    assert metadata.iptc == b"\x1c\2\5"
     assert metadata.xmp == provenance_xmp(PACKET, NOTE)
     assert stamped.count(extended) == stamped.count(b"\xff\xff" + iptc) == 1
     assert len(list(Image.open(BytesIO(stamped)).applist)) == len(list(Image.open(BytesIO(data)).applist))
@@ -260,3 +261,34 @@ def test_orientation_is_read_in_either_byte_order(order: str) -> None:
 @given(st.binary(max_size=60), st.sampled_from([b"II*\0", b"MM\0*", b""]))
 def test_any_exif_has_an_orientation(data: bytes, mark: bytes) -> None:
     assert orientation_of(mark + data) in range(1, 9)
+
+
+@given(st.binary(max_size=90), st.sampled_from([b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08", b"II*\0", b""]))
+def test_any_exif_has_a_resolution_or_none_and_takes_one(data: bytes, mark: bytes) -> None:
+    block = mark + data
+    assert resolution_of(block) is None or min(resolution_of(block)) > 0
+    made = exif_with(block, 6, (300.0, 299.9994))
+    assert made == block.removeprefix(b"Exif\0\0") or (resolution_of(made), orientation_of(made)) == ((300, 300), 6)
+
+
+def test_what_an_exif_block_says_stays_where_its_resolution_changes() -> None:
+    block = Image.Exif()
+    block.update({0x010E: "a street in the rain", 0x011A: 72.0, 0x011B: 72.0, 0x0128: 2, 0x0112: 3})
+    block.get_ifd(0x8769)[0x9003] = "1931:05:02 10:00:00"
+    before = block.tobytes()
+    assert resolution_of(before) == (72, 72)
+    made = exif_with(before, dpi=(600, 300))
+    assert (resolution_of(made), orientation_of(made), made[8 : len(before) - 6]) == ((600, 300), 3, before[14:])
+    again = Image.Exif()
+    again.load(made)
+    assert (again[0x010E], again[0x011A], again.get_ifd(0x8769)[0x9003]) == ("a street in the rain", 600, "1931:05:02 10:00:00")
+    centimetres = struct.pack("<HHIHHII", 0x0128, 3, 1, 3, 0, 0, 0)[:12]
+    made = exif_with(None, dpi=(100, 50))
+    assert resolution_of(made.replace(struct.pack("<HHIHH", 0x0128, 3, 1, 2, 0), centimetres)) == (254, 127)
+
+
+@given(st.binary(max_size=80))
+def test_any_image_resources_are_read(resources: bytes) -> None:
+    segment = b"\xff\xed" + struct.pack(">H", 16 + len(resources)) + b"Photoshop 3.0\0" + resources
+    found = jpeg_metadata(JPEG[:20] + segment + JPEG[20:]).iptc
+    assert found is None or found in resources

@@ -92,7 +92,9 @@ def test_a_picture_comes_back_in_its_own_format_as_without_a_service(kind: str, 
     assert verify(open_scan(sent), open_scan(reply.content)).is_faithful
     expected = open_scan(colorize_scan(open_scan(sent), Colorizer(MODEL), DecodeSettings(vividness=0.7)))
     for number in range(len(expected.pages)):
-        page, other = (scan.pixels(number)[0].astype(int) for scan in (open_scan(reply.content), expected))
+        page, other = (
+            np.concatenate([rgb_hwc for rgb_hwc, _ in scan.bands(number)]).astype(int) for scan in (open_scan(reply.content), expected)
+        )
         most = 255 if page.max() < 256 else 65535
         assert np.abs(page - other).mean() <= 0.003 * most
         assert np.abs(page - other).max() <= 0.05 * most, "but for the rounding of lightness to 16 bits, and of bfloat16"

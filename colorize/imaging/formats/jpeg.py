@@ -106,9 +106,11 @@ class JpegScan(Scan):
         """See `Scan`."""
         return jpeg_metadata(self.data, self.name)
 
-    def pixels(self, page: int) -> tuple[Pixels, Pixels | None]:
+    def bands(self, page: int) -> Iterator[tuple[Pixels, Pixels | None]]:
         """See `Scan`."""
-        return self._decoded("RGB", self._stream.height, self._stream.width), None
+        rgb_hwc = self._decoded("RGB", self._stream.height, self._stream.width)
+        rows = max(1, STRIP_PIXELS // rgb_hwc.shape[1])
+        yield from ((rgb_hwc[top : top + rows], None) for top in range(0, len(rgb_hwc), rows))
 
     def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
         (ab_of_page,) = ab_2hw

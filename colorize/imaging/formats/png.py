@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import replace
 from typing import BinaryIO
 
 import imagecodecs
@@ -131,7 +132,9 @@ class PngFile:
             (gamma,) = struct.unpack(">I", dict(self._chunks)[b"gAMA"])
             if 10_000 <= gamma <= 1_000_000 and abs(gamma / _SRGB_GAMMA - 1) > 0.02:  # encoded = light^(gamma / 100,000)
                 curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(256 * 100_000 / gamma))
-                return RgbSpace(make_profile(SRGB.xyz_from_rgb, curve, "gAMA"), self._name)
+                made = make_profile(SRGB.xyz_from_rgb, curve, "gAMA")
+                self.metadata = replace(self.metadata, icc_profile=made)  # for whoever takes the pixels elsewhere
+                return RgbSpace(made, self._name)
         space = RgbSpace(profile, self._name)
         if space.output_profile is not None:
             self._embedded = b"ICC profile\0\0" + zlib.compress(space.output_profile)

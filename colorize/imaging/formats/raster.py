@@ -126,10 +126,12 @@ class RasterScan(Scan):
         """See `Scan`."""
         return self._file.metadata
 
-    def pixels(self, page: int) -> tuple[Pixels, Pixels | None]:
+    def bands(self, page: int) -> Iterator[tuple[Pixels, Pixels | None]]:
         """See `Scan`."""
         pixels, alpha_hw = self._decoded()
-        return (np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels), alpha_hw
+        for top, bottom in _strips(*pixels.shape[:2]):
+            rows = pixels[top:bottom]
+            yield np.repeat(rows[..., None], 3, axis=2) if rows.ndim == 2 else rows, None if alpha_hw is None else alpha_hw[top:bottom]
 
     def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
         """See `Scan`. Lossless files stay so: L differs by at most 1/255 of full scale in 8 bits, by 2/65535 in 16.

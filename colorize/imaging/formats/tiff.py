@@ -39,7 +39,7 @@ from colorize.imaging.formats.tiff_bands import Band, BandWriter, read_bands
 from colorize.imaging.formats.tiff_directory import MAX_PAGES, SUB_IMAGES, Directory, Source, Tag, check_claim, read_structure
 from colorize.imaging.formats.tiff_raster import MASK, RGB, Raster, read_raster
 from colorize.imaging.formats.tiff_target import NewDirectory, NewTag, Target, copied_tag
-from colorize.imaging.metadata import Metadata
+from colorize.imaging.metadata import Metadata, iptc_of_tag
 from colorize.imaging.note import Note
 from colorize.imaging.scan import Page, Pixels, Scan
 from colorize.imaging.space import RgbSpace
@@ -51,7 +51,8 @@ XMP, ICC_PROFILE, ORIENTATION, KIND_OF_PAGE = 700, 34675, 274, 254
 _LAYERS = 37724
 _IPTC = 33723
 _RESOLUTION = (282, 283, 296)
-_ALPHA = (1, 2)  # associated and not, among the extra samples
+_ASSOCIATED = 1
+_ALPHA = (_ASSOCIATED, 2)  # among the extra samples: multiplied into the colours, and not
 _TRANSFER_FUNCTION = 301
 _OFFSETS = {324: 325, 273: 279, 288: 289}  # of tiles, strips, free space: the tags with their lengths
 _OF_OLD_PIXELS = {258, 259, 262, 266, 277, 278, 280, 281, 284, *range(290, 294), 317, 320, 322, 323, *range(338, 342), 347}
@@ -114,19 +115,19 @@ class TiffScan(Scan):
                 self._source.value(tag) if (tag := directory.find(code)) is not None else None for code in (XMP, ICC_PROFILE, _IPTC)
             )
             dpi = self._resolution(directory)
-        return Metadata(xmp=xmp, icc_profile=profile, iptc=iptc, dpi=dpi)
+        return Metadata(xmp=xmp, icc_profile=profile, iptc=iptc and iptc_of_tag(iptc), dpi=dpi)
 
-    def pixels(self, page: int) -> tuple[Pixels, Pixels | None]:
+    def bands(self, page: int) -> Iterator[tuple[Pixels, Pixels | None]]:
         """See `Scan`."""
         raster = self._pictures[page].raster
         with self._source.opened():
-            bands = list(read_bands(self._source, raster))
-        rgb_hwc: Pixels = np.concatenate([band.pixels for band in bands])
-        if rgb_hwc.ndim == 2:
-            rgb_hwc = np.repeat(rgb_hwc[..., None], 3, axis=2)
-        if not raster.extras or raster.extras[0] not in _ALPHA:
-            return rgb_hwc, None
-        return rgb_hwc, np.concatenate([band.extras[..., 0] for band in bands if band.extras is not None])
+            for band in read_bands(self._source, raster):
+                rgb_hwc = np.repeat(band.pixels[..., None], 3, axis=2) if band.pixels.ndim == 2 else band.pixels
+                alpha_hw = band.extras[..., 0] if band.extras is not None and raster.extras[0] in _ALPHA else None
+                if alpha_hw is not None and raster.extras[0] == _ASSOCIATED:
+                    rgb_hwc = _divided(rgb_hwc, alpha_hw)
+                yield rgb_hwc, alpha_hw
+                del band, rgb_hwc, alpha_hw  # or they would be held while the next is decoded
 
     def _resolution(self, directory: Directory) -> tuple[float, float] | None:
         """Pixels an inch; None where the file says nothing, or nothing that has a unit."""
@@ -276,6 +277,16 @@ class _Reduction:
         return planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
+def _divided(rgb_hwc: Pixels, alpha_hw: Pixels) -> Pixels:
+    """Colours that were multiplied by alpha without it; black where nothing is to be seen."""
+    most = np.uint32(np.iinfo(rgb_hwc.dtype).max)
+    alpha_hw1 = np.maximum(alpha_hw, 1)[..., None].astype(np.uint32)
+    wide_hwc = np.minimum(rgb_hwc, alpha_hw[..., None]) * most  # 65,535 squared and a half of it fit into 32 bits
+    wide_hwc += alpha_hw1 // np.uint32(2)
+    wide_hwc //= alpha_hw1
+    return wide_hwc.astype(rgb_hwc.dtype)
+
+
 def _images(
     directories: Sequence[Directory], source: Source, profile: Tag | None, is_main: bool
 ) -> Iterator[tuple[Directory, Tag | None, bool]]:
@@ -298,10 +309,16 @@ def _is_mask(source: Source, directory: Directory) -> bool:
 
 
 def _page(source: Source, picture: _Picture) -> Page:
-    tag = picture.directory.find(ORIENTATION)
+    with source.opened():
+        orientation, kind = (
+            default if (tag := picture.directory.find(code)) is None else int(source.numbers(tag)[0])
+            for code, default in ((ORIENTATION, 1), (KIND_OF_PAGE, 0))
+        )
     raster = picture.raster
-    orientation = 1
-    if tag is not None:
-        with source.opened():
-            orientation = int(source.numbers(tag)[0])
-    return Page(width=raster.width, height=raster.height, bits=raster.bits, orientation=orientation if 1 <= orientation <= 8 else 1)
+    return Page(
+        width=raster.width,
+        height=raster.height,
+        bits=raster.bits,
+        orientation=orientation if 1 <= orientation <= 8 else 1,
+        is_reduced=bool(kind & 1),
+    )
