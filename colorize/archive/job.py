@@ -115,12 +115,16 @@ def carry_out(plan: Plan, *, on_progress: Callable[[Progress], None] | None = No
     workers = _workers(plan.config) if plan.work.tasks else 0
     journal = Journal(plan.target, plan.run_id)
     journal.open()
-    tally = Tally(total=len(plan.work.tasks), began=plan.began)
-    older: list[Journal] = []
-    blocks: list[list[Task]] = []
     try:
         plan, older = _take_over(plan)
-        tally.total = len(plan.work.tasks)
+    except BaseException as error:  # nothing was done, and the manifest may have become another run's: this one has nothing to write
+        log.event("run breaks off", level=logging.ERROR, reason=str(error) or type(error).__name__, done=0)
+        journal.close()
+        journal.remove()
+        raise
+    tally = Tally(total=len(plan.work.tasks), began=plan.began)
+    blocks: list[list[Task]] = []
+    try:
         if plan.work.tasks:
             workers = workers or _workers(plan.config)
             blocks = cut_into_blocks(plan.work.tasks, workers)
@@ -145,7 +149,10 @@ def carry_out(plan: Plan, *, on_progress: Callable[[Progress], None] | None = No
 
 def _take_over(plan: Plan) -> tuple[Plan, list[Journal]]:
     """The plan, made anew where a killed run has left something or another run has ended since; and the journals of killed runs, closed."""
-    older = unfinished(plan.target, but=plan.run_id)
+    try:
+        older = unfinished(plan.target, but=plan.run_id)
+    except OSError as error:
+        raise ArchiveError(f"{plan.target.shown}: cannot be looked up ({cause(error)})") from error
     for journal in older:
         journal.close()
     if older or manifest.version(plan.target) != plan.manifest_version:

@@ -1,5 +1,7 @@
 """What a run has to do: every file against the manifest and the target, and the manifest that it leaves."""
 
+import errno
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colorize.archive.job import BLOCK_BYTES, BLOCK_PICTURES, PARTS_A_WORKER, cut_into_blocks
-from colorize.archive.journal import ALTERED
+from colorize.archive.config import ArchiveConfig
+from colorize.archive.job import BLOCK_BYTES, BLOCK_PICTURES, PARTS_A_WORKER, Plan, carry_out, cut_into_blocks, prepare
+from colorize.archive.journal import ALTERED, Journal, unfinished
 from colorize.archive.listing import Entry, Listing
 from colorize.archive.manifest import SCHEMA, Row, merge, read_manifest, to_rows, to_table, write_manifest
 from colorize.archive.plan import IN_COLOR, PRESENT, VANISHED, Task, Work, plan_work
@@ -128,6 +131,56 @@ def test_nothing_vanishes_from_a_folder_that_cannot_be_listed() -> None:
     listing = Listing(pictures=[], rows=[], unlisted=["deep"])
     work = plan_work(listing, to_table(rows), {}.get, model_sha256="m", vividness=0.5, run_id="new")
     assert [row.path for row in work.rows] == ["deeper/a.jpg"]
+
+
+# A run that finds, as it begins, that another one has ended since it was planned
+
+
+@pytest.fixture
+def idle(tmp_path: Path) -> tuple[Plan, LocalPlace]:
+    """A plan of a run without anything to do, for outputs as JPEG; and its target."""
+    target = LocalPlace(tmp_path / "out", "out")
+    source = LocalPlace(tmp_path / "in", "in")
+    source.write("a.png", b"0123456789")
+    found = source.look("a.png")
+    assert found is not None
+    target.write("a.png.jpg", b"x" * 20)
+    write_manifest(
+        target, to_table([coloured("a.png", target_path="a.png.jpg", source_modified=found.modified)]), SCHEMA.empty_table(), "1"
+    )
+    plan = prepare(ArchiveConfig(source=source.root, target=target.root, format="jpeg"))
+    assert (plan.work.tasks, plan.work.kept) == ([], 1)
+    return plan, target
+
+
+def test_a_run_that_refuses_to_start_leaves_the_manifest_as_it_is(idle: tuple[Plan, LocalPlace]) -> None:
+    plan, target = idle
+    rows = [coloured("a.png", target_path="a.png"), coloured("b.png", target_path="b.png")]
+    write_manifest(target, to_table(rows), SCHEMA.empty_table(), "2")
+    with pytest.raises(ArchiveError, match=r"^a\.png: is in another format than --format jpeg"):
+        carry_out(plan)
+    assert to_rows(read_manifest(target)) == rows
+    assert target.names("_colorize/runs") == []
+    following = Journal(target, "next")
+    following.open()
+    following.remove()
+
+
+def test_a_journal_that_cannot_be_read_is_kept(idle: tuple[Plan, LocalPlace]) -> None:
+    class Hiccup(LocalPlace):
+        def read(self, path: str) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    plan, target = idle
+    before = read_manifest(target)
+    dead = Journal(target, "0")
+    dead.open()
+    dead.commit("0-1", [Row(path="b.png", status="failed", reason="r", run_id="0")])
+    dead.release()
+    with pytest.raises(ArchiveError, match=r"^out: cannot be looked up \(Input/output error\)$"):
+        carry_out(replace(plan, target=Hiccup(target.root, "out")))
+    assert read_manifest(target) == before
+    assert [list(journal.rows()) for journal in unfinished(target)] == [["b.png"]]
 
 
 # The manifest
