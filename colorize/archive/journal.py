@@ -216,7 +216,7 @@ class Journal:
             self.discard(output.staged)
             if self._sha256(output.path) != output.rows[0].target_sha256:  # else a worker put it there that died before it could say so
                 reason = ALTERED if output.replaces is not None else APPEARED
-                return [_without_output(row, status="skipped", reason=reason) for row in output.rows]
+                return [_without_output(row, status="skipped", reason=reason, stands=output.replaces) for row in output.rows]
         except OSError as error:
             self.discard(output.staged)
             self.check(error)
@@ -313,8 +313,8 @@ def unfinished(target: Place, but: str | None = None) -> list[Journal]:
     return [Journal(target, name) for name in target.names(RUNS) if name != but]
 
 
-def _without_output(row: Row, *, status: Literal["skipped", "failed"], reason: str, stands: str | None = None) -> Row:
-    """The row of a picture whose output did not come into the target, where one of an earlier run stands or nothing of this program's."""
+def _without_output(row: Row, *, status: Literal["skipped", "failed"], reason: str, stands: str | None) -> Row:
+    """The row of a picture whose output did not come into the target; `stands`: the digest of an earlier run's, as that left it."""
     return replace(
         row, status=status, reason=reason, target_bytes=None, target_sha256=stands, thumbnail=None,
         model=None, model_sha256=None, vividness=None, mean_confidence=None, colorfulness=None,

@@ -8,6 +8,7 @@ For every picture the first of these that applies:
     in colour already, the source of that size and time  nothing to do, unless it is to be coloured all the same (`recolor`, `force`)
     output gone from the target                          again
     output of another size than this program wrote       skipped: altered, left as it is
+    output altered before, of its old size now           again, and a worker compares its digest
     source of another size or time                       a worker compares its digest: changed, or only touched
     otherwise                                            nothing to do
 """
@@ -53,7 +54,7 @@ class Work:
     tasks: list[Task] = field(default_factory=list)
     """In the order of their paths."""
     counts: Counter[str] = field(default_factory=Counter)
-    """Why: `new`, `failed before`, `changed`, `output gone`, `again`."""
+    """Why: `new`, `failed before`, `changed`, `output gone`, `output back`, `again`."""
     kept: int = 0
     """Pictures that are coloured already."""
     rows: list[Row] = field(default_factory=list)
@@ -97,7 +98,7 @@ def plan_work(
 
     Raises ArchiveError where the target holds outputs in another format than is wanted.
     """
-    work = Work(rows=list(listing.rows))
+    work = Work(rows=_with_standing(listing.rows, manifest))
     at = _first_pages(manifest)
     known = _Rows(manifest)
     touched: list[str] = []  # coloured rows that only get another reason
@@ -115,9 +116,15 @@ def plan_work(
         size = target_size(target_path)
         foreign = before is None or before.target_sha256 is None
         if foreign and size is not None:
-            _skip(work, entry, PRESENT if before is None or before.reason != ALTERED else ALTERED, run_id)
+            _skip(work, entry, PRESENT if before is None or before.reason != ALTERED else ALTERED, run_id, None)
         elif before is None:
             _do(work, entry, "new")
+        elif before.status == "skipped" and before.reason == ALTERED:
+            is_back = force if before.target_bytes is None else size == before.target_bytes  # of the same size already: it costs a look
+            if size is not None and not is_back:
+                _skip(work, entry, ALTERED, run_id, before)
+            else:
+                _do(work, entry, "output gone" if size is None else "output back", replaces=before.target_sha256)
         elif before.status == "skipped":
             is_in_color = (before.reason or "").startswith(IN_COLOR) and not (recolor or force)
             if is_in_color and (entry.size, entry.modified) == (before.size, before.modified):
@@ -130,7 +137,7 @@ def plan_work(
         elif size is None:
             _do(work, entry, "output gone")
         elif size != before.target_bytes:
-            _skip(work, entry, ALTERED, run_id)
+            _skip(work, entry, ALTERED, run_id, before)
         elif force:
             _do(work, entry, "again", replaces=before.target_sha256)
         elif (entry.size, entry.modified) != (before.size, before.modified):
@@ -160,10 +167,22 @@ def _do(work: Work, entry: Entry, why: str, *, known: str | None = None, replace
     work.tasks.append(Task(path=entry.path, size=entry.size, modified=entry.modified, known=known, replaces=replaces))
 
 
-def _skip(work: Work, entry: Entry, reason: str, run_id: str) -> None:
-    work.rows.append(
-        Row(path=entry.path, status="skipped", reason=reason, source_bytes=entry.size, source_modified=entry.modified, run_id=run_id)
-    )
+def _skip(work: Work, entry: Entry, reason: str, run_id: str, before: _Known | None) -> None:
+    """`before`: the row of the output as this program left it, if it did."""
+    row = Row(path=entry.path, status="skipped", reason=reason, source_bytes=entry.size, source_modified=entry.modified, run_id=run_id)
+    work.rows.append(row if before is None else _standing(row, before))
+
+
+def _standing(row: Row, before: _Known | Row) -> Row:
+    """A row that still knows the output of an earlier run: only so can that be replaced when the source can be read again."""
+    return replace(row, target_path=before.target_path, target_bytes=before.target_bytes, target_sha256=before.target_sha256)
+
+
+def _with_standing(rows: list[Row], manifest: pa.Table) -> list[Row]:
+    """The rows of files that are not looked at, with the outputs that stand of them: a link may lead nowhere for a night only."""
+    mine = pc.is_in(manifest["path"], value_set=pa.array([row.path for row in rows], pa.string()))
+    before = {row.path: row for row in to_rows(manifest.filter(pc.and_(mine, pc.is_valid(manifest["target_sha256"]))))}
+    return [_standing(row, before[row.path]) if row.path in before else row for row in rows]
 
 
 class _Rows:

@@ -64,7 +64,7 @@ def test_what_is_not_this_programs_is_left_as_it_is(target: Place, tmp_path: Pat
         target.write(name, b"mine")
     rows = journal.commit("0-1", [output(journal, "mine.jpg", b"new"), output(journal, "altered.jpg", b"new", replaces=sha256(b"old"))])
     assert [(row.status, row.reason, row.target_sha256, row.model) for row in rows] == [
-        ("skipped", APPEARED, None, None), ("skipped", ALTERED, None, None),
+        ("skipped", APPEARED, None, None), ("skipped", ALTERED, sha256(b"old"), None),
     ]  # fmt: skip
     assert [(tmp_path / "out" / name).read_bytes() for name in ("mine.jpg", "altered.jpg")] == [b"mine", b"mine"]
 

@@ -28,6 +28,9 @@ COLOURED: dict[str, Any] = {
 }  # fmt: skip
 
 
+SETTINGS: dict[str, Any] = {"model_sha256": "m", "vividness": 0.5, "run_id": "new"}
+
+
 def coloured(path: str = "a.jpg", **changes: Any) -> Row:
     return Row(**({"path": path} | COLOURED | changes))
 
@@ -35,8 +38,7 @@ def coloured(path: str = "a.jpg", **changes: Any) -> Row:
 def planned(*rows: Row, size: int = 10, modified: int = 1, there: int | None = 20, present: bool = True, **options: Any) -> Work:
     """The work where `a.jpg` is in the source (`present`), and `there` are the bytes of its output."""
     listing = Listing(pictures=[Entry(path="a.jpg", size=size, modified=modified)] if present else [], rows=[])
-    settings = {"model_sha256": "m", "vividness": 0.5, "run_id": "new"} | options
-    return plan_work(listing, to_table(rows), {"a.jpg": there}.get, **settings)
+    return plan_work(listing, to_table(rows), {"a.jpg": there}.get, **(SETTINGS | options))
 
 
 def why(work: Work) -> list[str]:
@@ -93,6 +95,35 @@ def test_an_output_that_is_gone_is_made_again_and_one_that_was_altered_stays() -
     assert (work.tasks, reasons(work)) == ([], [("skipped", ALTERED)])
     again = planned(Row(path="a.jpg", status="skipped", reason=ALTERED, run_id="old"), there=21)
     assert (again.tasks, reasons(again)) == ([], [("skipped", ALTERED)])
+
+
+def test_an_altered_output_that_is_back_is_this_programs_again() -> None:
+    old = coloured(target_path="a.jpg")
+    (altered,) = planned(old, there=21).rows
+    assert (altered.status, altered.reason, altered.model_sha256) == ("skipped", ALTERED, None)
+    assert (altered.target_path, altered.target_bytes, altered.target_sha256) == ("a.jpg", 20, "t")
+    for options in ({}, {"force": True}):
+        still = planned(altered, there=21, **options)
+        assert (still.tasks, still.rows) == ([], [replace(altered, run_id="new")])
+    back = planned(altered, there=20)
+    assert (why(back), [task.replaces for task in back.tasks]) == (["output back"], ["t"])
+    assert why(planned(altered, there=None)) == ["output gone"]
+    of_the_same_size = replace(altered, target_bytes=None)  # as a worker found it
+    assert reasons(planned(of_the_same_size, there=20)) == [("skipped", ALTERED)]
+    assert why(planned(of_the_same_size, there=20, force=True)) == ["output back"]
+
+
+def test_a_source_that_is_away_for_a_night_does_not_lose_its_output() -> None:
+    old = coloured(target_path="a.jpg")
+    listing = Listing(pictures=[], rows=[Row(path="a.jpg", status="failed", reason="is a link to nothing", run_id="new")])
+    away = plan_work(listing, to_table([replace(old, pages=2), replace(old, page=1, pages=2)]), {"a.jpg": 20}.get, **SETTINGS)
+    (row,) = away.rows
+    assert (row.status, row.target_path, row.target_bytes, row.target_sha256) == ("failed", "a.jpg", 20, "t")
+    assert (row.source_sha256, row.model, away.dropped) == (None, None, [])
+    back = planned(row)
+    assert (why(back), [task.replaces for task in back.tasks]) == (["failed before"], ["t"])
+    gone = planned(row, present=False)
+    assert (gone.rows, gone.dropped) == ([], [])
 
 
 def test_what_failed_is_tried_again_and_its_older_output_may_be_replaced() -> None:
