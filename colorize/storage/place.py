@@ -182,19 +182,12 @@ class LocalPlace(Place):
             target.parent.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:  # which here would mean that the picture itself is there
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from error
-        if replace:
-            staged.replace(target)
-            return
         try:
-            os.link(staged, target)  # unlike a move, it never replaces anything
+            _move(staged, target, replace=replace)
         except OSError as error:
-            if error.errno not in _LINKS_REFUSED:
+            if error.errno != errno.EXDEV:
                 raise
-            if os.path.lexists(target):
-                raise FileExistsError(errno.EEXIST, "there is a file already", path) from error
-            staged.replace(target)
-        else:
-            staged.unlink()
+            _move_across(staged, target, replace=replace)  # a folder of the target that another disk is mounted in
 
     def remove(self, path: str) -> None:
         target = self.root / path
@@ -214,6 +207,37 @@ class LocalPlace(Place):
         except OSError:
             return None
         return f"{status.st_dev}:{status.st_ino}"
+
+
+def _move(staged: Path, target: Path, *, replace: bool) -> None:
+    if replace:
+        staged.replace(target)
+        return
+    try:
+        os.link(staged, target)  # unlike a move, it never replaces anything
+    except OSError as error:
+        if error.errno not in _LINKS_REFUSED:
+            raise
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "there is a file already", str(target)) from error
+        staged.replace(target)
+    else:
+        staged.unlink()
+
+
+def _move_across(staged: Path, target: Path, *, replace: bool) -> None:
+    """As `_move`, from one file system to another."""
+    partial = target.parent / f".{uuid.uuid4().hex}.partial"
+    try:
+        with staged.open("rb") as source, partial.open("xb") as file:
+            shutil.copyfileobj(source, file, CHUNK)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.unlink()  # first: where the scratch folder has gone meanwhile, nothing may come into its place any more
+        _move(partial, target, replace=replace)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def is_url(spec: str) -> bool:

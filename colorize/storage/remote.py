@@ -69,7 +69,7 @@ class RemotePlace(Place):
         with tempfile.NamedTemporaryFile() as file:
             file.write(data)
             file.flush()
-            self._upload(Path(file.name), path)
+            self._upload(Path(file.name), path, aside=len(data) > CHUNK)  # a break half-way must not cost the one that it replaces
 
     def scratch(self, folder: str) -> Path:
         local = Path(tempfile.gettempdir()) / f"colorize-{os.getpid()}-{folder.replace('/', '-')}"
@@ -101,27 +101,45 @@ class RemotePlace(Place):
     def identity(self) -> str | None:
         return "" if self.look("") is not None else None
 
-    def _upload(self, local: Path, path: str) -> None:
-        """Uploads a file whole; its size is compared afterwards, since a stream that breaks may still be closed as if it were whole."""
+    def _upload(self, local: Path, path: str, *, aside: bool = False) -> None:
+        """Uploads a file whole; its size is compared afterwards, since a stream that breaks may still be closed as if it were whole.
+
+        `aside`: under another name first, then moved, in an object store too.
+        """
         at = self._at(path)
         size = local.stat().st_size
         with _as_os_errors():
-            if self._whole_uploads:
+            if self._whole_uploads and not aside:
                 self._stream(local, at)
             else:
-                self.filesystem.create_dir(at.rpartition("/")[0], recursive=True)
-                partial = f"{at.rpartition('/')[0]}/.{uuid.uuid4().hex}.partial"
-                self._stream(local, partial)
-                self.filesystem.move(partial, at)
+                folder = at.rpartition("/")[0]
+                if not self._whole_uploads:
+                    self.filesystem.create_dir(folder, recursive=True)
+                partial = f"{folder}/.{uuid.uuid4().hex}.partial"
+                try:
+                    self._stream(local, partial)
+                    self.filesystem.move(partial, at)
+                except BaseException:
+                    with suppress(Exception):
+                        self.filesystem.delete_file(partial)
+                    raise
             written = self.filesystem.get_file_info(at).size
         if written != size:
             self.remove(path)
             raise OSError(errno.EIO, f"{written} of {size} bytes arrived", path)
 
     def _stream(self, local: Path, at: str) -> None:
-        with local.open("rb") as file, self.filesystem.open_output_stream(at) as stream:
-            while chunk := file.read(CHUNK):
-                stream.write(chunk)
+        before = sent = 0
+        try:
+            with local.open("rb") as file, self.filesystem.open_output_stream(at) as stream:
+                while chunk := file.read(CHUNK):
+                    before, sent = sent, sent + len(chunk)
+                    stream.write(chunk)
+        except BaseException:  # a stream that is closed is complete, whatever it lacks; of another size is what stood there before
+            with suppress(Exception):
+                if self.filesystem.get_file_info(at).size in {before, sent} - {local.stat().st_size}:
+                    self.filesystem.delete_file(at)
+            raise
 
     def _infos(self, folder: str, *, recursive: bool) -> list[Any]:
         selector = fs.FileSelector(self._at(folder), recursive=recursive, allow_not_found=bool(folder))
