@@ -2,6 +2,7 @@
 
 For every picture the first of these that applies:
 
+    another picture's output has its output's name       failed: only with `wanted`
     never seen, the target has a file of its name       skipped: not this program's, left as it is
     never seen                                           new
     failed the last time                                 again
@@ -28,6 +29,7 @@ from colorize.archive.listing import Entry, Listing
 from colorize.archive.manifest import Row, to_rows
 from colorize.errors import ArchiveError
 from colorize.imaging.convert import Format, converted_name
+from colorize.storage.place import printable
 
 PRESENT = "already in the target"
 IN_COLOR = "in colour already"
@@ -103,11 +105,18 @@ def plan_work(
     known = _Rows(manifest)
     touched: list[str] = []  # coloured rows that only get another reason
     in_color: list[str] = []  # rows that stay
+    outdone = {} if wanted is None else _outdone([entry.path for entry in listing.pictures], at, known, wanted)
     for entry in listing.pictures:
         index = at.pop(entry.path, None)
         before = None if index is None else known[index]
         if retry_failed and (before is None or before.status != "failed"):
             work.kept += before is not None and before.status == "coloured"
+            continue
+        if (other := outdone.get(entry.path)) is not None:
+            work.rows.append(
+                Row(path=entry.path, status="failed", reason=f"its output would have the name of that of {printable(other)}: rename one of them",
+                    source_bytes=entry.size, source_modified=entry.modified, run_id=run_id)
+            )  # fmt: skip
             continue
         target_path = converted_name(entry.path, wanted)
         if before is not None and before.target_path not in (None, target_path):
@@ -160,6 +169,21 @@ def plan_work(
     work.rows += _with_reason(manifest, touched, {entry.path for entry in listing.pictures})
     work.rows += to_rows(manifest.filter(pc.is_in(manifest["path"], value_set=pa.array(in_color, pa.string()))))
     return work
+
+
+def _outdone(paths: list[str], at: dict[str, int], known: _Rows, wanted: Format) -> dict[str, str]:
+    """The pictures whose output would have the name of another's, each with that other one.
+
+    `a.tif` becomes `a.tif.jpg`, which an `a.tif.jpg` stays: the name is whose output has it, else the first one's.
+    """
+    found: dict[str, str] = {}
+    all_paths = set(paths)
+    for path in paths:
+        name = converted_name(path, wanted)
+        if name != path and name in all_paths:
+            loser, other = (path, name) if name in at and known[at[name]].target_sha256 is not None else (name, path)
+            found[loser] = other
+    return found
 
 
 def _do(work: Work, entry: Entry, why: str, *, known: str | None = None, replaces: str | None = None) -> None:

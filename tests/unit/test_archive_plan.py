@@ -20,6 +20,7 @@ from colorize.archive.listing import Entry, Listing
 from colorize.archive.manifest import SCHEMA, Row, merge, read_manifest, to_rows, to_table, write_manifest
 from colorize.archive.plan import IN_COLOR, PRESENT, VANISHED, Task, Work, plan_work
 from colorize.errors import ArchiveError
+from colorize.imaging.convert import Format, converted_name
 from colorize.storage.place import LocalPlace
 
 COLOURED: dict[str, Any] = {
@@ -144,6 +145,34 @@ def test_only_what_failed() -> None:
     assert planned(there=None, retry_failed=True).tasks == []
     assert planned(coloured(), modified=2, retry_failed=True).tasks == []
     assert len(planned(Row(path="a.jpg", status="failed", run_id="old"), there=None, retry_failed=True).tasks) == 1
+
+
+@given(
+    names=st.sets(
+        st.tuples(st.sampled_from(["a", "b.png"]), *[st.sampled_from(["", ".tif", ".jpg", ".JPG", ".png"])] * 2).map("".join), max_size=9
+    ),
+    wanted=st.sampled_from([None, "jpeg", "png", "tiff"]),
+)
+def test_no_two_pictures_become_one_output(names: set[str], wanted: Format | None) -> None:
+    listing = Listing(pictures=[Entry(path=name, size=1) for name in sorted(names)], rows=[])
+    work = plan_work(listing, SCHEMA.empty_table(), {}.get, wanted=wanted, **SETTINGS)
+    outputs = [converted_name(task.path, wanted) for task in work.tasks]
+    assert len(set(outputs)) == len(outputs)
+    assert {row.status for row in work.rows} <= {"failed"}
+    assert sorted([task.path for task in work.tasks] + [row.path for row in work.rows]) == sorted(names)
+    assert set(outputs) == {converted_name(name, wanted) for name in names}
+
+
+@pytest.mark.parametrize(("has_output", "other"), [(None, "a.tif"), ("a.tif", "a.tif"), ("a.tif.jpg", "a.tif.jpg")])
+def test_of_two_pictures_with_one_output_the_one_that_has_it_keeps_it(has_output: str | None, other: str) -> None:
+    listing = Listing(pictures=[Entry(path=name, size=10, modified=1) for name in ("a.tif", "a.tif.jpg")], rows=[])
+    before = [coloured(has_output, target_path="a.tif.jpg")] if has_output else []
+    there = {"a.tif.jpg": 20} if has_output else {}
+    work = plan_work(listing, to_table(before), there.get, wanted="jpeg", **SETTINGS)
+    (row,) = work.rows
+    assert {row.path, other} == {"a.tif", "a.tif.jpg"}
+    assert (row.status, row.reason) == ("failed", f"its output would have the name of that of {other}: rename one of them")
+    assert (len(work.tasks), work.kept) == ((0, 1) if has_output else (1, 0))
 
 
 def test_a_source_that_vanished_keeps_its_output_and_its_row() -> None:
