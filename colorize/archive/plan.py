@@ -33,6 +33,7 @@ from colorize.storage.place import printable
 
 PRESENT = "already in the target"
 IN_COLOR = "in colour already"
+SAME_NAME = "its output would have the name of that of"
 VANISHED = "its source has vanished; its output stays"
 
 
@@ -114,8 +115,10 @@ def plan_work(
             continue
         if (other := outdone.get(entry.path)) is not None:
             work.rows.append(
-                Row(path=entry.path, status="failed", reason=f"its output would have the name of that of {printable(other)}: rename one of them",
-                    source_bytes=entry.size, source_modified=entry.modified, run_id=run_id)
+                Row(
+                    path=entry.path, status="failed", reason=f"{SAME_NAME} {printable(other)}: rename one of them",
+                    source_bytes=entry.size, source_modified=entry.modified, run_id=run_id,
+                )
             )  # fmt: skip
             continue
         target_path = converted_name(entry.path, wanted)

@@ -67,6 +67,10 @@ class Place(ABC):
     def open(self, path: str) -> IO[bytes]:
         """Opens a file for reading from its beginning."""
 
+    def open_seekable(self, path: str) -> IO[bytes]:
+        """Opens a file of which only some places are to be read; in a bucket every one of them is a request."""
+        return self.open(path)
+
     @abstractmethod
     def write(self, path: str, data: bytes, *, make_folder: bool = True) -> None:
         """Writes one of this program's own files, whole or not at all, replacing what is there."""

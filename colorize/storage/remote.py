@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import quote, unquote, urlsplit
@@ -27,6 +28,9 @@ ARROW_SCHEMES = frozenset({"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"}
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "memory"})
 """An object appears there when its upload is complete, so nothing needs to be moved into place."""
+
+SEEK_BYTES = 1 << 16
+"""What is read at once of a file in which somebody seeks."""
 
 
 class RemotePlace(Place):
@@ -64,6 +68,10 @@ class RemotePlace(Place):
     def open(self, path: str) -> IO[bytes]:
         with _as_os_errors():
             return cast(IO[bytes], self.filesystem.open_input_stream(self._at(path)))
+
+    def open_seekable(self, path: str) -> IO[bytes]:
+        with _as_os_errors():
+            return BufferedReader(self.filesystem.open_input_file(self._at(path)), SEEK_BYTES)
 
     def write(self, path: str, data: bytes, *, make_folder: bool = True) -> None:
         with tempfile.NamedTemporaryFile() as file:

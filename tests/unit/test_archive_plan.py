@@ -18,7 +18,7 @@ from colorize.archive.job import BLOCK_BYTES, BLOCK_PICTURES, PARTS_A_WORKER, Pl
 from colorize.archive.journal import ALTERED, Journal, unfinished
 from colorize.archive.listing import Entry, Listing
 from colorize.archive.manifest import SCHEMA, Row, merge, read_manifest, to_rows, to_table, write_manifest
-from colorize.archive.plan import IN_COLOR, PRESENT, VANISHED, Task, Work, plan_work
+from colorize.archive.plan import IN_COLOR, PRESENT, SAME_NAME, VANISHED, Task, Work, plan_work
 from colorize.errors import ArchiveError
 from colorize.imaging.convert import Format, converted_name
 from colorize.storage.place import LocalPlace
@@ -171,7 +171,7 @@ def test_of_two_pictures_with_one_output_the_one_that_has_it_keeps_it(has_output
     work = plan_work(listing, to_table(before), there.get, wanted="jpeg", **SETTINGS)
     (row,) = work.rows
     assert {row.path, other} == {"a.tif", "a.tif.jpg"}
-    assert (row.status, row.reason) == ("failed", f"its output would have the name of that of {other}: rename one of them")
+    assert (row.status, row.reason) == ("failed", f"{SAME_NAME} {other}: rename one of them")
     assert (len(work.tasks), work.kept) == ((0, 1) if has_output else (1, 0))
 
 

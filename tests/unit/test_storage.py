@@ -53,6 +53,18 @@ def test_what_was_written_is_found_and_read(place: Place) -> None:
     assert [sizes("a.jpg"), sizes("nowhere"), sizes("no/where")] == [5, None, None]
 
 
+def test_a_file_is_read_at_any_place(place: Place) -> None:
+    data = os.urandom(300_000)
+    place.write("a", data)
+    with place.open_seekable("a") as file:
+        for at in (0, 299_990, 1000):
+            file.seek(at)
+            assert file.read(10) == data[at : at + 10]
+        assert file.seek(0, os.SEEK_END) == len(data)
+    with pytest.raises(FileNotFoundError):
+        place.open_seekable("b")
+
+
 def test_a_missing_file_is_an_os_error(place: Place) -> None:
     place.write("a", b"x")
     with pytest.raises(FileNotFoundError):
