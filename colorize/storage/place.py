@@ -22,6 +22,9 @@ from typing import IO
 
 CHUNK = 8 << 20
 
+LONGEST_NAME = 255
+"""Bytes of a file's name that a disk takes."""
+
 _LINKS_REFUSED = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 
 
@@ -273,6 +276,15 @@ def _found(relative: str, entry: os.DirEntry[str]) -> Found:
     except OSError:
         status = None
     return Found(path=relative, size=status.st_size if status else None, modified=status.st_mtime_ns if status else None)
+
+
+def with_suffix(path: str, suffix: str) -> str:
+    """A path with something at its end; where its name gets too long for a disk, that ends with a digest."""
+    folder, slash, name = path.rpartition("/")
+    if len((name + suffix).encode()) > LONGEST_NAME:
+        suffix = f"~{hashlib.sha256(name.encode()).hexdigest()[:16]}{suffix}"
+        name = name.encode()[: LONGEST_NAME - len(suffix)].decode("utf-8", "ignore")
+    return f"{folder}{slash}{name}{suffix}"
 
 
 def printable(text: str) -> str:

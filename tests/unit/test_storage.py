@@ -15,7 +15,7 @@ from pyarrow import fs
 from colorize.archive.listing import check_places
 from colorize.errors import ArchiveError, StorageError
 from colorize.storage import remote
-from colorize.storage.place import LocalPlace, Place, cause
+from colorize.storage.place import LocalPlace, Place, cause, with_suffix
 from colorize.storage.remote import RemotePlace, open_place, redacted
 
 NAMES = ["a.jpg", "A.jpg", "deep/ü ñ/b c.png", "deep/e\u0301.jpg", "deep/\u00e9.jpg", "100%25 #?&+.jpg", "x" * 250]
@@ -229,6 +229,14 @@ def test_a_file_url_and_a_name_with_a_colon_are_local(tmp_path: Path) -> None:
     assert isinstance(place, LocalPlace)
     assert place.root == tmp_path / "my scans"
     assert isinstance(open_place("box: 1"), LocalPlace)
+
+
+def test_a_name_with_a_suffix_is_short_enough() -> None:
+    assert with_suffix("deep/a.jpg", ".2.png") == "deep/a.jpg.2.png"
+    assert with_suffix("x" * 251, ".png") == "x" * 251 + ".png"
+    made = {with_suffix(f"deep/{'é' * 125}{letter}.jpg", suffix) for letter in "ab" for suffix in (".png", ".2.png")}
+    assert len(made) == 4
+    assert all(len(name.encode()) <= len("deep/") + 255 and name.startswith(f"deep/{'é' * 100}") for name in made)
 
 
 def test_a_cause_is_one_short_line() -> None:
