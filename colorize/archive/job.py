@@ -35,7 +35,7 @@ from colorize.archive.manifest import Row, to_rows, to_table
 from colorize.archive.meter import STAGE
 from colorize.archive.painter import Order, Painter, to_block
 from colorize.archive.plan import Task, Work, plan_work
-from colorize.archive.summary import ArchiveSummary, Progress, Tally
+from colorize.archive.summary import ArchiveSummary, Progress, Tally, breaking_off
 from colorize.errors import ArchiveError
 from colorize.model.card import ModelCard, read_card, resolve
 from colorize.model.colormodel import load_model
@@ -187,22 +187,16 @@ def _color(
     on_progress: Callable[[Progress], None] | None,
 ) -> None:
     """Runs the job; `tally` has every row that came back."""
-    try:
-        with closing(_paint(plan, blocks, workers)) as tables:
-            for table in tables:
-                if "stopped" in table["status"].to_pylist():
-                    raise ArchiveError(f"{table['reason'][0]}; {_so_far(tally)}")
-                tally.add(table)
-                journal.heartbeat()
-                now = tally.progress()
-                _say(now)
-                if on_progress:
-                    on_progress(now)
-    except ray.exceptions.RayError as error:
-        if isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.UserCodeException):
-            raise  # an error of this program
-        first = cause(ValueError(str(error).partition("\n")[0]))
-        raise ArchiveError(f"{plan.target.shown}: the run broke off ({type(error).__name__}: {first}); {_so_far(tally)}") from error
+    with breaking_off(plan.target, "the run", lambda: f"; {_so_far(tally)}"), closing(_paint(plan, blocks, workers)) as tables:
+        for table in tables:
+            if "stopped" in table["status"].to_pylist():
+                raise ArchiveError(f"{table['reason'][0]}; {_so_far(tally)}")
+            tally.add(table)
+            journal.heartbeat()
+            now = tally.progress()
+            _say(now)
+            if on_progress:
+                on_progress(now)
 
 
 def _say(now: Progress) -> None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.exceptions import RayError, UserCodeException
 
 from colorize.archive.config import ArchiveConfig
 from colorize.archive.job import BLOCK_BYTES, BLOCK_PICTURES, PARTS_A_WORKER, Plan, carry_out, cut_into_blocks, prepare
@@ -19,6 +20,7 @@ from colorize.archive.journal import ALTERED, Journal, unfinished
 from colorize.archive.listing import Entry, Listing
 from colorize.archive.manifest import SCHEMA, Row, merge, read_manifest, to_rows, to_table, write_manifest
 from colorize.archive.plan import IN_COLOR, PRESENT, SAME_NAME, VANISHED, Task, Work, plan_work
+from colorize.archive.summary import breaking_off
 from colorize.errors import ArchiveError
 from colorize.imaging.convert import Format, converted_name
 from colorize.storage.place import LocalPlace
@@ -241,6 +243,15 @@ def test_a_journal_that_cannot_be_read_is_kept(idle: tuple[Plan, LocalPlace]) ->
         carry_out(replace(plan, target=Hiccup(target.root, "out")))
     assert read_manifest(target) == before
     assert [list(journal.rows()) for journal in unfinished(target)] == [["b.png"]]
+
+
+def test_what_ray_meets_is_one_line_and_errors_of_this_program_pass() -> None:
+    out = LocalPlace(Path("out"), "out")
+    told = r"^out: the run broke off \(RayError: a node died\); 1 is done$"
+    with pytest.raises(ArchiveError, match=told), breaking_off(out, "the run", lambda: "; 1 is done"):
+        raise RayError("a node died\nat …")
+    with pytest.raises(UserCodeException), breaking_off(out, "the run"):
+        raise UserCodeException("KeyError")
 
 
 # The manifest
