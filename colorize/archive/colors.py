@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,8 +22,9 @@ from ray.data import TaskPoolStrategy
 
 from colorize import cluster
 from colorize.archive.listing import Entry
+from colorize.archive.summary import breaking_off
 from colorize.archive.thumbnails import Thumbnail
-from colorize.errors import ArchiveError, PictureError, RunError
+from colorize.errors import PictureError, RunError
 from colorize.imaging.colorspace import compose
 from colorize.imaging.formats import open_scan
 from colorize.imaging.scan import Scan
@@ -92,7 +92,7 @@ def survey(place: Place, entries: list[Entry], on_progress: Callable[[int, int],
     unreadable: list[tuple[str, str]] = []
     looked_at = made = 0
     results = blocks.map_batches(look, batch_size=None, batch_format="pyarrow", compute=TaskPoolStrategy())
-    with _told(place):
+    with breaking_off(place, "the search"):
         tables: Iterator[Any] = iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
         for table in tables:
             for row in table.to_pylist():
@@ -132,7 +132,7 @@ def load_colors(place: Place, chosen: list[tuple[str, int]], size: int) -> tuple
     items = [{"path": path, "page": page} for path, page in chosen]
     blocks = ray.data.from_items(items, override_num_blocks=_blocks(len(items)))
     rows = blocks.map_batches(load, batch_size=None, batch_format="pyarrow", compute=TaskPoolStrategy())
-    with _told(place):
+    with breaking_off(place, "the search"):
         dataset = rows.materialize()
         return dataset, sorted(ray.get(bad.all.remote()).items())
 
@@ -188,15 +188,3 @@ def _reason(error: Exception) -> str:
 def _blocks(count: int) -> int:
     """How many tasks look at so many pictures: some a CPU, so that none waits for another's last one."""
     return min(count, max(-(-count // BLOCK_PICTURES), BLOCKS_A_CPU * max(1, cluster.current().cpus)))
-
-
-@contextmanager
-def _told(place: Place) -> Iterator[None]:
-    """What Ray itself meets (a worker that died over a picture, a cluster that went down) as an ArchiveError."""
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        if isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.UserCodeException):
-            raise  # an error of this program
-        first = cause(ValueError(str(error).partition("\n")[0]))
-        raise ArchiveError(f"{place.shown}: the search broke off ({type(error).__name__}: {first})") from error

@@ -10,12 +10,16 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
 from colorize.archive.manifest import STAGES
+from colorize.imaging.formats import is_known, open_scan
+from colorize.imaging.formats.tiff import TiffScan
+from colorize.imaging.scan import Scan
 from colorize.storage.place import LocalPlace, Place
 
 SECONDS_A_PICTURE = 0.035
@@ -68,9 +72,27 @@ def estimate(source: Place, paths: list[str], manifest: pa.Table, workers: int) 
 
 
 def _pixels(source: Place, path: str) -> int | None:
-    """By the header; None where there is none to be read."""
+    """Of all its pages, by its headers; None where there is none to be read.
+
+    Pillow tells the size by the first bytes. A TIFF's directories may stand anywhere in it, and only they are read. What Pillow refuses
+    (as too large, or HEIF) is opened as a run does, with all of its bytes.
+    """
     try:
-        with source.open(path) as file, Image.open(BytesIO(file.read(HEADER_BYTES))) as image:
-            return image.width * image.height
-    except Exception:  # noqa: BLE001 – whatever a damaged header makes Pillow do; the run itself will say what is wrong
+        with source.open(path) as file:
+            head = file.read(HEADER_BYTES)
+        if not is_known(head):
+            return None
+        if head.startswith((b"II", b"MM")):
+            with source.open_seekable(path) as file:
+                return _sum(TiffScan(cast(BinaryIO, file), path))
+        try:
+            with Image.open(BytesIO(head)) as image:
+                return image.width * image.height
+        except Exception:  # noqa: BLE001 – whatever half a file makes Pillow do
+            return _sum(open_scan(source.root / path if isinstance(source, LocalPlace) else source.read(path)))
+    except Exception:  # noqa: BLE001 – the run itself will say what is wrong
         return None
+
+
+def _sum(scan: Scan) -> int:
+    return sum(page.width * page.height for page in scan.pages)

@@ -35,7 +35,7 @@ from colorize.archive.manifest import Row, to_rows, to_table
 from colorize.archive.meter import STAGE
 from colorize.archive.painter import Order, Painter, to_block
 from colorize.archive.plan import Task, Work, plan_work
-from colorize.archive.summary import ArchiveSummary, Progress, Tally
+from colorize.archive.summary import ArchiveSummary, Progress, Tally, breaking_off
 from colorize.errors import ArchiveError
 from colorize.model.card import ModelCard, read_card, resolve
 from colorize.model.colormodel import load_model
@@ -115,12 +115,16 @@ def carry_out(plan: Plan, *, on_progress: Callable[[Progress], None] | None = No
     workers = _workers(plan.config) if plan.work.tasks else 0
     journal = Journal(plan.target, plan.run_id)
     journal.open()
-    tally = Tally(total=len(plan.work.tasks), began=plan.began)
-    older: list[Journal] = []
-    blocks: list[list[Task]] = []
     try:
         plan, older = _take_over(plan)
-        tally.total = len(plan.work.tasks)
+    except BaseException as error:  # nothing was done, and the manifest may have become another run's: this one has nothing to write
+        log.event("run breaks off", level=logging.ERROR, reason=str(error) or type(error).__name__, done=0)
+        journal.close()
+        journal.remove()
+        raise
+    tally = Tally(total=len(plan.work.tasks), began=plan.began)
+    blocks: list[list[Task]] = []
+    try:
         if plan.work.tasks:
             workers = workers or _workers(plan.config)
             blocks = cut_into_blocks(plan.work.tasks, workers)
@@ -145,7 +149,10 @@ def carry_out(plan: Plan, *, on_progress: Callable[[Progress], None] | None = No
 
 def _take_over(plan: Plan) -> tuple[Plan, list[Journal]]:
     """The plan, made anew where a killed run has left something or another run has ended since; and the journals of killed runs, closed."""
-    older = unfinished(plan.target, but=plan.run_id)
+    try:
+        older = unfinished(plan.target, but=plan.run_id)
+    except OSError as error:
+        raise ArchiveError(f"{plan.target.shown}: cannot be looked up ({cause(error)})") from error
     for journal in older:
         journal.close()
     if older or manifest.version(plan.target) != plan.manifest_version:
@@ -180,22 +187,16 @@ def _color(
     on_progress: Callable[[Progress], None] | None,
 ) -> None:
     """Runs the job; `tally` has every row that came back."""
-    try:
-        with closing(_paint(plan, blocks, workers)) as tables:
-            for table in tables:
-                if "stopped" in table["status"].to_pylist():
-                    raise ArchiveError(f"{table['reason'][0]}; {_so_far(tally)}")
-                tally.add(table)
-                journal.heartbeat()
-                now = tally.progress()
-                _say(now)
-                if on_progress:
-                    on_progress(now)
-    except ray.exceptions.RayError as error:
-        if isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.UserCodeException):
-            raise  # an error of this program
-        first = cause(ValueError(str(error).partition("\n")[0]))
-        raise ArchiveError(f"{plan.target.shown}: the run broke off ({type(error).__name__}: {first}); {_so_far(tally)}") from error
+    with breaking_off(plan.target, "the run", lambda: f"; {_so_far(tally)}"), closing(_paint(plan, blocks, workers)) as tables:
+        for table in tables:
+            if "stopped" in table["status"].to_pylist():
+                raise ArchiveError(f"{table['reason'][0]}; {_so_far(tally)}")
+            tally.add(table)
+            journal.heartbeat()
+            now = tally.progress()
+            _say(now)
+            if on_progress:
+                on_progress(now)
 
 
 def _say(now: Progress) -> None:

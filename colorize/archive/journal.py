@@ -113,12 +113,12 @@ class Journal:
                 self._target.remove(f"{self.folder}/open")
 
     def rows(self, blocks: Container[str] | None = None) -> dict[str, list[Row]]:
-        """The rows that the journal knows and that are proven, by path; of all blocks, or of those named."""
-        found: dict[str, list[Row]] = {}
-        with suppress(OSError):
-            names = self._target.names(self.folder)
-            found = dict(self._proven(name for name in names if blocks is None or name.partition("-")[0] in blocks))
-        return found
+        """The rows that the journal knows and that are proven, by path; of all blocks, or of those named.
+
+        Raises OSError when it cannot be read: then nobody knows yet what it holds.
+        """
+        names = self._target.names(self.folder)
+        return dict(self._proven(name for name in names if blocks is None or name.partition("-")[0] in blocks))
 
     def remove(self) -> None:
         """Removes the folder, when its rows are in the manifest, and gives the target free."""
@@ -189,8 +189,11 @@ class Journal:
         return done
 
     def recall(self, block: str) -> dict[str, list[Row]]:
-        """What an earlier worker got done of a block before it died."""
-        return dict(self._proven([name for name in self._target.names(self.folder) if name.startswith(f"{block}-")]))
+        """What an earlier worker got done of a block before it died. Raises StopRunError when it cannot be read."""
+        try:
+            return self.rows({block})
+        except OSError as error:
+            self._stop(cause(error), error)
 
     def check(self, error: OSError) -> None:
         """Raises StopRunError when an error that one file met will meet every other one."""
@@ -213,7 +216,7 @@ class Journal:
             self.discard(output.staged)
             if self._sha256(output.path) != output.rows[0].target_sha256:  # else a worker put it there that died before it could say so
                 reason = ALTERED if output.replaces is not None else APPEARED
-                return [_without_output(row, status="skipped", reason=reason) for row in output.rows]
+                return [_without_output(row, status="skipped", reason=reason, stands=output.replaces) for row in output.rows]
         except OSError as error:
             self.discard(output.staged)
             self.check(error)
@@ -247,7 +250,7 @@ class Journal:
             for path in dict.fromkeys(row.path for row in rows):
                 its = [row for row in rows if row.path == path]
                 if its[0].status == "coloured":
-                    if kind == "intent" and self._sha256(path) != its[0].target_sha256:
+                    if kind == "intent" and self._sha256(its[0].target_path or path) != its[0].target_sha256:
                         continue
                 elif its[0].status not in ("failed", "skipped"):
                     continue
@@ -255,7 +258,12 @@ class Journal:
 
     def _part(self, name: str) -> list[Row]:
         try:
-            with pa.ipc.open_stream(self._target.read(f"{self.folder}/{name}")) as reader:
+            data = self._target.read(f"{self.folder}/{name}")
+        except FileNotFoundError:  # its run is under way, and has done it since
+            part, _, kind = name.rpartition(".")
+            return self._part(f"{part}.done") if kind == "intent" else []
+        try:
+            with pa.ipc.open_stream(data) as reader:
                 return to_rows(reader.read_all().cast(SCHEMA))
         except (OSError, ValueError, pa.ArrowException):  # cut by a power failure, or of another version: done again
             return []
@@ -305,8 +313,8 @@ def unfinished(target: Place, but: str | None = None) -> list[Journal]:
     return [Journal(target, name) for name in target.names(RUNS) if name != but]
 
 
-def _without_output(row: Row, *, status: Literal["skipped", "failed"], reason: str, stands: str | None = None) -> Row:
-    """The row of a picture whose output did not come into the target, where one of an earlier run stands or nothing of this program's."""
+def _without_output(row: Row, *, status: Literal["skipped", "failed"], reason: str, stands: str | None) -> Row:
+    """The row of a picture whose output did not come into the target; `stands`: the digest of an earlier run's, as that left it."""
     return replace(
         row, status=status, reason=reason, target_bytes=None, target_sha256=stands, thumbnail=None,
         model=None, model_sha256=None, vividness=None, mean_confidence=None, colorfulness=None,

@@ -107,14 +107,14 @@ def list_archive(source: Place, run_id: str) -> Listing:
     def note(path: str, found: Found, status: Status, reason: str) -> None:
         rows.append(Row(path=path, status=status, reason=reason, source_bytes=found.size, source_modified=found.modified, run_id=run_id))
 
-    for found in source.walk():
-        path = os.fsencode(found.path).decode("utf-8", "backslashreplace")
+    def judge(found: Found, path: str) -> None:
+        nonlocal unsupported
         if found.problem is not None:
             if not found.path:
                 raise ArchiveError(f"{source.shown}: cannot be listed ({found.problem})")
             unlisted.append(path)
             note(path, found, "failed", f"the folder cannot be listed: {found.problem}")
-            continue
+            return
         suffix = PurePosixPath(path).suffix.lower()
         parts = path.split("/")
         if parts[0].casefold() == FOLDER:
@@ -136,6 +136,21 @@ def list_archive(source: Place, run_id: str) -> Listing:
             note(path, found, "failed", "is not a regular file, or a link to nothing")
         else:
             pictures.append(Entry(path=path, size=found.size, modified=found.modified))
+
+    escaped: list[tuple[str, bytes, Found]] = []
+    for found in source.walk():
+        name = os.fsencode(found.path)
+        path = name.decode("utf-8", "backslashreplace")
+        if path == found.path:
+            judge(found, path)
+        else:
+            escaped.append((path, name, found))
+    taken = {path for path in (*(entry.path for entry in pictures), *(row.path for row in rows)) if escaped}
+    for path, _, found in sorted(escaped, key=lambda one: one[:2]):
+        while path in taken:  # as a file is really called, with a backslash in its name
+            path = path.replace("\\x", "\\\\x")
+        taken.add(path)
+        judge(found, path)
     if not pictures and not any(row.status == "failed" for row in rows):
         if not rows:
             raise ArchiveError(f"{source.shown}: the folder is empty")

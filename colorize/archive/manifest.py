@@ -92,7 +92,8 @@ class Row:
     target_bytes: int | None = None
     source_sha256: str | None = None
     target_sha256: str | None = None
-    """Of the output that stands in the target, also where a later attempt to replace it failed. Only a file of this digest is replaced."""
+    """Of the output that stands in the target, also where a later attempt to replace it failed; of an altered one, as this program left it.
+    Only a file of this digest is replaced."""
     model: str | None = None
     """The model's name, and …"""
     model_sha256: str | None = None

@@ -52,7 +52,7 @@ from colorize.model.colormodel import ColorModel
 from colorize.model.reference import Reference
 from colorize.model.settings import DecodeSettings
 from colorize.model.swatches import Swatches
-from colorize.storage.place import LocalPlace, Place, cause, digest
+from colorize.storage.place import LocalPlace, Place, cause, digest, with_suffix
 
 GROUP_PICTURES = 16
 GROUP_PIXELS = 32_000_000
@@ -346,9 +346,9 @@ class Painter:
 
     def _write_confidence(self, path: str, scan: Scan, predictions: Sequence[Prediction]) -> None:
         for number, (page, prediction) in enumerate(zip(scan.pages, predictions, strict=True), 1):
-            name = f"{CONFIDENCE}/{path}{f'.{number}' if number > 1 else ''}.png"
+            name = with_suffix(path, f".{number}.png" if number > 1 else ".png")
             try:
-                self._order.target.write(name, confidence_png(prediction, *fitting(*page.upright_shape, CONFIDENCE_SIDE)))
+                self._order.target.write(f"{CONFIDENCE}/{name}", confidence_png(prediction, *fitting(*page.upright_shape, CONFIDENCE_SIDE)))
             except OSError as error:
                 self._journal.check(error)
                 raise PictureError(f"its confidence map cannot be written: {cause(error)}") from error

@@ -2,12 +2,14 @@
 
 For every picture the first of these that applies:
 
+    another picture's output has its output's name       failed: only with `wanted`
     never seen, the target has a file of its name       skipped: not this program's, left as it is
     never seen                                           new
     failed the last time                                 again
     in colour already, the source of that size and time  nothing to do, unless it is to be coloured all the same (`recolor`, `force`)
     output gone from the target                          again
     output of another size than this program wrote       skipped: altered, left as it is
+    output altered before, of its old size now           again, and a worker compares its digest
     source of another size or time                       a worker compares its digest: changed, or only touched
     otherwise                                            nothing to do
 """
@@ -27,9 +29,11 @@ from colorize.archive.listing import Entry, Listing
 from colorize.archive.manifest import Row, to_rows
 from colorize.errors import ArchiveError
 from colorize.imaging.convert import Format, converted_name
+from colorize.storage.place import printable
 
 PRESENT = "already in the target"
 IN_COLOR = "in colour already"
+SAME_NAME = "its output would have the name of that of"
 VANISHED = "its source has vanished; its output stays"
 
 
@@ -53,7 +57,7 @@ class Work:
     tasks: list[Task] = field(default_factory=list)
     """In the order of their paths."""
     counts: Counter[str] = field(default_factory=Counter)
-    """Why: `new`, `failed before`, `changed`, `output gone`, `again`."""
+    """Why: `new`, `failed before`, `changed`, `output gone`, `output back`, `again`."""
     kept: int = 0
     """Pictures that are coloured already."""
     rows: list[Row] = field(default_factory=list)
@@ -97,16 +101,25 @@ def plan_work(
 
     Raises ArchiveError where the target holds outputs in another format than is wanted.
     """
-    work = Work(rows=list(listing.rows))
+    work = Work(rows=_with_standing(listing.rows, manifest))
     at = _first_pages(manifest)
     known = _Rows(manifest)
     touched: list[str] = []  # coloured rows that only get another reason
     in_color: list[str] = []  # rows that stay
+    outdone = {} if wanted is None else _outdone([entry.path for entry in listing.pictures], at, known, wanted)
     for entry in listing.pictures:
         index = at.pop(entry.path, None)
         before = None if index is None else known[index]
         if retry_failed and (before is None or before.status != "failed"):
             work.kept += before is not None and before.status == "coloured"
+            continue
+        if (other := outdone.get(entry.path)) is not None:
+            work.rows.append(
+                Row(
+                    path=entry.path, status="failed", reason=f"{SAME_NAME} {printable(other)}: rename one of them",
+                    source_bytes=entry.size, source_modified=entry.modified, run_id=run_id,
+                )
+            )  # fmt: skip
             continue
         target_path = converted_name(entry.path, wanted)
         if before is not None and before.target_path not in (None, target_path):
@@ -115,9 +128,15 @@ def plan_work(
         size = target_size(target_path)
         foreign = before is None or before.target_sha256 is None
         if foreign and size is not None:
-            _skip(work, entry, PRESENT if before is None or before.reason != ALTERED else ALTERED, run_id)
+            _skip(work, entry, PRESENT if before is None or before.reason != ALTERED else ALTERED, run_id, None)
         elif before is None:
             _do(work, entry, "new")
+        elif before.status == "skipped" and before.reason == ALTERED:
+            is_back = force if before.target_bytes is None else size == before.target_bytes  # of the same size already: it costs a look
+            if size is not None and not is_back:
+                _skip(work, entry, ALTERED, run_id, before)
+            else:
+                _do(work, entry, "output gone" if size is None else "output back", replaces=before.target_sha256)
         elif before.status == "skipped":
             is_in_color = (before.reason or "").startswith(IN_COLOR) and not (recolor or force)
             if is_in_color and (entry.size, entry.modified) == (before.size, before.modified):
@@ -130,7 +149,7 @@ def plan_work(
         elif size is None:
             _do(work, entry, "output gone")
         elif size != before.target_bytes:
-            _skip(work, entry, ALTERED, run_id)
+            _skip(work, entry, ALTERED, run_id, before)
         elif force:
             _do(work, entry, "again", replaces=before.target_sha256)
         elif (entry.size, entry.modified) != (before.size, before.modified):
@@ -155,15 +174,42 @@ def plan_work(
     return work
 
 
+def _outdone(paths: list[str], at: dict[str, int], known: _Rows, wanted: Format) -> dict[str, str]:
+    """The pictures whose output would have the name of another's, each with that other one.
+
+    `a.tif` becomes `a.tif.jpg`, which an `a.tif.jpg` stays: the name is whose output has it, else the first one's.
+    """
+    found: dict[str, str] = {}
+    all_paths = set(paths)
+    for path in paths:
+        name = converted_name(path, wanted)
+        if name != path and name in all_paths:
+            loser, other = (path, name) if name in at and known[at[name]].target_sha256 is not None else (name, path)
+            found[loser] = other
+    return found
+
+
 def _do(work: Work, entry: Entry, why: str, *, known: str | None = None, replaces: str | None = None) -> None:
     work.counts[why] += 1
     work.tasks.append(Task(path=entry.path, size=entry.size, modified=entry.modified, known=known, replaces=replaces))
 
 
-def _skip(work: Work, entry: Entry, reason: str, run_id: str) -> None:
-    work.rows.append(
-        Row(path=entry.path, status="skipped", reason=reason, source_bytes=entry.size, source_modified=entry.modified, run_id=run_id)
-    )
+def _skip(work: Work, entry: Entry, reason: str, run_id: str, before: _Known | None) -> None:
+    """`before`: the row of the output as this program left it, if it did."""
+    row = Row(path=entry.path, status="skipped", reason=reason, source_bytes=entry.size, source_modified=entry.modified, run_id=run_id)
+    work.rows.append(row if before is None else _standing(row, before))
+
+
+def _standing(row: Row, before: _Known | Row) -> Row:
+    """A row that still knows the output of an earlier run: only so can that be replaced when the source can be read again."""
+    return replace(row, target_path=before.target_path, target_bytes=before.target_bytes, target_sha256=before.target_sha256)
+
+
+def _with_standing(rows: list[Row], manifest: pa.Table) -> list[Row]:
+    """The rows of files that are not looked at, with the outputs that stand of them: a link may lead nowhere for a night only."""
+    mine = pc.is_in(manifest["path"], value_set=pa.array([row.path for row in rows], pa.string()))
+    before = {row.path: row for row in to_rows(manifest.filter(pc.and_(mine, pc.is_valid(manifest["target_sha256"]))))}
+    return [_standing(row, before[row.path]) if row.path in before else row for row in rows]
 
 
 class _Rows:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from ray.exceptions import RayError, RayTaskError, UserCodeException
+
+from colorize.errors import ArchiveError
+from colorize.storage.place import Place, cause
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,3 +131,18 @@ class Tally:
         if elapsed <= 0:
             return 0.0, 0.0
         return (self._counts.total() - self._before[0]) / elapsed, (self._megapixels - self._before[1]) / elapsed
+
+
+@contextmanager
+def breaking_off(place: Place, what: str, so_far: Callable[[], str] = str) -> Iterator[None]:
+    """What Ray itself meets in it (a worker that died over a picture, a cluster that went down) as an ArchiveError.
+
+    `what` broke off; `so_far`: what the message ends with. Errors of this program pass.
+    """
+    try:
+        yield
+    except RayError as error:
+        if isinstance(error, RayTaskError | UserCodeException):
+            raise
+        first = cause(ValueError(str(error).partition("\n")[0]))
+        raise ArchiveError(f"{place.shown}: {what} broke off ({type(error).__name__}: {first}){so_far()}") from error

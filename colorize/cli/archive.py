@@ -35,6 +35,7 @@ STATUS = "status"
 
 
 def archive(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(help="The folder of the pictures, at any depth, or a URL such as s3://bucket/scans.", show_default=False),
@@ -72,20 +73,8 @@ def archive(
     from colorize.imaging.convert import as_format
 
     if source == STATUS:
-        if (
-            force
-            or retry_failed
-            or dry_run
-            or recolor
-            or mark
-            or confidence
-            or workers
-            or temperature is not None
-            or palette
-            or reference
-            or address
-            or (model, vividness) != (DEFAULT_MODEL, DEFAULT_VIVIDNESS)
-        ):
+        given = {name for name in context.params if (origin := context.get_parameter_source(name)) and origin.name == "COMMANDLINE"}
+        if given - {"source", "target", "json"}:
             raise ConfigError(
                 "archive status takes a TARGET and --json, and no other options; a folder that is called status is given as ./status"
             )

@@ -22,6 +22,9 @@ from typing import IO
 
 CHUNK = 8 << 20
 
+LONGEST_NAME = 255
+"""Bytes of a file's name that a disk takes."""
+
 _LINKS_REFUSED = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 
 
@@ -66,6 +69,10 @@ class Place(ABC):
     @abstractmethod
     def open(self, path: str) -> IO[bytes]:
         """Opens a file for reading from its beginning."""
+
+    def open_seekable(self, path: str) -> IO[bytes]:
+        """Opens a file of which only some places are to be read; in a bucket every one of them is a request."""
+        return self.open(path)
 
     @abstractmethod
     def write(self, path: str, data: bytes, *, make_folder: bool = True) -> None:
@@ -182,19 +189,12 @@ class LocalPlace(Place):
             target.parent.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:  # which here would mean that the picture itself is there
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from error
-        if replace:
-            staged.replace(target)
-            return
         try:
-            os.link(staged, target)  # unlike a move, it never replaces anything
+            _move(staged, target, replace=replace)
         except OSError as error:
-            if error.errno not in _LINKS_REFUSED:
+            if error.errno != errno.EXDEV:
                 raise
-            if os.path.lexists(target):
-                raise FileExistsError(errno.EEXIST, "there is a file already", path) from error
-            staged.replace(target)
-        else:
-            staged.unlink()
+            _move_across(staged, target, replace=replace)  # a folder of the target that another disk is mounted in
 
     def remove(self, path: str) -> None:
         target = self.root / path
@@ -214,6 +214,37 @@ class LocalPlace(Place):
         except OSError:
             return None
         return f"{status.st_dev}:{status.st_ino}"
+
+
+def _move(staged: Path, target: Path, *, replace: bool) -> None:
+    if replace:
+        staged.replace(target)
+        return
+    try:
+        os.link(staged, target)  # unlike a move, it never replaces anything
+    except OSError as error:
+        if error.errno not in _LINKS_REFUSED:
+            raise
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "there is a file already", str(target)) from error
+        staged.replace(target)
+    else:
+        staged.unlink()
+
+
+def _move_across(staged: Path, target: Path, *, replace: bool) -> None:
+    """As `_move`, from one file system to another."""
+    partial = target.parent / f".{uuid.uuid4().hex}.partial"
+    try:
+        with staged.open("rb") as source, partial.open("xb") as file:
+            shutil.copyfileobj(source, file, CHUNK)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.unlink()  # first: where the scratch folder has gone meanwhile, nothing may come into its place any more
+        _move(partial, target, replace=replace)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def is_url(spec: str) -> bool:
@@ -245,6 +276,15 @@ def _found(relative: str, entry: os.DirEntry[str]) -> Found:
     except OSError:
         status = None
     return Found(path=relative, size=status.st_size if status else None, modified=status.st_mtime_ns if status else None)
+
+
+def with_suffix(path: str, suffix: str) -> str:
+    """A path with something at its end; where its name gets too long for a disk, that ends with a digest."""
+    folder, slash, name = path.rpartition("/")
+    if len((name + suffix).encode()) > LONGEST_NAME:
+        suffix = f"~{hashlib.sha256(name.encode()).hexdigest()[:16]}{suffix}"
+        name = name.encode()[: LONGEST_NAME - len(suffix)].decode("utf-8", "ignore")
+    return f"{folder}{slash}{name}{suffix}"
 
 
 def printable(text: str) -> str:

@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import quote, unquote, urlsplit
@@ -27,6 +28,9 @@ ARROW_SCHEMES = frozenset({"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"}
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "memory"})
 """An object appears there when its upload is complete, so nothing needs to be moved into place."""
+
+SEEK_BYTES = 1 << 16
+"""What is read at once of a file in which somebody seeks."""
 
 
 class RemotePlace(Place):
@@ -65,11 +69,15 @@ class RemotePlace(Place):
         with _as_os_errors():
             return cast(IO[bytes], self.filesystem.open_input_stream(self._at(path)))
 
+    def open_seekable(self, path: str) -> IO[bytes]:
+        with _as_os_errors():
+            return BufferedReader(self.filesystem.open_input_file(self._at(path)), SEEK_BYTES)
+
     def write(self, path: str, data: bytes, *, make_folder: bool = True) -> None:
         with tempfile.NamedTemporaryFile() as file:
             file.write(data)
             file.flush()
-            self._upload(Path(file.name), path)
+            self._upload(Path(file.name), path, aside=len(data) > CHUNK)  # a break half-way must not cost the one that it replaces
 
     def scratch(self, folder: str) -> Path:
         local = Path(tempfile.gettempdir()) / f"colorize-{os.getpid()}-{folder.replace('/', '-')}"
@@ -101,27 +109,45 @@ class RemotePlace(Place):
     def identity(self) -> str | None:
         return "" if self.look("") is not None else None
 
-    def _upload(self, local: Path, path: str) -> None:
-        """Uploads a file whole; its size is compared afterwards, since a stream that breaks may still be closed as if it were whole."""
+    def _upload(self, local: Path, path: str, *, aside: bool = False) -> None:
+        """Uploads a file whole; its size is compared afterwards, since a stream that breaks may still be closed as if it were whole.
+
+        `aside`: under another name first, then moved, in an object store too.
+        """
         at = self._at(path)
         size = local.stat().st_size
         with _as_os_errors():
-            if self._whole_uploads:
+            if self._whole_uploads and not aside:
                 self._stream(local, at)
             else:
-                self.filesystem.create_dir(at.rpartition("/")[0], recursive=True)
-                partial = f"{at.rpartition('/')[0]}/.{uuid.uuid4().hex}.partial"
-                self._stream(local, partial)
-                self.filesystem.move(partial, at)
+                folder = at.rpartition("/")[0]
+                if not self._whole_uploads:
+                    self.filesystem.create_dir(folder, recursive=True)
+                partial = f"{folder}/.{uuid.uuid4().hex}.partial"
+                try:
+                    self._stream(local, partial)
+                    self.filesystem.move(partial, at)
+                except BaseException:
+                    with suppress(Exception):
+                        self.filesystem.delete_file(partial)
+                    raise
             written = self.filesystem.get_file_info(at).size
         if written != size:
             self.remove(path)
             raise OSError(errno.EIO, f"{written} of {size} bytes arrived", path)
 
     def _stream(self, local: Path, at: str) -> None:
-        with local.open("rb") as file, self.filesystem.open_output_stream(at) as stream:
-            while chunk := file.read(CHUNK):
-                stream.write(chunk)
+        before = sent = 0
+        try:
+            with local.open("rb") as file, self.filesystem.open_output_stream(at) as stream:
+                while chunk := file.read(CHUNK):
+                    before, sent = sent, sent + len(chunk)
+                    stream.write(chunk)
+        except BaseException:  # a stream that is closed is complete, whatever it lacks; of another size is what stood there before
+            with suppress(Exception):
+                if self.filesystem.get_file_info(at).size in {before, sent} - {local.stat().st_size}:
+                    self.filesystem.delete_file(at)
+            raise
 
     def _infos(self, folder: str, *, recursive: bool) -> list[Any]:
         selector = fs.FileSelector(self._at(folder), recursive=recursive, allow_not_found=bool(folder))

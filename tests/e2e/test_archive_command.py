@@ -69,6 +69,12 @@ def test_a_wrong_command_is_one_line_without_ray(
     assert not ray.is_initialized()
 
 
+@pytest.mark.parametrize("option", ["--force", "--format=jpeg", "--workers=0", "--vividness=0.5", "--model=photo"])
+def test_status_takes_no_other_options(option: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["archive", "status", "out", "--json", option]) == 1
+    assert capfd.readouterr().err.startswith("colorize: archive status takes a TARGET and --json, and no other options; ")
+
+
 @pytest.mark.slow
 def test_what_failed_is_listed_and_the_exit_code_says_so(tmp_path: Path, mark: str) -> None:
     bad = {f"bad{number:02}.jpg": b"hello\n" for number in range(22)}

@@ -5,6 +5,7 @@ import os
 import signal
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -312,6 +313,18 @@ def test_an_error_of_the_program_is_one_failed_row_that_says_so(tmp_path: Path) 
     ]  # fmt: skip
     assert rows[1].reason is not None
     assert rows[1].reason.startswith("an error of this program: KeyError: 'bins' (test_archive.py:")
+
+
+def test_names_of_any_length_have_confidence_maps(tmp_path: Path) -> None:
+    names = [f"deep/{'é' * 125}{letter}.jpg" for letter in "ab"]
+    source, target = put(tmp_path / "in", dict.fromkeys([*names, "c.jpg"], GREY_JPEG)), tmp_path / "out"
+    painter = painter_for(source, target)
+    painter._order = replace(painter._order, confidence=True)
+    assert [row.status for row in painted(painter, *names, "c.jpg")] == ["coloured"] * 3
+    maps = [path.name for path in (target / "_colorize" / "confidence").rglob("*.png")]
+    assert len(maps) == 3
+    assert "c.jpg.png" in maps
+    assert all(name.startswith("é" * 100) for name in maps if name != "c.jpg.png")
 
 
 def test_a_picture_that_brings_its_worker_down_again_and_again_fails(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The journal of a run: outputs come whole and once, and whoever finds it knows what is proven."""
 
+import errno
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,10 +31,12 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def output(journal: Journal, path: str, data: bytes, replaces: str | None = None) -> Output:
+def output(journal: Journal, path: str, data: bytes, replaces: str | None = None, suffix: str = "") -> Output:
     staged = journal.stage()
     staged.write_bytes(data)
-    row = Row(path=path, status="coloured", target_path=path, target_bytes=len(data), target_sha256=sha256(data), model="m", run_id="run")
+    row = Row(
+        path=path, status="coloured", target_path=path + suffix, target_bytes=len(data), target_sha256=sha256(data), model="m", run_id="run"
+    )  # fmt: skip
     return Output(rows=[row], staged=staged, replaces=replaces)
 
 
@@ -60,7 +64,7 @@ def test_what_is_not_this_programs_is_left_as_it_is(target: Place, tmp_path: Pat
         target.write(name, b"mine")
     rows = journal.commit("0-1", [output(journal, "mine.jpg", b"new"), output(journal, "altered.jpg", b"new", replaces=sha256(b"old"))])
     assert [(row.status, row.reason, row.target_sha256, row.model) for row in rows] == [
-        ("skipped", APPEARED, None, None), ("skipped", ALTERED, None, None),
+        ("skipped", APPEARED, None, None), ("skipped", ALTERED, sha256(b"old"), None),
     ]  # fmt: skip
     assert [(tmp_path / "out" / name).read_bytes() for name in ("mine.jpg", "altered.jpg")] == [b"mine", b"mine"]
 
@@ -99,16 +103,17 @@ def test_of_a_failed_replacement_the_row_still_knows_what_stands(tmp_path: Path)
     assert (row.status, row.target_sha256) == ("failed", "digest")
 
 
-def test_intended_outputs_count_where_they_are_as_intended(target: Place) -> None:
+@pytest.mark.parametrize("suffix", ["", ".png"])
+def test_intended_outputs_count_where_they_are_as_intended(target: Place, suffix: str) -> None:
     journal = opened(target)
-    outputs = [output(journal, name, name.encode()) for name in ("there.jpg", "missing.jpg", "foreign.jpg")]
+    outputs = [output(journal, name, name.encode(), suffix=suffix) for name in ("there.jpg", "missing.jpg", "foreign.jpg")]
     journal.commit("0-1", [*outputs, FAILED])
     folder = journal.folder
     intent = target.read(f"{folder}/0-1.done")  # as a worker leaves it that dies before it is done
     target.remove(f"{folder}/0-1.done")
     target.write(f"{folder}/0-1.intent", intent)
-    target.remove("missing.jpg")
-    target.write("foreign.jpg", b"other")
+    target.remove(f"missing.jpg{suffix}")
+    target.write(f"foreign.jpg{suffix}", b"other")
     assert sorted(journal.rows()) == ["bad.jpg", "there.jpg"]
 
 
@@ -117,6 +122,34 @@ def test_a_part_that_was_cut_counts_for_nothing(target: Place) -> None:
     journal.commit("0-1", [output(journal, "a.jpg", b"A")])
     target.write(f"{journal.folder}/0-1.done", target.read(f"{journal.folder}/0-1.done")[:40])
     assert journal.rows() == {}
+
+
+class Hiccup(LocalPlace):
+    """A place that lists its files and cannot read them, as a bucket now and then."""
+
+    def read(self, path: str) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+
+def test_a_part_that_cannot_be_read_is_not_taken_for_one_that_was_cut(tmp_path: Path) -> None:
+    journal = opened(LocalPlace(tmp_path, "out"))
+    journal.commit("0-1", [output(journal, "a.jpg", b"A")])
+    unread = Journal(Hiccup(tmp_path, "out"), "run")
+    with pytest.raises(OSError, match="Input/output error"):
+        unread.rows()
+    with pytest.raises(StopRunError, match="Input/output error"):
+        unread.recall("0")
+    assert list(journal.rows()) == ["a.jpg"]
+
+
+def test_a_part_that_is_done_while_it_is_looked_at_counts(tmp_path: Path) -> None:
+    class Late(LocalPlace):
+        def names(self, folder: str) -> list[str]:
+            return [name.replace(".done", ".intent") for name in super().names(folder)]
+
+    journal = opened(LocalPlace(tmp_path, "out"))
+    journal.commit("0-1", [output(journal, "a.jpg", b"A")])
+    assert list(Journal(Late(tmp_path, "out"), "run").rows()) == ["a.jpg"]
 
 
 def test_a_closed_journal_lets_nothing_into_the_target(target: Place, tmp_path: Path) -> None:

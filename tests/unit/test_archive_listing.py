@@ -177,6 +177,17 @@ def test_pipes_and_names_that_are_not_utf8_fail_without_being_opened(tmp_path: P
     }
 
 
+def test_a_name_that_is_written_as_another_is_called_has_a_path_of_its_own(tmp_path: Path) -> None:
+    for name in (b"bad\xff\xfe.jpg", rb"bad\xff\xfe.jpg", b"bad\\xff\xfe.jpg", b"bad\xff.txt", rb"bad\xff.txt"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"x")
+    listing = listed(tmp_path)
+    assert [entry.path for entry in listing.pictures] == [r"bad\xff\xfe.jpg"]
+    assert sorted((row.path, row.status) for row in listing.rows) == [
+        (r"bad\\\xff\\\xfe.jpg", "failed"), (r"bad\\xff.txt", "skipped"), (r"bad\\xff\\xfe.jpg", "failed"),
+        (r"bad\xff.txt", "skipped"),
+    ]  # fmt: skip
+
+
 class Keys(LocalPlace):
     """A place with names that no disk has, as a bucket may hold them."""
 

@@ -1,5 +1,7 @@
 """What a run has to do: every file against the manifest and the target, and the manifest that it leaves."""
 
+import errno
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,19 +12,26 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.exceptions import RayError, UserCodeException
 
-from colorize.archive.job import BLOCK_BYTES, BLOCK_PICTURES, PARTS_A_WORKER, cut_into_blocks
-from colorize.archive.journal import ALTERED
+from colorize.archive.config import ArchiveConfig
+from colorize.archive.job import BLOCK_BYTES, BLOCK_PICTURES, PARTS_A_WORKER, Plan, carry_out, cut_into_blocks, prepare
+from colorize.archive.journal import ALTERED, Journal, unfinished
 from colorize.archive.listing import Entry, Listing
 from colorize.archive.manifest import SCHEMA, Row, merge, read_manifest, to_rows, to_table, write_manifest
-from colorize.archive.plan import IN_COLOR, PRESENT, VANISHED, Task, Work, plan_work
+from colorize.archive.plan import IN_COLOR, PRESENT, SAME_NAME, VANISHED, Task, Work, plan_work
+from colorize.archive.summary import breaking_off
 from colorize.errors import ArchiveError
+from colorize.imaging.convert import Format, converted_name
 from colorize.storage.place import LocalPlace
 
 COLOURED: dict[str, Any] = {
     "status": "coloured", "source_bytes": 10, "source_modified": 1, "source_sha256": "s", "target_bytes": 20, "target_sha256": "t",
     "model_sha256": "m", "vividness": 0.5, "run_id": "old",
 }  # fmt: skip
+
+
+SETTINGS: dict[str, Any] = {"model_sha256": "m", "vividness": 0.5, "run_id": "new"}
 
 
 def coloured(path: str = "a.jpg", **changes: Any) -> Row:
@@ -32,8 +41,7 @@ def coloured(path: str = "a.jpg", **changes: Any) -> Row:
 def planned(*rows: Row, size: int = 10, modified: int = 1, there: int | None = 20, present: bool = True, **options: Any) -> Work:
     """The work where `a.jpg` is in the source (`present`), and `there` are the bytes of its output."""
     listing = Listing(pictures=[Entry(path="a.jpg", size=size, modified=modified)] if present else [], rows=[])
-    settings = {"model_sha256": "m", "vividness": 0.5, "run_id": "new"} | options
-    return plan_work(listing, to_table(rows), {"a.jpg": there}.get, **settings)
+    return plan_work(listing, to_table(rows), {"a.jpg": there}.get, **(SETTINGS | options))
 
 
 def why(work: Work) -> list[str]:
@@ -92,6 +100,35 @@ def test_an_output_that_is_gone_is_made_again_and_one_that_was_altered_stays() -
     assert (again.tasks, reasons(again)) == ([], [("skipped", ALTERED)])
 
 
+def test_an_altered_output_that_is_back_is_this_programs_again() -> None:
+    old = coloured(target_path="a.jpg")
+    (altered,) = planned(old, there=21).rows
+    assert (altered.status, altered.reason, altered.model_sha256) == ("skipped", ALTERED, None)
+    assert (altered.target_path, altered.target_bytes, altered.target_sha256) == ("a.jpg", 20, "t")
+    for options in ({}, {"force": True}):
+        still = planned(altered, there=21, **options)
+        assert (still.tasks, still.rows) == ([], [replace(altered, run_id="new")])
+    back = planned(altered, there=20)
+    assert (why(back), [task.replaces for task in back.tasks]) == (["output back"], ["t"])
+    assert why(planned(altered, there=None)) == ["output gone"]
+    of_the_same_size = replace(altered, target_bytes=None)  # as a worker found it
+    assert reasons(planned(of_the_same_size, there=20)) == [("skipped", ALTERED)]
+    assert why(planned(of_the_same_size, there=20, force=True)) == ["output back"]
+
+
+def test_a_source_that_is_away_for_a_night_does_not_lose_its_output() -> None:
+    old = coloured(target_path="a.jpg")
+    listing = Listing(pictures=[], rows=[Row(path="a.jpg", status="failed", reason="is a link to nothing", run_id="new")])
+    away = plan_work(listing, to_table([replace(old, pages=2), replace(old, page=1, pages=2)]), {"a.jpg": 20}.get, **SETTINGS)
+    (row,) = away.rows
+    assert (row.status, row.target_path, row.target_bytes, row.target_sha256) == ("failed", "a.jpg", 20, "t")
+    assert (row.source_sha256, row.model, away.dropped) == (None, None, [])
+    back = planned(row)
+    assert (why(back), [task.replaces for task in back.tasks]) == (["failed before"], ["t"])
+    gone = planned(row, present=False)
+    assert (gone.rows, gone.dropped) == ([], [])
+
+
 def test_what_failed_is_tried_again_and_its_older_output_may_be_replaced() -> None:
     work = planned(Row(path="a.jpg", status="failed", target_sha256="t", run_id="old"))
     assert [(task.known, task.replaces) for task in work.tasks] == [(None, "t")]
@@ -112,6 +149,34 @@ def test_only_what_failed() -> None:
     assert len(planned(Row(path="a.jpg", status="failed", run_id="old"), there=None, retry_failed=True).tasks) == 1
 
 
+@given(
+    names=st.sets(
+        st.tuples(st.sampled_from(["a", "b.png"]), *[st.sampled_from(["", ".tif", ".jpg", ".JPG", ".png"])] * 2).map("".join), max_size=9
+    ),
+    wanted=st.sampled_from([None, "jpeg", "png", "tiff"]),
+)
+def test_no_two_pictures_become_one_output(names: set[str], wanted: Format | None) -> None:
+    listing = Listing(pictures=[Entry(path=name, size=1) for name in sorted(names)], rows=[])
+    work = plan_work(listing, SCHEMA.empty_table(), {}.get, wanted=wanted, **SETTINGS)
+    outputs = [converted_name(task.path, wanted) for task in work.tasks]
+    assert len(set(outputs)) == len(outputs)
+    assert {row.status for row in work.rows} <= {"failed"}
+    assert sorted([task.path for task in work.tasks] + [row.path for row in work.rows]) == sorted(names)
+    assert set(outputs) == {converted_name(name, wanted) for name in names}
+
+
+@pytest.mark.parametrize(("has_output", "other"), [(None, "a.tif"), ("a.tif", "a.tif"), ("a.tif.jpg", "a.tif.jpg")])
+def test_of_two_pictures_with_one_output_the_one_that_has_it_keeps_it(has_output: str | None, other: str) -> None:
+    listing = Listing(pictures=[Entry(path=name, size=10, modified=1) for name in ("a.tif", "a.tif.jpg")], rows=[])
+    before = [coloured(has_output, target_path="a.tif.jpg")] if has_output else []
+    there = {"a.tif.jpg": 20} if has_output else {}
+    work = plan_work(listing, to_table(before), there.get, wanted="jpeg", **SETTINGS)
+    (row,) = work.rows
+    assert {row.path, other} == {"a.tif", "a.tif.jpg"}
+    assert (row.status, row.reason) == ("failed", f"{SAME_NAME} {other}: rename one of them")
+    assert (len(work.tasks), work.kept) == ((0, 1) if has_output else (1, 0))
+
+
 def test_a_source_that_vanished_keeps_its_output_and_its_row() -> None:
     work = planned(coloured(), present=False)
     (row,) = work.rows
@@ -128,6 +193,65 @@ def test_nothing_vanishes_from_a_folder_that_cannot_be_listed() -> None:
     listing = Listing(pictures=[], rows=[], unlisted=["deep"])
     work = plan_work(listing, to_table(rows), {}.get, model_sha256="m", vividness=0.5, run_id="new")
     assert [row.path for row in work.rows] == ["deeper/a.jpg"]
+
+
+# A run that finds, as it begins, that another one has ended since it was planned
+
+
+@pytest.fixture
+def idle(tmp_path: Path) -> tuple[Plan, LocalPlace]:
+    """A plan of a run without anything to do, for outputs as JPEG; and its target."""
+    target = LocalPlace(tmp_path / "out", "out")
+    source = LocalPlace(tmp_path / "in", "in")
+    source.write("a.png", b"0123456789")
+    found = source.look("a.png")
+    assert found is not None
+    target.write("a.png.jpg", b"x" * 20)
+    write_manifest(
+        target, to_table([coloured("a.png", target_path="a.png.jpg", source_modified=found.modified)]), SCHEMA.empty_table(), "1"
+    )
+    plan = prepare(ArchiveConfig(source=source.root, target=target.root, format="jpeg"))
+    assert (plan.work.tasks, plan.work.kept) == ([], 1)
+    return plan, target
+
+
+def test_a_run_that_refuses_to_start_leaves_the_manifest_as_it_is(idle: tuple[Plan, LocalPlace]) -> None:
+    plan, target = idle
+    rows = [coloured("a.png", target_path="a.png"), coloured("b.png", target_path="b.png")]
+    write_manifest(target, to_table(rows), SCHEMA.empty_table(), "2")
+    with pytest.raises(ArchiveError, match=r"^a\.png: is in another format than --format jpeg"):
+        carry_out(plan)
+    assert to_rows(read_manifest(target)) == rows
+    assert target.names("_colorize/runs") == []
+    following = Journal(target, "next")
+    following.open()
+    following.remove()
+
+
+def test_a_journal_that_cannot_be_read_is_kept(idle: tuple[Plan, LocalPlace]) -> None:
+    class Hiccup(LocalPlace):
+        def read(self, path: str) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    plan, target = idle
+    before = read_manifest(target)
+    dead = Journal(target, "0")
+    dead.open()
+    dead.commit("0-1", [Row(path="b.png", status="failed", reason="r", run_id="0")])
+    dead.release()
+    with pytest.raises(ArchiveError, match=r"^out: cannot be looked up \(Input/output error\)$"):
+        carry_out(replace(plan, target=Hiccup(target.root, "out")))
+    assert read_manifest(target) == before
+    assert [list(journal.rows()) for journal in unfinished(target)] == [["b.png"]]
+
+
+def test_what_ray_meets_is_one_line_and_errors_of_this_program_pass() -> None:
+    out = LocalPlace(Path("out"), "out")
+    told = r"^out: the run broke off \(RayError: a node died\); 1 is done$"
+    with pytest.raises(ArchiveError, match=told), breaking_off(out, "the run", lambda: "; 1 is done"):
+        raise RayError("a node died\nat …")
+    with pytest.raises(UserCodeException), breaking_off(out, "the run"):
+        raise UserCodeException("KeyError")
 
 
 # The manifest

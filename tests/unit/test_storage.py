@@ -1,15 +1,21 @@
 """Places: a folder, one in a bucket (moto's S3 server on loopback), and one behind fsspec hold files in the same way."""
 
+import errno
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+from pyarrow import fs
 
 from colorize.archive.listing import check_places
 from colorize.errors import ArchiveError, StorageError
-from colorize.storage.place import LocalPlace, Place, cause
+from colorize.storage import remote
+from colorize.storage.place import LocalPlace, Place, cause, with_suffix
 from colorize.storage.remote import RemotePlace, open_place, redacted
 
 NAMES = ["a.jpg", "A.jpg", "deep/ü ñ/b c.png", "deep/e\u0301.jpg", "deep/\u00e9.jpg", "100%25 #?&+.jpg", "x" * 250]
@@ -45,6 +51,18 @@ def test_what_was_written_is_found_and_read(place: Place) -> None:
     assert place.look("nowhere") is None
     sizes = place.sizes()
     assert [sizes("a.jpg"), sizes("nowhere"), sizes("no/where")] == [5, None, None]
+
+
+def test_a_file_is_read_at_any_place(place: Place) -> None:
+    data = os.urandom(300_000)
+    place.write("a", data)
+    with place.open_seekable("a") as file:
+        for at in (0, 299_990, 1000):
+            file.seek(at)
+            assert file.read(10) == data[at : at + 10]
+        assert file.seek(0, os.SEEK_END) == len(data)
+    with pytest.raises(FileNotFoundError):
+        place.open_seekable("b")
 
 
 def test_a_missing_file_is_an_os_error(place: Place) -> None:
@@ -109,6 +127,78 @@ def test_a_disk_without_hard_links_overwrites_nothing_either(tmp_path: Path, mon
     assert place.read("a.jpg") == b"first"
 
 
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another file system than `tmp_path`."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no other file system here")
+    with TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+def test_a_folder_on_another_disk_is_written_in_the_same_way(tmp_path: Path, elsewhere: Path) -> None:
+    place = LocalPlace(tmp_path, "out")
+    (tmp_path / "deep").symlink_to(elsewhere)
+    place.put(staged(place, b"first"), "deep/a.jpg", replace=False)
+    with pytest.raises(FileExistsError):
+        place.put(staged(place, b"second"), "deep/a.jpg", replace=False)
+    assert place.read("deep/a.jpg") == b"first"
+    file = staged(place, b"second")
+    place.put(file, "deep/a.jpg", replace=True)
+    assert (place.read("deep/a.jpg"), file.exists()) == (b"second", False)
+    with pytest.raises(FileNotFoundError):
+        place.put(file, "deep/b.jpg", replace=False)
+    assert [path.name for path in elsewhere.iterdir()] == ["a.jpg"]
+
+
+class Breaking(LocalFileSystem):  # type: ignore[misc]
+    """An fsspec file system whose streams break in the second chunk, and are whole when they are closed."""
+
+    cachable = False
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        file = super()._open(path, mode, **options)
+        if "w" not in mode:
+            return file
+        return _Breaking(file)
+
+
+class _Breaking:
+    def __init__(self, file: Any) -> None:
+        self._file, self._writes = file, 0
+
+    def write(self, data: bytes) -> int:
+        self._writes += 1
+        if self._writes > 1:
+            raise OSError(errno.EIO, "the line is cut")
+        return int(self._file.write(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@pytest.mark.parametrize("whole_uploads", [True, False])
+def test_an_upload_that_breaks_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_uploads: bool) -> None:
+    monkeypatch.setattr(remote, "CHUNK", 1000)
+    filesystem = fs.PyFileSystem(fs.FSSpecHandler(Breaking(auto_mkdir=True)))
+    place = RemotePlace(filesystem, str(tmp_path / "out"), "out", whole_uploads=whole_uploads)
+    place.write("manifest", b"old")
+    with pytest.raises(OSError, match="the line is cut"):
+        place.put(staged(place, b"x" * 3000), "deep/a.jpg", replace=False)
+    with pytest.raises(OSError, match="the line is cut"):
+        place.write("manifest", b"x" * 3000)
+    assert [(found.path, found.size) for found in place.walk()] == [("manifest", 3)]
+
+
+def test_a_large_file_of_the_programs_own_goes_up_aside(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "CHUNK", 1000)
+    for data in (b"x" * 3000, b"y" * 4000):
+        place.write("deep/manifest", data)
+        assert place.read("deep/manifest") == data
+    assert [found.path for found in place.walk()] == ["deep/manifest"]
+
+
 def test_missing_buckets_are_told_in_one_line(bucket: Callable[[str], str]) -> None:
     url = bucket("x").replace("pictures", "no-such-bucket")
     with pytest.raises(ArchiveError, match=r"^s3://no-such-bucket/x: there is no such folder$"):
@@ -139,6 +229,14 @@ def test_a_file_url_and_a_name_with_a_colon_are_local(tmp_path: Path) -> None:
     assert isinstance(place, LocalPlace)
     assert place.root == tmp_path / "my scans"
     assert isinstance(open_place("box: 1"), LocalPlace)
+
+
+def test_a_name_with_a_suffix_is_short_enough() -> None:
+    assert with_suffix("deep/a.jpg", ".2.png") == "deep/a.jpg.2.png"
+    assert with_suffix("x" * 251, ".png") == "x" * 251 + ".png"
+    made = {with_suffix(f"deep/{'é' * 125}{letter}.jpg", suffix) for letter in "ab" for suffix in (".png", ".2.png")}
+    assert len(made) == 4
+    assert all(len(name.encode()) <= len("deep/") + 255 and name.startswith(f"deep/{'é' * 100}") for name in made)
 
 
 def test_a_cause_is_one_short_line() -> None:
