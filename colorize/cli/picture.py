@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colorize.cli.options import PALETTE, REFERENCE, TEMPERATURE, printable
-from colorize.errors import ConfigError, HintError, PictureError
+from colorize.cli.options import PALETTE, REFERENCE, TEMPERATURE
+from colorize.errors import ConfigError, HintError, PictureError, printable
 from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
 
 if TYPE_CHECKING:

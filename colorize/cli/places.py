@@ -17,6 +17,7 @@ import typer
 from colorize.cli import adapt, archive, evaluate, finetune, train
 from colorize.errors import ConfigError
 from colorize.storage.place import is_url
+from colorize.storage.url import redacted
 
 _FILE = "file://"
 
@@ -134,7 +135,7 @@ def parse(arguments: Sequence[str], *, folder: Path | None = None, context: Any 
             text, place = str(one), None if kind is None else kind(str(one))
             named = flag if flag.startswith("-") else parameter.name.upper()
             if isinstance(one, Path) and (url := _URL_AS_PATH.match(text)):
-                raise ConfigError(f"{named} {url[1]}//{url[2]}: must be a file or folder that every node shares, and no URL")
+                raise ConfigError(f"{named} {redacted(f'{url[1]}//{url[2]}')}: must be a file or folder that every node shares, and no URL")
             if place is not None and (place.path.startswith(_FILE) or not is_url(place.path)):
                 place = _absolute(place, folder, named)
                 text = place.before + place.path

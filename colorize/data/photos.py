@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 from pyarrow import fs
 
-from colorize.errors import DataError, PictureError
+from colorize.errors import DataError, PictureError, one_line
 from colorize.imaging.picture import read_picture
+from colorize.storage.url import redacted, without_secrets
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 TEST_NAMES = ("test", "val", "valid", "validation")
@@ -78,6 +79,7 @@ def find_files(spec: str, path: str) -> Place:
 
     Raises DataError when it is missing, empty, or cannot be listed.
     """
+    shown = redacted(path)
     try:
         if "://" in path:
             filesystem, root = fs.FileSystem.from_uri(path.replace(" ", "%20"))
@@ -86,17 +88,17 @@ def find_files(spec: str, path: str) -> Place:
         root = root.rstrip("/")
         info = filesystem.get_file_info(root)
         if info.type == fs.FileType.NotFound:
-            raise DataError(f"{path}: no such file or folder")
+            raise DataError(f"{shown}: no such file or folder")
         if info.type == fs.FileType.File:
             root, _, name = root.rpartition("/")
             return Place(spec=spec, filesystem=filesystem, root=root, names=(name,))
         found = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be listed: {_one_line(error)}") from error
+        raise DataError(f"{shown}: cannot be listed: {one_line(without_secrets(str(error)))}") from error
     names = (entry.path[len(root) :].lstrip("/") for entry in found if entry.type == fs.FileType.File)
     visible = sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
     if not visible:
-        raise DataError(f"{path}: the folder is empty")
+        raise DataError(f"{shown}: the folder is empty")
     return Place(spec=spec, filesystem=filesystem, root=root, names=tuple(visible))
 
 
@@ -168,7 +170,7 @@ def open_pictures(place: Place, names: Iterable[str]) -> Iterator[RawPicture]:
             with place.filesystem.open_input_stream(place.path(name)) as file:
                 yield name, file.read(), -1
         except OSError as error:
-            yield name, PictureError(f"{name}: cannot be read: {_one_line(error)}"), -1
+            yield name, PictureError(f"{name}: cannot be read: {one_line(error)}"), -1
 
 
 def open_parquet_part(place: Place, part: ParquetPart, *, labels: bool) -> Iterator[RawPicture]:
@@ -180,7 +182,7 @@ def open_parquet_part(place: Place, part: ParquetPart, *, labels: bool) -> Itera
             table = pq.ParquetFile(file).read_row_group(part.row_group, columns=columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         for name in names:
-            yield name, PictureError(f"{name}: row group {part.row_group} is damaged: {_one_line(error)}"), -1
+            yield name, PictureError(f"{name}: row group {part.row_group} is damaged: {one_line(error)}"), -1
         return
     images = pc.struct_field(table["image"], "bytes")
     for name, row in zip(names, part.rows, strict=True):
@@ -229,7 +231,7 @@ def _footer(place: Place, name: str) -> tuple[pa.Schema, list[int]]:
             schema = parquet.schema_arrow
             sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{where}: not a Parquet file that can be read: {_one_line(error)}") from error
+        raise DataError(f"{where}: not a Parquet file that can be read: {one_line(error)}") from error
     columns = ", ".join(schema.names) or "none"
     if "image" not in schema.names:
         raise DataError(f"{where}: no column `image`: its columns are {columns}")
@@ -264,7 +266,3 @@ def _hash(name: str) -> bytes:
 def _hashed_for_test(names: set[str]) -> set[str]:
     chosen = {name for name in names if int.from_bytes(_hash(name)[:8], "big") % TEST_SHARE == 0}
     return chosen or ({min(names, key=_hash)} if names else set())
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from colorize.errors import one_line
+
 CHUNK = 8 << 20
 
 _LINKS_REFUSED = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
@@ -225,8 +227,7 @@ def is_url(spec: str) -> bool:
 def cause(error: BaseException) -> str:
     """Why something failed, in one line."""
     told = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    told = printable(" ".join(told.split()))
-    return told if len(told) <= 300 else f"{told[:299]}…"
+    return one_line(told, longest=300)
 
 
 def digest(file: IO[bytes]) -> str:
@@ -245,7 +246,3 @@ def _found(relative: str, entry: os.DirEntry[str]) -> Found:
     except OSError:
         status = None
     return Found(path=relative, size=status.st_size if status else None, modified=status.st_mtime_ns if status else None)
-
-
-def printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
