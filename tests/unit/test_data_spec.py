@@ -83,7 +83,7 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
-def find(root: Path | str) -> photos.Place:
+def find(root: Path | str) -> photos.PictureFiles:
     return photos.find_files(f"folder:{root}", str(root))
 
 
@@ -136,7 +136,7 @@ def test_hashed_split_loses_nothing_and_overlaps_nowhere(names: set[str]) -> Non
     names = {name for name in names if name.split("/")[0] not in ("train", *photos.TEST_NAMES)}
     if len(names) < 2:
         return
-    place = photos.Place(spec="folder:x", filesystem=pa.fs.LocalFileSystem(), root="/x", names=tuple(sorted(names)))
+    place = photos.PictureFiles(spec="folder:x", filesystem=pa.fs.LocalFileSystem(), root="/x", names=tuple(sorted(names)))
     test = photos.pictures_of(place, "test")
     assert len(test) >= 1
     if len(test) < len(names):
@@ -146,7 +146,7 @@ def test_hashed_split_loses_nothing_and_overlaps_nowhere(names: set[str]) -> Non
 
 
 def test_hashed_split_sends_one_in_twenty(tmp_path: Path) -> None:
-    place = photos.Place(
+    place = photos.PictureFiles(
         spec="folder:x", filesystem=pa.fs.LocalFileSystem(), root="/x", names=tuple(f"{number}.jpg" for number in range(10_000))
     )
     assert 400 < len(photos.pictures_of(place, "test")) < 600
