@@ -1,8 +1,10 @@
 """Colour for whole archives of black-and-white pictures, on Ray.
 
-    from colorize import Colorizer, colorize_scan, load_model, open_scan
+    from colorize import Colorizer, DecodeSettings, colorize_scan, load_model, open_scan
 
-    colored = colorize_scan(open_scan(path), Colorizer(load_model("photo")))
+    colored = colorize_scan(open_scan(path), Colorizer(load_model("photo")), DecodeSettings(vividness=0.5))
+
+Without settings vividness is 0, the most accurate colour; the commands that colour take 0.5.
 
 The names are loaded when they are first used: `import colorize` costs neither torch nor Ray.
 """

@@ -27,7 +27,6 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import ray
-import ray.data
 from ray._private import parameter, ray_constants, services
 from ray._private import worker as ray_worker  # the only place that knows whether this process started its Ray
 from ray._private.grpc_utils import init_grpc_channel  # with Ray's own TLS and token settings
@@ -232,9 +231,11 @@ def silence() -> None:
 
     Applies to this process and to the Ray Data contexts that are copied from it.
     """
+    from ray.data import DataContext  # a second or two more than Ray itself, which those who only ask a cluster's job server need not wait
+
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
+    context = DataContext.get_current()
     context.enable_progress_bars = False
     context.enable_rich_progress_bars = False
     context.enable_operator_progress_bars = False

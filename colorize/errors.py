@@ -18,6 +18,8 @@ The tree:
 
 Each message is one line that names the file or the setting, the cause and, where there is one, the way out. The command line
 prints it after `colorize: ` and exits with 1; the library raises it. `assert` is kept for what this package promises itself.
+
+What comes from outside (names of files, what others say) goes into a message by `printable` or `one_line`.
 """
 
 
@@ -76,3 +78,14 @@ class RemoteError(ColorizeError):
         super().__init__(message)
         self.status = status
         """The HTTP status of a refusal; None where there was no answer, or one that makes no sense."""
+
+
+def printable(text: object) -> str:
+    """A name as it is, but on one line: line breaks, and bytes of a name that are not UTF-8, are `?`."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
+def one_line(text: object, longest: int = 500) -> str:
+    """What others say, as a message may repeat it: on one line, its white space single, printable, of at most `longest` characters."""
+    line = printable(" ".join(str(text).split()))
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"

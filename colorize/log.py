@@ -15,10 +15,11 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from colorize.errors import ConfigError
+from colorize.errors import ConfigError, printable
 
 VARIABLE = "COLORIZE_LOG"
 ROOT = "colorize"
@@ -63,6 +64,18 @@ def event(message: str, *, level: int = logging.INFO, **values: Any) -> None:
         logger.log(level, message, extra={"fields": values})
 
 
+def words(values: Mapping[str, object]) -> str:
+    """`name=value …` on one line: what has a space, a quote or a `=` in it is quoted, what cannot be printed is `?`."""
+    return " ".join(f"{name}={_word(printable(value))}" for name, value in values.items())
+
+
+def _word(text: str) -> str:
+    if text and not any(character in text for character in ' "='):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def _install(formatter: logging.Formatter) -> None:
     logger = logging.getLogger(ROOT)
     handler = logging.StreamHandler(_Stderr())
@@ -97,6 +110,6 @@ class _Json(logging.Formatter):
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        further = "".join(f" {key}={value}" for key, value in getattr(record, "fields", {}).items())
-        line = f"{_time(record)} {record.levelname} [{_context['stage']} {_context['run']}] {record.getMessage()}{further}"
+        said = f"{record.getMessage()} {words(getattr(record, 'fields', {}))}".rstrip()
+        line = f"{_time(record)} {record.levelname} [{_context['stage']} {_context['run']}] {said}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

@@ -8,9 +8,8 @@ from pathlib import Path
 from colorize.errors import ConfigError
 from colorize.imaging.convert import Format, as_format
 from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
-from colorize.model.coloring import load_reference
+from colorize.model.coloring import load_settings
 from colorize.model.settings import DecodeSettings
-from colorize.model.swatches import load_swatches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +68,4 @@ class ArchiveConfig:
 
     def settings(self) -> DecodeSettings:
         """How every picture is decoded. Raises ConfigError, HintError and PictureError for a palette or a reference that is none."""
-        return DecodeSettings(
-            vividness=self.vividness,
-            temperature=self.temperature,
-            palette=None if self.palette is None else load_swatches(self.palette),
-            reference=None if self.reference is None else load_reference(Path(self.reference)),
-        )
+        return load_settings(vividness=self.vividness, temperature=self.temperature, palette=self.palette, reference=self.reference)

@@ -27,9 +27,8 @@ import pyarrow.compute as pc
 from colorize.archive.journal import ALTERED
 from colorize.archive.listing import Entry, Listing
 from colorize.archive.manifest import Row, to_rows
-from colorize.errors import ArchiveError
+from colorize.errors import ArchiveError, printable
 from colorize.imaging.convert import Format, converted_name
-from colorize.storage.place import printable
 
 PRESENT = "already in the target"
 IN_COLOR = "in colour already"

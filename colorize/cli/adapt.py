@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colorize.cli.finetune import ARCHIVE, BATCH_SIZE, EPOCHS, LEARNING_RATE, SIZE, WORKERS, announce, conclude, resumed, started, tune
-from colorize.cli.options import ADDRESS, RUN, printable
+from colorize.cli.options import ADDRESS, RUN
 from colorize.cli.train import new_run
-from colorize.errors import ConfigError, DataError, RunError
+from colorize.errors import ConfigError, DataError, RunError, printable
 from colorize.model.card import DEFAULT_MODEL
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from colorize import log
-from colorize.cli.options import ADDRESS, PALETTE, REFERENCE, TEMPERATURE, printable
-from colorize.errors import ConfigError
+from colorize.cli.options import ADDRESS, PALETTE, REFERENCE, TEMPERATURE
+from colorize.errors import ConfigError, printable
 from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
 
 if TYPE_CHECKING:

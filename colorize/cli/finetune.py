@@ -157,8 +157,7 @@ def tune(directory: RunDirectory, config: TrainConfig, parts: Parts) -> Comparis
                 config, directory, train=parts.train.dataset, validation=parts.choice.dataset, on_report=display.show, base=base
             ).model
     after = judged(tuned)
-    told = {"data": config.data, "pictures": after.pictures, "metrics": after.metrics, "baselines": after.baselines}
-    directory.save_model(dataclasses.replace(tuned, card=dataclasses.replace(tuned.card, metrics=told)))
+    directory.save_model(dataclasses.replace(tuned, card=dataclasses.replace(tuned.card, metrics=after.for_card())))
     compared = Comparison(
         base=config.base, base_sha256=base.card.weights_sha256, data=config.data,
         pictures={"train": parts.train.pictures, "choice": parts.choice.pictures, "held_out": parts.held_out.pictures},

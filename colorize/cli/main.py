@@ -34,6 +34,7 @@ from colorize.cli import (
     verify,
 )  # fmt: skip
 from colorize.errors import ColorizeError
+from colorize.storage.url import without_secrets
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -104,6 +105,7 @@ def main(arguments: list[str] | None = None, *, around: AbstractContextManager[N
 
 
 def _complain(message: str) -> None:
+    message = without_secrets(message)  # of a URL that was given, whoever repeats it
     if log.wants_lines():
         logging.getLogger(__name__).error(message)
         return

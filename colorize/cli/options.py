@@ -1,6 +1,4 @@
-"""Options that several commands have, and how what a user typed is printed."""
-
-from pathlib import Path
+"""Options that several commands have."""
 
 import typer
 
@@ -15,8 +13,3 @@ PALETTE = typer.Option(
     metavar="NAME|FILE.json", help="The colours of a period: autochrome, faded, kodachrome, technicolor; or your own.", show_default=False
 )
 REFERENCE = typer.Option(metavar="PICTURE", help="A colour picture whose colours are taken over.", show_default=False)
-
-
-def printable(text: str | Path) -> str:
-    """Text on one line, with what cannot be printed (line breaks, bytes of a name that are not UTF-8) as `?`."""
-    return "".join(character if character.isprintable() else "?" for character in str(text))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colorize.cli.options import PALETTE, REFERENCE, TEMPERATURE, printable
-from colorize.errors import ConfigError, HintError, PictureError
+from colorize.cli.options import PALETTE, REFERENCE, TEMPERATURE
+from colorize.errors import ConfigError, HintError, PictureError, printable
 from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
 
 if TYPE_CHECKING:
@@ -51,11 +51,12 @@ def picture(
     """
     from colorize.cli.display import console, duration
     from colorize.imaging.convert import as_format
+    from colorize.model.coloring import load_settings
     from colorize.model.colorizer import Colorizer
     from colorize.model.colormodel import load_model
     from colorize.model.swatches import read_document
 
-    settings = settings_of(vividness, temperature, palette, reference, candidates)
+    settings = load_settings(vividness=vividness, temperature=temperature, palette=palette, reference=reference, candidates=candidates)
     wanted = as_format(format_)
     check_names(files, output, settings.candidates, confidence, wanted)
     if hints is not None and len(files) > 1:
@@ -81,24 +82,6 @@ def picture(
             with suppress(OSError):  # there is something in it
                 folder.rmdir()
         raise typer.Exit(1)
-
-
-def settings_of(
-    vividness: float, temperature: float | None, palette: str | None, reference: str | Path | None, candidates: int = 1
-) -> DecodeSettings:
-    """What the options ask for. Raises ConfigError, HintError, PictureError."""
-    from colorize.model.coloring import load_reference
-    from colorize.model.settings import DecodeSettings
-    from colorize.model.swatches import load_swatches
-
-    DecodeSettings(vividness=vividness, temperature=temperature, candidates=candidates)  # what is wrong with a number is said first
-    return DecodeSettings(
-        vividness=vividness,
-        temperature=temperature,
-        candidates=candidates,
-        palette=None if palette is None else load_swatches(palette),
-        reference=None if reference is None else load_reference(Path(reference)),
-    )
 
 
 def _color(

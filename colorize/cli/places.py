@@ -17,6 +17,7 @@ import typer
 from colorize.cli import adapt, archive, evaluate, finetune, train
 from colorize.errors import ConfigError
 from colorize.storage.place import is_url
+from colorize.storage.url import redacted
 
 _FILE = "file://"
 
@@ -39,7 +40,7 @@ class Command:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class PathArgument:
     """What is known of a value that can be a path."""
 
     path: str
@@ -50,38 +51,38 @@ class Place:
     is_written: bool = False
 
 
-def _read(value: str) -> Place:
-    return Place(path=value, is_read=True)
+def _read(value: str) -> PathArgument:
+    return PathArgument(path=value, is_read=True)
 
 
-def _written(value: str) -> Place:
-    return Place(path=value, is_written=True)
+def _written(value: str) -> PathArgument:
+    return PathArgument(path=value, is_written=True)
 
 
-def _continued(value: str) -> Place:
-    return Place(path=value, is_read=True, is_written=True)
+def _continued(value: str) -> PathArgument:
+    return PathArgument(path=value, is_read=True, is_written=True)
 
 
-def _data(value: str) -> Place | None:
+def _data(value: str) -> PathArgument | None:
     from colorize.data.sources import parse_source
 
     source = parse_source(value)
-    return Place(path=source.path, before=f"{source.kind}:", is_read=True) if source.path else None
+    return PathArgument(path=source.path, before=f"{source.kind}:", is_read=True) if source.path else None
 
 
-def _model(value: str) -> Place | None:
+def _model(value: str) -> PathArgument | None:
     from colorize.model.card import shipped_names
 
     return None if value in shipped_names() else _read(value)
 
 
-def _palette(value: str) -> Place | None:
+def _palette(value: str) -> PathArgument | None:
     from colorize.model.swatches import shipped_palettes
 
     return None if value in shipped_palettes() else _read(value)
 
 
-_KINDS: dict[str, dict[str, Callable[[str], Place | None]]] = {
+_KINDS: dict[str, dict[str, Callable[[str], PathArgument | None]]] = {
     "train": {"data": _data, "run": _written, "resume": _continued},
     "finetune": {"model": _model, "data": _data, "run": _written, "resume": _continued},
     "adapt": {"archive": _read, "model": _model, "run": _written, "resume": _continued},
@@ -134,7 +135,7 @@ def parse(arguments: Sequence[str], *, folder: Path | None = None, context: Any 
             text, place = str(one), None if kind is None else kind(str(one))
             named = flag if flag.startswith("-") else parameter.name.upper()
             if isinstance(one, Path) and (url := _URL_AS_PATH.match(text)):
-                raise ConfigError(f"{named} {url[1]}//{url[2]}: must be a file or folder that every node shares, and no URL")
+                raise ConfigError(f"{named} {redacted(f'{url[1]}//{url[2]}')}: must be a file or folder that every node shares, and no URL")
             if place is not None and (place.path.startswith(_FILE) or not is_url(place.path)):
                 place = _absolute(place, folder, named)
                 text = place.before + place.path
@@ -158,9 +159,9 @@ def parse(arguments: Sequence[str], *, folder: Path | None = None, context: Any 
     )
 
 
-def _absolute(place: Place, folder: Path | None, named: str) -> Place:
+def _absolute(place: PathArgument, folder: Path | None, named: str) -> PathArgument:
     if place.path.startswith(_FILE) or Path(place.path).is_absolute():
         return place
     if folder is None:
         raise ConfigError(f"{named} {place.path}: a job needs an absolute path or a URL: its working directory is one that Ray makes")
-    return Place(path=str(folder / place.path), before=place.before, is_read=place.is_read, is_written=place.is_written)
+    return PathArgument(path=str(folder / place.path), before=place.before, is_read=place.is_read, is_written=place.is_written)

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colorize.cli.options import printable
 from colorize.cli.picture import check_names, result_files
 from colorize.client import KEY_VARIABLE
 from colorize.client import SERVER as DEFAULT_SERVER
-from colorize.errors import ColorizeError, PictureError, RemoteError
+from colorize.errors import ColorizeError, PictureError, RemoteError, printable
 
 if TYPE_CHECKING:
     from colorize.client.answers import Colored, RunStatus

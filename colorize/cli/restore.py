@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from colorize.cli.options import printable
-
 
 def restore(
     colored: Annotated[Path, typer.Argument(metavar="COLOURED", help="A coloured JPEG.", show_default=False)],
@@ -21,7 +19,7 @@ def restore(
     Of a toned original, the grey of its luma comes back.
     """
     from colorize.cli.display import console
-    from colorize.errors import PictureError
+    from colorize.errors import PictureError, printable
     from colorize.imaging.files import write_whole
     from colorize.imaging.formats import open_scan
     from colorize.imaging.formats.jpeg import JpegScan

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colorize.cli.options import printable
 from colorize.cli.places import COMMANDS, parse
-from colorize.errors import ClusterError, ConfigError, ScheduleError
+from colorize.errors import ClusterError, ConfigError, ScheduleError, printable
 from colorize.schedule.plan import DUE
 
 if TYPE_CHECKING:

@@ -120,8 +120,7 @@ def train(
         scores = evaluate(
             result.model, validation_set.dataset, data=config.data, settings=DecodeSettings(), class_names=validation_set.class_names
         )
-        told = {"data": scores.data, "pictures": scores.pictures, "metrics": scores.metrics, "baselines": scores.baselines}
-        card = dataclasses.replace(result.model.card, metrics=told)
+        card = dataclasses.replace(result.model.card, metrics=scores.for_card())
         directory.save_model(dataclasses.replace(result.model, card=card))
         console.print(score_table(scores))
         console.print(f"{directory.at(MODEL_FILE)}: the best of {config.epochs} epochs, number {card.training['best_epoch']}")

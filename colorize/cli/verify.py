@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from colorize.cli.options import printable
+from colorize.errors import printable
 
 
 def verify(

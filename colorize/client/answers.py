@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from colorize import errors
 from colorize.errors import RemoteError
 
 ZIP = "application/zip"
@@ -139,8 +140,7 @@ class Reply:
 
 def one_line(text: str) -> str:
     """Text of the service's, as it may stand in a message: one line, printable, of bounded length."""
-    line = "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
-    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 1]}…"
+    return errors.one_line(text, LONGEST_REASON)
 
 
 def colored(reply: Reply) -> Colored:

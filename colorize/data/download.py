@@ -90,7 +90,7 @@ def _fetch_all(url: str, file: BinaryIO) -> None:
                     length = response.headers.get("Content-Length")
                     expected = None if length is None else have + int(length)
                     bar.update(task, total=expected, completed=have)
-                    while chunk := _read(response, url):
+                    while chunk := _read(response):
                         _append(file, chunk)
                         bar.update(task, advance=len(chunk))
                 if expected is None or file.seek(0, os.SEEK_END) >= expected:
@@ -134,7 +134,7 @@ def _open(url: str, start: int) -> http.client.HTTPResponse:
     return response
 
 
-def _read(response: http.client.HTTPResponse, url: str) -> bytes:
+def _read(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read(_CHUNK_BYTES)
     except (OSError, http.client.HTTPException) as error:

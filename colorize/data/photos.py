@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 from pyarrow import fs
 
-from colorize.errors import DataError, PictureError
+from colorize.errors import DataError, PictureError, one_line
 from colorize.imaging.picture import read_picture
+from colorize.storage.url import redacted, without_secrets
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 TEST_NAMES = ("test", "val", "valid", "validation")
@@ -35,7 +36,7 @@ RawPicture = tuple[str, bytes | PictureError, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class PictureFiles:
     """A folder, local or in a bucket, and the files in it."""
 
     spec: str
@@ -73,11 +74,12 @@ class ParquetSplit:
     """From the Hugging Face metadata; None where there is none."""
 
 
-def find_files(spec: str, path: str) -> Place:
+def find_files(spec: str, path: str) -> PictureFiles:
     """All files below `path`, a local path or a bucket's URI (s3://, gs://, abfs://, hdfs://, file://).
 
     Raises DataError when it is missing, empty, or cannot be listed.
     """
+    shown = redacted(path)
     try:
         if "://" in path:
             filesystem, root = fs.FileSystem.from_uri(path.replace(" ", "%20"))
@@ -86,21 +88,21 @@ def find_files(spec: str, path: str) -> Place:
         root = root.rstrip("/")
         info = filesystem.get_file_info(root)
         if info.type == fs.FileType.NotFound:
-            raise DataError(f"{path}: no such file or folder")
+            raise DataError(f"{shown}: no such file or folder")
         if info.type == fs.FileType.File:
             root, _, name = root.rpartition("/")
-            return Place(spec=spec, filesystem=filesystem, root=root, names=(name,))
+            return PictureFiles(spec=spec, filesystem=filesystem, root=root, names=(name,))
         found = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be listed: {_one_line(error)}") from error
+        raise DataError(f"{shown}: cannot be listed: {one_line(without_secrets(str(error)))}") from error
     names = (entry.path[len(root) :].lstrip("/") for entry in found if entry.type == fs.FileType.File)
     visible = sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
     if not visible:
-        raise DataError(f"{path}: the folder is empty")
-    return Place(spec=spec, filesystem=filesystem, root=root, names=tuple(visible))
+        raise DataError(f"{shown}: the folder is empty")
+    return PictureFiles(spec=spec, filesystem=filesystem, root=root, names=tuple(visible))
 
 
-def pictures_of(place: Place, split: str) -> list[str]:
+def pictures_of(place: PictureFiles, split: str) -> list[str]:
     """The picture files of `split` (train, test, or all: both), in the order of their hashes: any head of the list is a fair sample.
 
     Raises DataError when the place holds no pictures (by suffix), or none for `split`.
@@ -118,12 +120,12 @@ def pictures_of(place: Place, split: str) -> list[str]:
     return sorted(chosen, key=_hash)
 
 
-def has_test_folder(place: Place) -> bool:
+def has_test_folder(place: PictureFiles) -> bool:
     """Whether the layout itself says which pictures are for the test."""
     return any(name.lower().endswith(PICTURE_SUFFIXES) and name.split("/")[0].lower() in TEST_NAMES for name in place.names if "/" in name)
 
 
-def parquet_rows(place: Place, split: str, limit: int | None) -> ParquetSplit:
+def parquet_rows(place: PictureFiles, split: str, limit: int | None) -> ParquetSplit:
     """The Parquet rows of `split`, at most `limit` of them, spread evenly over what there is.
 
     Raises DataError when there is no Parquet file, one cannot be read, has no `image` column of the Hugging Face layout, or
@@ -161,17 +163,17 @@ def parquet_rows(place: Place, split: str, limit: int | None) -> ParquetSplit:
     return ParquetSplit(parts=parts, has_labels=labelled, class_names=_class_names(schemas[wanted[0]]) if labelled else None)
 
 
-def open_pictures(place: Place, names: Iterable[str]) -> Iterator[RawPicture]:
+def open_pictures(place: PictureFiles, names: Iterable[str]) -> Iterator[RawPicture]:
     """The bytes of each file, or why it cannot be read; there are no labels."""
     for name in names:
         try:
             with place.filesystem.open_input_stream(place.path(name)) as file:
                 yield name, file.read(), -1
         except OSError as error:
-            yield name, PictureError(f"{name}: cannot be read: {_one_line(error)}"), -1
+            yield name, PictureError(f"{name}: cannot be read: {one_line(error)}"), -1
 
 
-def open_parquet_part(place: Place, part: ParquetPart, *, labels: bool) -> Iterator[RawPicture]:
+def open_parquet_part(place: PictureFiles, part: ParquetPart, *, labels: bool) -> Iterator[RawPicture]:
     """The picture file in each row wanted, or why it cannot be read; names look like `train-0.parquet#17`."""
     names = [f"{part.name}#{part.first + row}" for row in part.rows]
     try:
@@ -180,7 +182,7 @@ def open_parquet_part(place: Place, part: ParquetPart, *, labels: bool) -> Itera
             table = pq.ParquetFile(file).read_row_group(part.row_group, columns=columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         for name in names:
-            yield name, PictureError(f"{name}: row group {part.row_group} is damaged: {_one_line(error)}"), -1
+            yield name, PictureError(f"{name}: row group {part.row_group} is damaged: {one_line(error)}"), -1
         return
     images = pc.struct_field(table["image"], "bytes")
     for name, row in zip(names, part.rows, strict=True):
@@ -220,7 +222,7 @@ def read_squares(files: Iterable[RawPicture], side: int) -> tuple[np.ndarray, np
     return stacked, np.array(labels, np.int64), names, unreadable
 
 
-def _footer(place: Place, name: str) -> tuple[pa.Schema, list[int]]:
+def _footer(place: PictureFiles, name: str) -> tuple[pa.Schema, list[int]]:
     """The schema and the rows of each row group."""
     where = f"{place.root}/{name}"
     try:
@@ -229,7 +231,7 @@ def _footer(place: Place, name: str) -> tuple[pa.Schema, list[int]]:
             schema = parquet.schema_arrow
             sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{where}: not a Parquet file that can be read: {_one_line(error)}") from error
+        raise DataError(f"{where}: not a Parquet file that can be read: {one_line(error)}") from error
     columns = ", ".join(schema.names) or "none"
     if "image" not in schema.names:
         raise DataError(f"{where}: no column `image`: its columns are {columns}")
@@ -247,7 +249,7 @@ def _class_names(schema: pa.Schema) -> tuple[str, ...] | None:
         return None
 
 
-def _check_some(chosen: Collection[object], split: str, place: Place) -> None:
+def _check_some(chosen: Collection[object], split: str, place: PictureFiles) -> None:
     if not chosen:
         raise DataError(f"{place.spec}: no pictures for the {split} split: give more pictures, or folders named train and test")
 
@@ -264,7 +266,3 @@ def _hash(name: str) -> bytes:
 def _hashed_for_test(names: set[str]) -> set[str]:
     chosen = {name for name in names if int.from_bytes(_hash(name)[:8], "big") % TEST_SHARE == 0}
     return chosen or ({min(names, key=_hash)} if names else set())
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

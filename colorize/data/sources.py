@@ -6,7 +6,8 @@ Knows nothing of files: whether a path exists is found out where it is opened.
 from dataclasses import dataclass
 from typing import Literal
 
-from colorize.errors import DataError
+from colorize.errors import DataError, one_line
+from colorize.storage.url import WAY_OUT, has_secret, without_secrets
 
 Kind = Literal["cifar10-sample", "cifar10", "folder", "parquet"]
 
@@ -30,10 +31,13 @@ class Source:
 
 
 def parse_source(spec: str) -> Source:
-    """`spec` as a Source; `str(parse_source(spec)) == spec`. Raises DataError, listing the forms, for anything else.
+    """`spec` as a Source; `str(parse_source(spec)) == spec`. Raises DataError, listing the forms, for anything else, and for a URL with a
+    secret: what was trained on is written into the run, the model's card and the scores.
 
     The path is everything after the first colon: `folder:s3://bucket/scans` and `parquet:C:\\photos` are whole.
     """
+    if has_secret(spec):
+        raise DataError(f"{one_line(without_secrets(spec))}: holds a secret, which would be kept with what is made of the data: {WAY_OUT}")
     kind, colon, path = spec.partition(":")
     match kind:
         case "cifar10-sample" if not colon:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import base64
 import math
-import struct
-import warnings
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from colorize.imaging.metadata import orientation_of
 from colorize.imaging.picture import Picture, read_picture
 
 LONGEST_SIDE = 1600
@@ -27,7 +26,6 @@ SHORTEST_LONG_SIDE = 200
 """The longer side is not scaled below this, however many pictures there are."""
 JPEG_QUALITY = 87
 
-_ORIENTATION = 0x0112
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -79,26 +77,11 @@ def _upright(picture: Picture) -> Image.Image:
         paper = Image.new(image.mode, image.size, "white")
         paper.paste(image, mask=Image.fromarray(picture.alpha))
         image = paper
-    transposition = _TRANSPOSITIONS.get(_orientation(picture.exif))
+    transposition = _TRANSPOSITIONS.get(orientation_of(picture.exif))
     if transposition is not None:
         image = image.transpose(transposition)
     image.info["icc_profile"] = picture.icc_profile
     return image
-
-
-def _orientation(exif: bytes | None) -> int:
-    """The EXIF orientation, 1…8; 1, upright, where the block says nothing or is damaged, as browsers take it."""
-    if not exif:
-        return 1
-    block = Image.Exif()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of damage, which is what the answer 1 is for
-        try:
-            block.load(exif)
-            orientation = block.get(_ORIENTATION)
-        except (SyntaxError, ValueError, OSError, struct.error):
-            return 1
-    return orientation if isinstance(orientation, int) else 1
 
 
 def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:

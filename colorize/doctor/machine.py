@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from colorize.data.download import cache_folder
@@ -60,7 +60,6 @@ class Machine:
     disks: tuple[Disk, ...] = ()
     open_files: int = 0
     """To which the limit may be raised, as Ray does."""
-    in_container: bool = field(default=False)
 
     @property
     def usable_memory(self) -> int:
@@ -83,7 +82,6 @@ def read_machine(root: Path = Path("/")) -> Machine:
         cpus=os.cpu_count() or 1, cpu_limit=quota, memory=memory, memory_free=free,
         memory_limit=limit if limit is not None and limit < memory else None, shm_free=shm,
         disks=tuple(_disks()), open_files=hard if hard != resource.RLIM_INFINITY else 1 << 30,
-        in_container=(root / ".dockerenv").exists() or (root / "run/.containerenv").exists(),
     )  # fmt: skip
 
 

@@ -61,6 +61,10 @@ class Evaluation:
     recognition: dict[str, float] | None = None
     """A classifier's accuracy on `grey`, `colored` and `true` pictures, and the `share` of the way from grey to true."""
 
+    def for_card(self) -> dict[str, Any]:
+        """What a model's card keeps of it as its `metrics`."""
+        return {"data": self.data, "pictures": self.pictures, "metrics": self.metrics, "baselines": self.baselines}
+
     def to_json(self) -> str:
         """The stable JSON form; what is undefined (a ratio to no colour at all) is null, what was not asked for isn't there."""
         given = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from colorize.errors import PictureError
+from colorize.errors import PictureError, printable
 
 MAX_PIXELS = 200_000_000
 
@@ -70,4 +70,4 @@ def hushed(logger_name: str) -> Iterator[None]:
 
 def one_line(text: str) -> str:
     """Text without line breaks and whatever else cannot be printed, such as bytes of a file name that are not UTF-8."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return printable(text)

@@ -28,7 +28,8 @@ DEFAULT_MODEL = "photo"
 """The shipped model that colours pictures where no one names another."""
 
 DEFAULT_VIVIDNESS = 0.5
-"""How vivid pictures become where no one says otherwise: 0 looks washed out to most eyes, 1 loud where the network is in doubt."""
+"""How vivid pictures become where no one says otherwise, by the commands and the service; the library's `DecodeSettings` have 0, as scores
+are told. 0 looks washed out to most eyes, 1 loud where the network is in doubt."""
 
 CARD_KEY, DIGEST_KEY = "colorize_card", "colorize_card_sha256"
 SUFFIX = ".safetensors"

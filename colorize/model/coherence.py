@@ -16,12 +16,14 @@ Knows nothing of networks and palettes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from scipy.linalg.lapack import spbsv
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 EDGE_L = 3.0
@@ -31,9 +33,6 @@ LEAST = 0.02
 """The weight of a pair across the strongest edge."""
 
 Map = npt.NDArray[np.float32]
-
-_BLAS = ThreadpoolController().select(user_api="blas")
-"""OpenBLAS gives such a band to all cores, a few rows at a time: on busy cores 0.7 s of them instead of 1.3 ms, and 6 s to wait."""
 
 
 def coherent(ab_n2hw: Tensor, L_1hw: Tensor, confidence_hw: Tensor, stiffness: float) -> Tensor:
@@ -69,13 +68,26 @@ def coherent(ab_n2hw: Tensor, L_1hw: Tensor, confidence_hw: Tensor, stiffness: f
         band[row - distance] -= coupled_hw.reshape(-1)
     band[row] += diagonal_hw.reshape(-1)
     wanted_hwc = own_hw[..., None] * planes_hwc.float().numpy()
-    with _BLAS.limit(limits=1):
-        _, solved, info = spbsv(band, wanted_hwc.reshape(rows * row, -1))
+    solve, blas = _solver()
+    with blas.limit(limits=1):
+        _, solved, info = solve(band, wanted_hwc.reshape(rows * row, -1))
     assert info == 0, f"spbsv: {info}"  # a sum of squares, each cell's own among them, has a minimum
     solved_hwc = torch.from_numpy(np.ascontiguousarray(solved)).reshape(rows, row, 2 * n)
     if height < width:
         solved_hwc = solved_hwc.transpose(0, 1)
     return solved_hwc.permute(2, 0, 1).reshape(n, 2, height, width)
+
+
+@cache
+def _solver() -> tuple[Callable[..., Any], Any]:
+    """LAPACK's `spbsv`, loaded when it is first used (0.8 s), and what limits its threads.
+
+    OpenBLAS gives such a band to all cores, a few rows at a time: on busy cores 0.7 s of them instead of 1.3 ms, and 6 s to wait.
+    """
+    from scipy.linalg.lapack import spbsv
+    from threadpoolctl import ThreadpoolController
+
+    return spbsv, ThreadpoolController().select(user_api="blas")  # it knows the libraries that are loaded by now, SciPy's own among them
 
 
 def _pairs(map_hw: Map, axis: int) -> tuple[Map, Map]:

@@ -7,6 +7,7 @@ its colours are turned back before they are grafted, and the file's orientation 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -27,6 +28,7 @@ from colorize.model.card import ModelCard
 from colorize.model.colorizer import Colorizer, Prediction, working_shape
 from colorize.model.reference import Reference
 from colorize.model.settings import DecodeSettings
+from colorize.model.swatches import load_swatches
 
 
 def views(scan: Scan, card: ModelCard) -> list[npt.NDArray[np.float32]]:
@@ -80,6 +82,21 @@ def colorize_scan(scan: Scan, colorizer: Colorizer, settings: DecodeSettings | N
     card = colorizer.model.card
     paint(scan, colorizer.predict(views(scan, card), settings), target, note_of(card, settings))
     return target.getvalue()
+
+
+def load_settings(
+    *, vividness: float, temperature: float | None, palette: str | Path | None, reference: str | Path | None, candidates: int = 1
+) -> DecodeSettings:
+    """What options ask for: palette is a shipped one's name or a JSON file, reference a picture file.
+
+    Raises ConfigError for a number out of range, before any file is read; HintError, PictureError for a palette or reference that is none.
+    """
+    numbers = DecodeSettings(vividness=vividness, temperature=temperature, candidates=candidates)
+    return replace(
+        numbers,
+        palette=None if palette is None else load_swatches(palette),
+        reference=None if reference is None else load_reference(Path(reference)),
+    )
 
 
 def load_reference(path: Path) -> Reference:

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from colorize.errors import ScheduleError
 from colorize.schedule.cron import Cron
+from colorize.storage.url import has_secret
 
 Missed = Literal["run", "skip"]
 Overlap = Literal["skip", "wait"]
@@ -30,11 +31,6 @@ LONGEST_DELAY_SECONDS = 6 * 3600.0
 MAXIMUM_RETRIES = 20
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
-
-_SECRET = re.compile(
-    r"://[^/?#\s]*:[^/?#\s]*@|[?&;][^=&;\s]*(?:secret|passw|token|credential|signature|access_?key|account_?key|sas|sig)[^=&;\s]*=",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +69,7 @@ class Schedule:
         if not self.command:
             raise ScheduleError(f"schedule {self.name}: has no command: give one after --, as in -- archive SOURCE TARGET")
         for number, word in enumerate(self.command):
-            if _SECRET.search(word):
+            if has_secret(word):
                 raise ScheduleError(
                     f"schedule {self.name}: word {number + 1} of the command holds a secret, which would be stored and shown: let the "
                     "cluster's nodes have it, by their role, profile or environment"

@@ -19,6 +19,7 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from colorize import log
 from colorize.errors import ScheduleError
 from colorize.schedule.cron import Cron
 from colorize.schedule.runner import Jobs, Log, Runner
@@ -26,6 +27,15 @@ from colorize.schedule.store import Store, only_scheduler
 
 POLL_SECONDS = 10.0
 """How often the store is looked at for new schedules, and Ray is asked for what is under way."""
+
+STAGE = "schedule"
+"""What the lines of its log call it."""
+
+_LEVELS = {
+    "failed": logging.ERROR, "store": logging.ERROR,
+    "attempt_failed": logging.WARNING, "refused": logging.WARNING, "ray_away": logging.WARNING,
+}  # fmt: skip
+"""Of the events that somebody should look at; all others are told as they come."""
 
 _POLL = "."
 """The id of APScheduler's job for that; no schedule can have this name."""
@@ -44,9 +54,14 @@ class DueTrigger(BaseTrigger):  # type: ignore[misc]
 
 
 def log_line(event: str, **particulars: object) -> None:
-    """One event, one line, on standard output: `2026-03-29T01:30:04Z submitted schedule=nightly due="2026-03-29 01:30 UTC"`."""
-    words = [f"{name}={_word(str(value))}" for name, value in particulars.items()]
-    print(" ".join([f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", event, *words]), flush=True)
+    """One event, one line: on standard output as `2026-03-29T01:30:04Z submitted schedule=nightly due="2026-03-29 01:30 UTC"`.
+
+    Where COLORIZE_LOG asks for JSON it is a line of the log instead, on standard error.
+    """
+    if log.wants_lines():
+        log.event(event, level=_LEVELS.get(event, logging.INFO), **particulars)
+    else:
+        print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {event} {log.words(particulars)}".rstrip(), flush=True)
 
 
 def keep(
@@ -55,16 +70,17 @@ def keep(
     *,
     clock: Callable[[], float] = time.time,
     poll_seconds: float = POLL_SECONDS,
-    log: Log = log_line,
+    tell: Log = log_line,
 ) -> None:
     """Runs the schedules of a store until KeyboardInterrupt, which it answers by returning; jobs go on without it.
 
     `connect` and `clock` as `Runner` has them. Raises ScheduleError where the store cannot be used at the start, or another scheduler is
     running on it.
     """
+    log.bind(stage=STAGE)
     with only_scheduler(path), Store(path) as store:
         logging.getLogger("apscheduler").setLevel(logging.CRITICAL + 1)  # every event has its line here
-        runner = Runner(store, connect, log)
+        runner = Runner(store, connect, tell)
         # One worker: steps never run beside each other. A step that is due meanwhile is made up for by the next one.
         scheduler = BlockingScheduler(
             timezone=UTC, jobstores={"default": MemoryJobStore()}, executors={"default": ThreadPoolExecutor(1)},
@@ -78,7 +94,7 @@ def keep(
                 _follow_changes(scheduler, store, known, step)
                 runner.step(clock())
             except ScheduleError as error:  # a full disk, say: the next step tries again
-                log("store", reason=str(error))
+                tell("store", reason=str(error))
 
         def fault(event: JobExecutionEvent) -> None:
             faults.append(event.exception)
@@ -86,14 +102,14 @@ def keep(
 
         scheduler.add_listener(fault, EVENT_JOB_ERROR)
         scheduler.add_job(step, IntervalTrigger(seconds=poll_seconds), id=_POLL, next_run_time=datetime.now(UTC))
-        log("started", store=path)
+        tell("started", store=path)
         try:
             scheduler.start()
         except KeyboardInterrupt:
             scheduler.shutdown(wait=True)  # the step under way comes to its end, and writes down what it has done
         if faults:
             raise faults[0]
-        log("ended")
+        tell("ended")
 
 
 def _follow_changes(scheduler: BlockingScheduler, store: Store, known: dict[str, tuple[str, str]], step: Callable[[], None]) -> None:
@@ -106,11 +122,3 @@ def _follow_changes(scheduler: BlockingScheduler, store: Store, known: dict[str,
         if name not in known:
             scheduler.add_job(step, DueTrigger(schedule.due), id=name)
             known[name] = (schedule.cron, schedule.timezone)
-
-
-def _word(text: str) -> str:
-    text = "".join(character if character.isprintable() else "?" for character in text)
-    if text and not any(character in text for character in ' "='):
-        return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

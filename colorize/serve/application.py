@@ -19,6 +19,7 @@ from colorize import log
 from colorize.errors import ModelError
 from colorize.model.card import ModelCard, resolve, shipped_names
 from colorize.model.colormodel import ColorModel
+from colorize.model.device import KEEP_MEMORY
 from colorize.serve.config import ServeConfig
 from colorize.serve.ingress import INGRESS, Ingress
 from colorize.serve.predictor import Predictor
@@ -27,13 +28,6 @@ from colorize.storage.place import is_url
 
 DRAIN_SECONDS = 60.0
 """How long a replica that is replaced may finish what it works on."""
-
-_KEEP_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
-"""The C library's settings for a model replica: it keeps the memory of one batch for the next.
-
-Otherwise every layer's output is taken from the system anew, page by page: in a batch of 16 of 192×256 pixels 16,500 page faults a picture,
-which took 64 ms of one core, in a batch of 8 51 ms; with these none, 35 and 36 ms, and no more memory at the peak.
-"""
 
 
 def build(config: ServeConfig) -> serve.Application:
@@ -71,7 +65,7 @@ def assemble(config: ServeConfig, model: bytes, card: ModelCard) -> serve.Applic
         ray_actor_options={
             "num_cpus": config.model_cpus,
             "num_gpus": config.model_gpus,
-            "runtime_env": {"env_vars": _KEEP_MEMORY},
+            "runtime_env": {"env_vars": KEEP_MEMORY},
         },
         max_ongoing_requests=config.model_requests,
         max_queued_requests=config.max_requests,

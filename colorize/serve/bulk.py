@@ -28,7 +28,7 @@ from ray.dashboard.modules.job.pydantic_models import JobDetails
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_initialized
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from colorize.errors import ModelError
+from colorize.errors import ModelError, one_line
 from colorize.model.card import DEFAULT_VIVIDNESS
 from colorize.model.device import GPU_SHARE
 from colorize.serve.roots import MAX_LENGTH, Allowed, OutsideError, Roots
@@ -329,5 +329,4 @@ def _retry() -> dict[str, str]:
 
 
 def _line(text: str) -> str:
-    line = "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
-    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 1]}…"
+    return one_line(text, LONGEST_REASON)

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from colorize.errors import one_line
+
 CHUNK = 8 << 20
 
 LONGEST_NAME = 255
@@ -256,8 +258,7 @@ def is_url(spec: str) -> bool:
 def cause(error: BaseException) -> str:
     """Why something failed, in one line."""
     told = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    told = printable(" ".join(told.split()))
-    return told if len(told) <= 300 else f"{told[:299]}…"
+    return one_line(told, longest=300)
 
 
 def digest(file: IO[bytes]) -> str:
@@ -285,7 +286,3 @@ def with_suffix(path: str, suffix: str) -> str:
         suffix = f"~{hashlib.sha256(name.encode()).hexdigest()[:16]}{suffix}"
         name = name.encode()[: LONGEST_NAME - len(suffix)].decode("utf-8", "ignore")
     return f"{folder}{slash}{name}{suffix}"
-
-
-def printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)

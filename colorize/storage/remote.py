@@ -20,8 +20,9 @@ from urllib.parse import quote, unquote, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from colorize.errors import StorageError
-from colorize.storage.place import CHUNK, Found, LocalPlace, Place, cause, is_url, printable
+from colorize.errors import StorageError, printable
+from colorize.storage.place import CHUNK, Found, LocalPlace, Place, cause, is_url
+from colorize.storage.url import redacted, user_of
 
 ARROW_SCHEMES = frozenset({"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"})
 """Opened by pyarrow itself; anything else by fsspec, where the package for it is installed."""
@@ -203,16 +204,6 @@ def write_file(spec: str, data: bytes) -> None:
         raise StorageError(f"{place.shown}: cannot be written ({cause(error)})") from error
 
 
-def redacted(text: str) -> str:
-    """A URL without user, key and query; a path as it is, on one line."""
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        return printable(text)
-    path = rest.partition("?")[0]
-    host, slash, tail = path.partition("/")
-    return printable(f"{scheme}://{host.rpartition('@')[2]}{slash}{tail}")
-
-
 def _uri(scheme: str, text: str) -> str:
     """A URL as pyarrow parses it: ASCII, without spaces; for S3 with small files as one request, not the four of an upload in parts."""
     uri = "".join(character if character.isascii() and character > " " else quote(character) for character in text)
@@ -222,9 +213,8 @@ def _uri(scheme: str, text: str) -> str:
 
 
 def _secrets(text: str) -> Iterator[str]:
-    parts = text.partition("://")[2]
-    user = parts.partition("/")[0].rpartition("@")[0]
-    for secret in (user, *user.split(":", 1), parts.partition("?")[2]):
+    user = user_of(text)
+    for secret in (user, *user.split(":", 1), text.partition("?")[2]):
         if len(secret) > 2:
             yield secret
             yield quote(secret)

@@ -30,7 +30,8 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from colorize import cluster
-from colorize.errors import ClusterError, ConfigError
+from colorize.errors import ClusterError, ConfigError, one_line
+from colorize.storage.url import WAY_OUT, has_secret, without_secrets
 from colorize.submit.address import direct, job_server, token_header
 from colorize.submit.submission import CALL_SECONDS, NOT_READY_SECONDS, submit_job
 from colorize.submit.wheel import build_wheel
@@ -47,7 +48,6 @@ CLOSE_SECONDS = 0.5
 _COMMAND = "colorize_command"
 _COMPLAINT = "colorize: "
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,199}")
-_SECRET = re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
 _RAYS_OWN = re.compile(r"Running entrypoint for job |[\d-]+ [\d:,]+\s+INFO job_manager\.py:")
 """What Ray writes into the log of every job; its command, passwords of URLs among it, is one of these lines."""
 
@@ -100,8 +100,15 @@ class JobClient:
         look at the cluster's jobs can read them. `cpus`: what the command itself keeps while it runs, beside what its workers take;
         more than 0 lets it run on any node, else it runs on the head.
 
-        Raises ClusterError when it cannot be submitted, ConfigError for an id that is none or the package of this program is too large.
+        Raises ClusterError when it cannot be submitted, ConfigError for an id that is none, for arguments that hold a secret, and when the
+        package of this program is too large.
         """
+        for number, word in enumerate(arguments):
+            if has_secret(word):
+                raise ConfigError(
+                    f"{one_line(without_secrets(word))}: word {number + 1} of the command holds a secret, which everyone who may look at "
+                    f"the cluster's jobs could read: {WAY_OUT}"
+                )
         id = id or f"{arguments[0]}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
         if not _ID.fullmatch(id):
             raise ConfigError(f"job id {id!r}: letters, digits, '.', '_' and '-' only, 200 at most")
@@ -143,7 +150,7 @@ class JobClient:
                         break
                 except (aiohttp.ClientError, OSError, ClusterError) as error:
                     if time.monotonic() > deadline:
-                        raise ClusterError(f"{self.address}: the job server is gone; the job may go on: {_line(error)}") from error
+                        raise ClusterError(f"{self.address}: the job server is gone; the job may go on: {one_line(error)}") from error
                 finally:
                     runner.run(chunks.aclose())
                 time.sleep(NOT_READY_SECONDS)
@@ -194,11 +201,11 @@ class JobClient:
         except requests.exceptions.Timeout as error:
             raise ClusterError(f"{self.address}: the job server does not answer within {CALL_SECONDS:g} s") from error
         except (requests.RequestException, OSError, KeyError, TypeError) as error:  # ConnectionError is an OSError
-            raise ClusterError(f"{self.address}: no Ray job server answers there: {_line(error)}") from error
+            raise ClusterError(f"{self.address}: no Ray job server answers there: {one_line(error)}") from error
         except RuntimeError as error:
             if id is not None and "does not exist" in str(error):
                 raise ClusterError(f"{id}: there is no such job on {self.address}; colorize jobs lists them") from error
-            raise ClusterError(f"{self.address}: {_line(error)}") from error
+            raise ClusterError(f"{self.address}: {one_line(error)}") from error
 
 
 class _JobServer(JobSubmissionClient):
@@ -235,8 +242,8 @@ def _state(job: JobDetails) -> JobState:
     status = str(job.status)
     command = (job.metadata or {}).get(_COMMAND) or job.entrypoint
     return JobState(
-        id=job.submission_id or job.job_id or "", command=_SECRET.sub("…", _line(command)), status=status,
-        message=_reason(job.message or "") if job.status == JobStatus.FAILED else _line(job.message or ""),
+        id=job.submission_id or job.job_id or "", command=one_line(without_secrets(command)), status=status,
+        message=_reason(job.message or "") if job.status == JobStatus.FAILED else one_line(job.message or ""),
         started=None if job.start_time is None else job.start_time / 1000,
         ended=None if job.end_time is None or not job.status.is_terminal() else job.end_time / 1000,
     )  # fmt: skip
@@ -251,11 +258,6 @@ def _reason(message: str) -> str:
     if not lines:
         return ""
     return lines[-1] if lines[0].startswith(_NO_REASON) else lines[0]
-
-
-def _line(error: object) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 500 else f"{text[:499]}…"
 
 
 async def _next(chunks: AsyncIterator[str]) -> str | None:

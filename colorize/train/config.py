@@ -7,12 +7,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from colorize.errors import ConfigError, RunError
+from colorize.errors import ConfigError, RunError, one_line
 from colorize.model.device import Precision
 from colorize.model.encoder import STRIDE
 from colorize.model.network import NetworkConfig
 from colorize.model.photonet import PhotoNetConfig
 from colorize.model.unet import UNetConfig
+from colorize.storage.url import WAY_OUT, has_secret, without_secrets
 
 LARGEST_SEED = 2**31 - 1
 """NumPy, which shuffles, takes 32 bits, and every epoch adds 1."""
@@ -95,6 +96,9 @@ class TrainConfig:
     """Seeds weights, order, flips, crops and hints."""
 
     def __post_init__(self) -> None:
+        for named in (self.data, *self.more_data, self.base or ""):
+            if has_secret(named):
+                raise ConfigError(f"{one_line(without_secrets(named))}: holds a secret, which would be kept in the run: {WAY_OUT}")
         positive = ("epochs", "workers", "batch_size", "learning_rate", "clip_norm", "palette_step")
         for name in positive:
             if not getattr(self, name) > 0:

@@ -106,7 +106,8 @@ def fit(
     if base is not None:
         facts["base"] = base.card.as_base()
         facts["bins"] = {"before": len(base.palette), "after": len(palette)}
-    tracker = Tracker(directory, config)
+    datasets = {"train": train_rows, "validation": validation.select_columns([*COLUMNS, "rgb"]).materialize()}
+    tracker = Tracker(directory, config)  # after all that can fail: it has begun a run elsewhere, which only its end closes
 
     def follow(report: Report) -> None:
         tracker.log(report)
@@ -114,7 +115,6 @@ def fit(
             log.event("epoch ends", **dataclasses.asdict(report))
         on_report(report)
 
-    datasets = {"train": train_rows, "validation": validation.select_columns([*COLUMNS, "rgb"]).materialize()}
     # The board hands out its last reports on its way out, before the tracker is closed.
     with tracker, board(directory.name, follow) as actor:
         setup = Setup(

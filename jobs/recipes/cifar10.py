@@ -23,11 +23,9 @@ from colorize.cli.main import main as colorize
 from colorize.data.dataset import load_dataset
 from colorize.evaluation import evaluate
 from colorize.model.colormodel import load_model
+from colorize.model.device import KEEP_MEMORY
 from colorize.model.prune import prune_deepest
 from colorize.model.settings import DecodeSettings
-
-MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_TOP_PAD_": "268435456", "MALLOC_ARENA_MAX": "1"}
-"""glibc keeps freed memory instead of giving it back and faulting it in again, page by page: a third less CPU time a picture."""
 
 SETTINGS = ("--encoder", "efficientnet-lite0", "--learning-rate", "0.0015", "--epochs", "8", "--batch-size", "64", "--seed", "0")
 
@@ -45,7 +43,7 @@ def main(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run.")] = False,
 ) -> None:
     """Trains the cifar10 model."""
-    os.environ.update(MALLOC)  # read when a process starts: the workers, which Ray starts, see it
+    os.environ.update(KEEP_MEMORY)  # read when a process starts: the workers, which Ray starts, see it
     given = ["--resume", str(run)] if resume else ["--data", data, "--run", str(run), "--workers", str(workers), *SETTINGS]
     if code := colorize(["train", *given]):
         raise typer.Exit(code)
@@ -53,8 +51,7 @@ def main(
         ranked = load_dataset(data, split="train", limit=RANKED_BY).dataset.take_batch(RANKED_BY)
         model = prune_deepest(load_model(str(run)), torch.from_numpy(np.array(ranked["L"])).float(), DEEPEST)
         scores = evaluate(model, load_dataset(data, split="test").dataset, data=data, settings=DecodeSettings())
-    told = {"data": data, "pictures": scores.pictures, "metrics": scores.metrics, "baselines": scores.baselines}
-    dataclasses.replace(model, card=dataclasses.replace(model.card, metrics=told)).save(run / "pruned.safetensors")
+    dataclasses.replace(model, card=dataclasses.replace(model.card, metrics=scores.for_card())).save(run / "pruned.safetensors")
     print(f"{run / 'pruned.safetensors'}: PSNR {scores.metrics['psnr_mean']:.2f} dB")
 
 

@@ -98,6 +98,8 @@ MISTAKES = [
     ("train --seed -1", "seed -1: must lie in 0…"),
     ("train --limit 0", "limit 0: must be 1 or more"),
     ("train --data foo", "'foo': no such data source: write cifar10-sample, cifar10, cifar10:PATH, "),
+    ("train --data folder:s3://KEY:WORD@bucket/a", r"folder:s3://…@bucket/a: holds a secret, which would be kept with "),
+    ("train --resume s3://KEY:WORD@bucket/a --epochs 3", r"--resume s3://…@bucket/a: a run goes on with its own settings"),
     ("train --address 127.0.0.1:1", r"127\.0\.0\.1:1: no Ray cluster answers there"),
     ("finetune", r"finetune takes a MODEL and --data, or --resume with a run"),
     ("finetune cifar10", r"finetune takes a MODEL and --data, or --resume with a run"),

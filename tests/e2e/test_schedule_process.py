@@ -44,6 +44,18 @@ def test_a_signal_ends_it_in_order_and_a_second_one_is_refused(tmp_path: Path) -
     assert process.returncode == 0
 
 
+def test_its_events_are_json_where_that_is_asked_for(tmp_path: Path) -> None:
+    command, environment = [PROGRAM, "schedule", "start", "--store", tmp_path / "store.sqlite"], os.environ | {"COLORIZE_LOG": "json"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        first = json.loads(process.stderr.readline())
+        process.terminate()
+        out, err = process.communicate()
+    assert (out, process.returncode) == ("", 0)
+    assert (first["stage"], first["level"], first["message"], first["store"]) == ("schedule", "info", "started", str(command[-1]))
+    assert [json.loads(line)["message"] for line in err.splitlines()] == ["ended"]
+
+
 @pytest.mark.slow
 def test_kill_9_at_any_moment_loses_no_due_time_and_doubles_none(tmp_path: Path) -> None:
     chance = random.Random(7)

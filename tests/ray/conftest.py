@@ -14,6 +14,8 @@ torch.set_num_threads(1)  # of this process; two wait for each other where Ray's
 
 os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112 - Ray's spelling; its ten seconds are longer than most runs here
 
+os.environ |= {"AWS_ACCESS_KEY_ID": "user", "AWS_SECRET_ACCESS_KEY": "word"}  # which Ray's processes inherit; of tests.buckets
+
 AGENT_PORT = 52365
 """The one that the agents of all Rays on a machine would take, if they were let."""
 

@@ -42,6 +42,13 @@ def accurate(sample: LabDataset) -> Evaluation:
     return evaluate(MODEL, sample.dataset, data="cifar10-sample", settings=DecodeSettings(), class_names=sample.class_names)
 
 
+def test_a_card_keeps_the_scores(accurate: Evaluation) -> None:
+    told = accurate.for_card()
+    assert (told["data"], told["pictures"]) == ("cifar10-sample", accurate.pictures)
+    assert (told["metrics"], told["baselines"].keys()) == (accurate.metrics, {"grey", "mean_color"})
+    assert set(told) == {"data", "pictures", "metrics", "baselines"}
+
+
 def direct(model: ColorModel, dataset: LabDataset, settings: DecodeSettings, label: int | None = None) -> dict[str, dict[str, float]]:
     """The scores of the model and of its baselines, computed here in one batch; `label`: of one class."""
     rows = [row for row in dataset.dataset.take_all() if label in (None, row["label"])]

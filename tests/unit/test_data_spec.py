@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,19 @@ def test_a_path_is_kept_as_it_was_written(kind: str, path: str) -> None:
 def test_sources_without_a_path(spec: str) -> None:
     assert parse_source(spec) == Source(kind=spec, path=None)  # type: ignore[arg-type]
     assert str(parse_source(spec)) == spec
+
+
+@pytest.mark.parametrize("spec", ["folder:s3://KEY:WO/RD@bucket/a", "parquet:abfs://c@x/b?account_key=WO/RD", "s3://KEY:WO/RD@bucket/a"])
+def test_a_secret_is_refused_and_not_repeated(spec: str) -> None:
+    with pytest.raises(DataError, match=r"^[^\n]*holds a secret[^\n]*AWS_SECRET_ACCESS_KEY[^\n]*$") as caught:
+        parse_source(spec)
+    assert not {"KEY:", "WO", "RD"} & set(re.findall(r"KEY:|WO|RD", str(caught.value)))
+
+
+def test_a_place_that_cannot_be_listed_is_told_without_its_secrets() -> None:
+    with pytest.raises(DataError, match=r"^s3://bucket/a: cannot be listed: ") as caught:
+        photos.find_files("folder:x", "s3://KEY:WORD@bucket/a?wrong=1")
+    assert "WORD" not in str(caught.value)
 
 
 @given(st.text())
@@ -69,7 +83,7 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
-def find(root: Path | str) -> photos.Place:
+def find(root: Path | str) -> photos.PictureFiles:
     return photos.find_files(f"folder:{root}", str(root))
 
 
@@ -122,7 +136,7 @@ def test_hashed_split_loses_nothing_and_overlaps_nowhere(names: set[str]) -> Non
     names = {name for name in names if name.split("/")[0] not in ("train", *photos.TEST_NAMES)}
     if len(names) < 2:
         return
-    place = photos.Place(spec="folder:x", filesystem=pa.fs.LocalFileSystem(), root="/x", names=tuple(sorted(names)))
+    place = photos.PictureFiles(spec="folder:x", filesystem=pa.fs.LocalFileSystem(), root="/x", names=tuple(sorted(names)))
     test = photos.pictures_of(place, "test")
     assert len(test) >= 1
     if len(test) < len(names):
@@ -132,7 +146,7 @@ def test_hashed_split_loses_nothing_and_overlaps_nowhere(names: set[str]) -> Non
 
 
 def test_hashed_split_sends_one_in_twenty(tmp_path: Path) -> None:
-    place = photos.Place(
+    place = photos.PictureFiles(
         spec="folder:x", filesystem=pa.fs.LocalFileSystem(), root="/x", names=tuple(f"{number}.jpg" for number in range(10_000))
     )
     assert 400 < len(photos.pictures_of(place, "test")) < 600

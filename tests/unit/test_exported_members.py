@@ -4,6 +4,8 @@ import subprocess
 import sys
 from types import ModuleType
 
+import pytest
+
 import colorize
 from colorize import errors
 
@@ -30,3 +32,15 @@ def test_every_error_is_exported() -> None:
 def test_importing_the_package_loads_neither_torch_nor_ray() -> None:
     code = "import sys, colorize; sys.exit(bool({'torch', 'ray', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_what_takes_long_to_load_is_loaded_when_it_is_used() -> None:
+    code = (
+        "import sys, colorize.submit.jobs, colorize.schedule.process, colorize.model.colorizer\n"
+        "loaded = {'ray.data', 'scipy.linalg'} & set(sys.modules)\n"
+        "import colorize.model.metrics\n"
+        "sys.exit(str(loaded) if (loaded := loaded | {'skimage'} & set(sys.modules)) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -79,6 +79,13 @@ def test_a_worker_names_its_run_either_way(as_json: bool, monkeypatch: pytest.Mo
         assert re.fullmatch(r"\S+Z INFO \[train run-8\] worker begins rank=1", text)
 
 
+def test_a_text_line_stays_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    log.begin_worker(run="run-7", stage="archive", as_json=False)
+    log.event("picture failed", path="a b.jpg", reason='is "text",\nno picture', empty="", pages=2)
+    [text] = capfd.readouterr().err.splitlines()
+    assert text.partition("] ")[2] == 'picture failed path="a b.jpg" reason="is \\"text\\",?no picture" empty="" pages=2'
+
+
 def test_a_value_that_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(log.VARIABLE, "xml")
     with pytest.raises(ConfigError, match="COLORIZE_LOG=xml: must be json or text"):

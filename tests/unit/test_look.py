@@ -13,7 +13,7 @@ from PIL import Image
 
 from colorize.errors import ConfigError, HintError, PictureError
 from colorize.imaging.colorspace import lightness_of_grey
-from colorize.model.coloring import load_reference
+from colorize.model.coloring import load_reference, load_settings
 from colorize.model.colorizer import Colorizer
 from colorize.model.reference import Reference
 from colorize.model.settings import DecodeSettings
@@ -141,6 +141,19 @@ def test_a_reference_is_read_upright_and_must_have_colour(tmp_path: Path) -> Non
         load_reference(tmp_path / "grey.png")
     with pytest.raises(PictureError, match="there is no such file"):
         load_reference(tmp_path / "gone.png")
+
+
+def test_options_become_settings_and_a_number_is_refused_before_a_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "colour.png"
+    path.write_bytes(encoded(painted(255, 90, 80), "PNG"))
+    numbers = {"vividness": 0.3, "temperature": 0.5}
+    assert load_settings(**numbers, palette="faded", reference=None) == DecodeSettings(**numbers, palette=load_swatches("faded"))
+    expected = DecodeSettings(**numbers, candidates=2, reference=load_reference(path))
+    assert load_settings(**numbers, palette=None, reference=str(path), candidates=2) == expected
+    with pytest.raises(ConfigError, match="vividness 2"):
+        load_settings(vividness=2, temperature=None, palette="none", reference="none")
+    with pytest.raises(HintError, match="none: no such file"):
+        load_settings(vividness=1, temperature=None, palette="none", reference=None)
 
 
 def test_settings_travel_and_say_what_they_are() -> None:

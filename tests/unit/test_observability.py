@@ -240,6 +240,23 @@ def test_a_workers_clock_counts_every_step_by_its_rank() -> None:
     assert all(second >= 0 for second in seconds)
 
 
+def test_a_workers_clock_tells_where_the_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colorize.train.loop.REPORT_SECONDS", 0.0)
+    config = TrainConfig(data="cifar10-sample", epochs=2, batch_size=8, workers=2)
+    told: list[StepReport] = []
+    setup = SimpleNamespace(config=config, board=SimpleNamespace(post=SimpleNamespace(remote=told.append)))
+    learner = SimpleNamespace(config=config, step=0, steps=4, device=torch.device("cpu"))
+    clock = Clock(setup, learner, SimpleNamespace(step=lambda pictures, seconds: None), 2)  # type: ignore[arg-type]
+    for epoch in (1, 2):
+        clock.start_epoch(epoch)
+        for loss in (3.0, 1.0):
+            learner.step += 1
+            clock.tick(torch.tensor(loss), post=True)
+    assert [(one.epoch, one.step, one.steps, one.loss) for one in told] == [(1, 1, 4, 3.0), (1, 2, 4, 1.0), (2, 3, 4, 3.0), (2, 4, 4, 1.0)]
+    assert all(one.pictures_per_second > 0 <= one.seconds_left for one in told)
+    assert told[-1].seconds_left == 0
+
+
 def test_the_board_tells_finished_epochs() -> None:
     meter = train.BoardMeter("run")
     meter._meter = recorded = Recorded()  # type: ignore[assignment]

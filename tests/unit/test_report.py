@@ -4,7 +4,6 @@ import base64
 import hashlib
 import math
 import re
-import struct
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
@@ -16,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from colorize.demo import embed
 from colorize.demo import report as report_module
 from colorize.demo.chart import Baseline, line_chart, ticks
 from colorize.demo.report import GREY, ROW_RATIO, ArchivePair, gallery_rows, write_report
@@ -170,17 +168,6 @@ def test_pictures_stand_as_their_exif_says(tmp_path: Path, orientation: int) -> 
     upright = upright if turn is None else upright.transpose(Image.Transpose(turn))
     assert shown.size == upright.size
     assert np.abs(np.array(shown).astype(int) - np.array(upright)).mean() < 8
-
-
-@settings(deadline=None)
-@given(st.binary(max_size=40).flatmap(lambda junk: st.sampled_from([junk, b"Exif\0\0" + junk, b"Exif\0\0II*\0\x08\0\0\0" + junk])))
-def test_damaged_exif_turns_nothing(exif: bytes) -> None:
-    assert embed._orientation(exif) in range(65536)
-
-
-def test_exif_of_other_types_turns_nothing() -> None:
-    text = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack("<HHI4s", 0x0112, 2, 4, b"six\0") + b"\0\0\0\0"
-    assert embed._orientation(text) == 1
 
 
 def test_transparent_pictures_are_on_white(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-import jobs.scaling
-from jobs.scaling import ASSUMED, Assumption, Cluster, Measured, dollars_a_million, limits, measure, recorded, simulate
+from jobs.benchmarks import stages
+from jobs.benchmarks.stages import measure
+from jobs.scaling import ASSUMED, Assumption, Cluster, Measured, dollars_a_million, limits, recorded, simulate
 
 TEN = Cluster(name="ten", nodes=10, has_gpus=False)
 
@@ -66,7 +67,7 @@ def test_a_million_pictures_cost_machines_and_requests() -> None:
 def test_the_record_is_of_what_the_program_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib.resources import files
 
-    monkeypatch.setattr(jobs.scaling, "LISTED", 200)
+    monkeypatch.setattr(stages, "LISTED", 200)
     monkeypatch.setattr("os.sched_setaffinity", lambda pid, cores: None)
     found, before = measure(Path(str(files("colorize") / "sample" / "archive"))), recorded()
     assert found.pictures > 0

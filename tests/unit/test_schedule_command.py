@@ -1,13 +1,16 @@
 """`colorize schedule …` as people type it: what is printed, what is refused in which words, how it ends."""
 
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from colorize import log
 from colorize.cli import schedule as command
 from colorize.cli.main import main
 from colorize.errors import ClusterError
@@ -240,6 +243,22 @@ def test_a_job_that_cannot_be_stopped_keeps_its_schedule(
     assert schedule("remove", "nightly", "--stop") == 1
     with Store(tmp_path / "store.sqlite") as store:
         assert [one.name for one in store.schedules()] == ["nightly"]
+
+
+def test_an_event_that_asks_for_somebody_is_an_error_in_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    logger = logging.getLogger(log.ROOT)
+    request.addfinalizer(partial(setattr, logger, "handlers", logger.handlers))
+    monkeypatch.setenv(log.VARIABLE, "json")
+    log.begin()
+    for event in ("failed", "ray_away", "planned"):
+        log_line(event, schedule="nightly", reason="line one\nline two")
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert [(line["message"], line["level"]) for line in lines] == [("failed", "error"), ("ray_away", "warning"), ("planned", "info")]
+    assert {line["reason"] for line in lines} == {"line one\nline two"}
+    assert not out
 
 
 def test_an_event_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,7 @@ def test_a_fault_of_the_program_ends_the_process(tmp_path: Path) -> None:
 
     events = []
     with pytest.raises(ZeroDivisionError, match="a fault"):
-        keep(path, connect, log=lambda event, **_: events.append(event))  # type: ignore[arg-type,return-value]
+        keep(path, connect, tell=lambda event, **_: events.append(event))  # type: ignore[arg-type,return-value]
     assert events[0] == "started"
     with Store(path) as store:  # and loses nothing
         assert [run.state for run in store.open_runs()] == ["planned"]

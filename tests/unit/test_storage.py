@@ -16,7 +16,8 @@ from colorize.archive.listing import check_places
 from colorize.errors import ArchiveError, StorageError
 from colorize.storage import remote
 from colorize.storage.place import LocalPlace, Place, cause, with_suffix
-from colorize.storage.remote import RemotePlace, open_place, redacted
+from colorize.storage.remote import RemotePlace, open_place
+from colorize.storage.url import has_secret, redacted, without_secrets
 
 NAMES = ["a.jpg", "A.jpg", "deep/ü ñ/b c.png", "deep/e\u0301.jpg", "deep/\u00e9.jpg", "100%25 #?&+.jpg", "x" * 250]
 
@@ -205,7 +206,10 @@ def test_missing_buckets_are_told_in_one_line(bucket: Callable[[str], str]) -> N
         check_places(open_place(url), LocalPlace(Path("out"), "out"))
 
 
-@pytest.mark.parametrize("url", ["xyz://user:topsecret@h/y?token=abcdef", "s3://user:topsecret@b/y?wrong=abcdef", "s3://"])
+@pytest.mark.parametrize(
+    "url",
+    ["xyz://user:topsecret@h/y?token=abcdef", "s3://user:topsecret@b/y?wrong=abcdef", "s3://", "s3://user:top/topsecret@b/y?x=abcdef"],
+)
 def test_a_url_that_makes_no_sense_is_refused_without_its_secrets(url: str) -> None:
     with pytest.raises(StorageError) as caught:
         open_place(url)
@@ -219,9 +223,32 @@ def test_a_url_that_makes_no_sense_is_refused_without_its_secrets(url: str) -> N
 def test_what_is_shown_of_a_url() -> None:
     assert redacted("s3://key:word@bucket/my scans?region=x&secret=y") == "s3://bucket/my scans"
     assert redacted("in/a@b?c\n") == "in/a@b?c?"
+    assert redacted("s3://key:wo/rd?x@bucket/my scans?region=x") == "s3://bucket/my scans"
+    assert redacted("sftp://me@host:22/a@b") == "sftp://host:22/a@b"
+    assert redacted("hdfs://host:8020/a@b") == "hdfs://host:8020/a@b"
     shown = open_place("s3://key:word@bucket/my scans/é?region=us-east-1&endpoint_override=127.0.0.1:1&scheme=http")
     assert isinstance(shown, RemotePlace)
     assert (shown.shown, shown.root) == ("s3://bucket/my scans/é", "bucket/my scans/é")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("x s3://KEY:WORD@bucket/a@b 's3://c/d'", "x s3://…@bucket/a@b 's3://c/d'"),
+        ("folder:s3://KEY:WO/RD@bucket/a?region=x", "folder:s3://…@bucket/a?region=x"),
+        ("abfs://c@x/b?account_key=abc&tls=1", "abfs://c@x/b?account_key=…&tls=1"),
+        ("s3://b/c?region=x&Secret_Key=abc", "s3://b/c?region=x&Secret_Key=…"),
+    ],
+)
+def test_a_secret_in_a_url_is_seen_and_left_out(text: str, shown: str) -> None:
+    assert has_secret(text)
+    assert without_secrets(text) == shown
+
+
+@pytest.mark.parametrize("text", ["s3://b/a@2:3?region=x&endpoint_override=m:9000", "abfs://c@x/b", "hdfs://h:80/a@b", "/in/a:b@c", "a"])
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert not has_secret(text)
+    assert without_secrets(text) == text
 
 
 def test_a_file_url_and_a_name_with_a_colon_are_local(tmp_path: Path) -> None:

@@ -87,6 +87,18 @@ def test_what_the_server_refuses_is_one_line(server: JobServer) -> None:
     assert str(error.value).startswith(f"{server.url}: ")
 
 
+def test_a_command_with_a_secret_is_refused(server: JobServer) -> None:
+    with pytest.raises(ConfigError, match=r"^s3://…@bucket/a: word 2 of the command holds a secret.*environment") as error:
+        JobClient(server.url).start(["archive", "s3://KEY:WORD@bucket/a", "/b"])
+    assert "WORD" not in str(error.value)
+    assert not server.jobs
+
+
+def test_a_long_command_is_shown_without_its_secret(server: JobServer) -> None:
+    server.add("one", "RUNNING", entrypoint=f"{'x' * 480} s3://KEY:{'WORD' * 9}@bucket/a")
+    assert "WORD" not in JobClient(server.url).state("one").command
+
+
 def test_an_id_that_is_none_is_refused(server: JobServer) -> None:
     with pytest.raises(ConfigError, match=r"job id '\.\./x'"):
         JobClient(server.url).start(["train"], id="../x")

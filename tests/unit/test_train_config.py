@@ -56,6 +56,9 @@ def test_settings_come_back_from_json(workers: int, batch: int, **given: Any) ->
         ({"size": 15}, "size 15: must be an even number"),
         ({"size": 33}, "size 33: must be an even number"),
         ({"precision": "fp8"}, "precision 'fp8': must be auto, bf16 or fp32"),
+        ({"data": "archive:s3://KEY:WORD@bucket/a"}, "archive:s3://…@bucket/a: holds a secret"),
+        ({"more_data": ("folder:a", "folder:s3://KEY:WORD@b/a")}, "folder:s3://…@b/a: holds a secret"),
+        ({"base": "s3://KEY:WORD@bucket/model"}, "s3://…@bucket/model: holds a secret"),
         ({"seed": -1}, "seed -1: must lie in 0…"),
         ({"seed": 2**32}, "seed 4294967296: must lie in 0…"),
         ({"limit": 0}, "limit 0: must be 1 or more"),
@@ -67,7 +70,7 @@ def test_settings_come_back_from_json(workers: int, batch: int, **given: Any) ->
 )
 def test_settings_that_cannot_be(wrong: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        TrainConfig(data="cifar10-sample", **wrong)
+        TrainConfig(**{"data": "cifar10-sample"} | wrong)
     assert str(caught.value).startswith(named)
 
 
