@@ -113,12 +113,13 @@ def encode(pixels: Pixels, compression: int, predictor: int, order: Order) -> by
     stored = stored.astype(stored.dtype.newbyteorder(order), copy=False)
     if compression == NONE:
         return stored.tobytes()
-    if compression == LZW:
-        return bytes(imagecodecs.lzw_encode(stored.tobytes()))
     if compression == PACKBITS:  # each row for itself
         return b"".join(bytes(imagecodecs.packbits_encode(row.tobytes())) for row in stored)
+    raw: Any = stored.reshape(-1).view(np.uint8)  # not as bytes, which would be another 16 MiB
+    if compression == LZW:
+        return bytes(imagecodecs.lzw_encode(raw))
     assert compression in (DEFLATE, OLD_DEFLATE), f"compression {compression} is not written"
-    return bytes(imagecodecs.deflate_encode(stored.tobytes(), level=DEFLATE_LEVEL))
+    return bytes(imagecodecs.deflate_encode(raw, level=DEFLATE_LEVEL))
 
 
 def _until(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
