@@ -1,8 +1,9 @@
-"""Files written whole or not at all: beside their target first, onto the disk, then into place."""
+"""Files written whole or not at all: beside their target first, onto the disk, then into place. And files that are read as pictures."""
 
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,32 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def _cannot_be_written(path: Path, error: Exception) -> PictureError:
     return PictureError(f"{one_line(str(path))}: cannot be written: {reason_of(error)}")
+
+
+@contextmanager
+def reading(path: Path, name: str) -> Iterator[BinaryIO]:
+    """A regular file, open for reading within the block; `name` is what messages call it.
+
+    Raises PictureError where it is missing, a folder, no regular file or cannot be opened, and for an OSError or MemoryError of the block.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise PictureError(f"{name}: is a folder, not a picture")
+        if not stat.S_ISREG(mode):  # reading a pipe or a device could wait for ever
+            raise PictureError(f"{name}: is not a regular file")
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise PictureError(f"{name}: there is no such file") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, PictureError):
+            raise
+        raise PictureError(f"{name}: cannot be read: {reason_of(error)}") from error
+    with file:
+        try:
+            yield file
+        except (OSError, MemoryError) as error:
+            raise PictureError(f"{name}: cannot be read: {reason_of(error)}") from error
 
 
 def reason_of(error: Exception) -> str:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from colorize.errors import PictureError, printable
 
 MAX_PIXELS = 200_000_000
+MAX_PARTS = 10_000
+"""Segments, chunks or boxes of a file besides those of its pixels; empty ones take many times their bytes of memory."""
 
 
 class TooManyPixelsError(PictureError):

@@ -11,7 +11,6 @@ and leaves missing rows black. A JPEG has no checksum: of damage inside its entr
 a cut anywhere before its last block always is.
 """
 
-import stat
 import struct
 import zlib
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from colorize.errors import PictureError
-from colorize.imaging.files import reason_of
+from colorize.imaging.files import reading
 from colorize.imaging.formats.png import SIGNATURE as PNG_SIGNATURE
 from colorize.imaging.formats.png import png_chunks
 from colorize.imaging.guard import check_size, damage, one_line
@@ -94,7 +93,11 @@ def read_picture(source: Path | bytes, *, name: str | None = None) -> Picture:
     truncated or damaged; for more than `MAX_PIXELS` by the header, before anything is decoded; for 16 bits, CMYK or animation.
     """
     name = one_line(name if name is not None else str(source) if isinstance(source, Path) else "the picture")
-    data = _read_file(source, name) if isinstance(source, Path) else source
+    if isinstance(source, Path):
+        with reading(source, name) as file:
+            data = file.read()
+    else:
+        data = source
     kind = _format_of(data, name)
     return _read_jpeg(data, name) if kind == "JPEG" else _read_png(data, name)
 
@@ -205,21 +208,3 @@ def _format_of(data: bytes, name: str) -> Literal["JPEG", "PNG"]:
     if all(byte >= 32 or byte in b"\t\n\r\f" for byte in data[:512]):
         raise PictureError(f"{name}: is text, not a picture")
     raise PictureError(f"{name}: is no picture of a known format; JPEG and PNG are read so far")
-
-
-def _read_file(path: Path, name: str) -> bytes:
-    try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise PictureError(f"{name}: is a folder, not a picture")
-        if not stat.S_ISREG(mode):  # reading a pipe or a device could wait for ever
-            raise PictureError(f"{name}: is not a regular file")
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise PictureError(f"{name}: there is no such file") from error
-    except (OSError, MemoryError) as error:
-        raise PictureError(f"{name}: cannot be read: {reason_of(error)}") from error
-    except ValueError as error:
-        if isinstance(error, PictureError):
-            raise
-        raise PictureError(f"{name}: cannot be read: {reason_of(error)}") from error

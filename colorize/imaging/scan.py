@@ -29,7 +29,7 @@ class Page:
     width: int
     height: int
     bits: int
-    """Of a channel: 8 or 16 (fewer are widened to 8)."""
+    """Of a channel of the coloured file: 8 (fewer are widened) or 16; of JPEG 2000 those between them too."""
     orientation: int = 1
     """As EXIF and TIFF have it, 1…8; 1 is upright."""
     is_reduced: bool = False

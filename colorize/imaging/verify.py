@@ -12,8 +12,10 @@ from colorize.imaging.formats.jpeg import JpegScan
 from colorize.imaging.formats.jpeg_luma import luma_identical
 from colorize.imaging.scan import Scan
 
-LARGEST_ERROR = {8: 1 / 255, 16: 2 / 65535}
-"""By the original's bits a channel, as a share of full scale: what rounding to the file's depth may cost."""
+
+def largest_error(bits: int) -> float:
+    """What rounding to a depth of 8 to 16 bits a channel may cost, as a share of full scale."""
+    return max(1 / ((1 << bits) - 1), 2 / 65535)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class Verdict:
     max_lightness_error: float
     """The largest difference of lightness, as a share of full scale, 0…1."""
     is_faithful: bool
-    """Identical by `dct`, or within `LARGEST_ERROR` by `pixels`."""
+    """Identical by `dct`, or within `largest_error` by `pixels`."""
 
 
 def verify(original: Scan, colored: Scan) -> Verdict:
@@ -51,7 +53,7 @@ def verify(original: Scan, colored: Scan) -> Verdict:
         error = 0.0 if identical else _largest_error(original, 0, colored, 0)
         return Verdict(method="dct", luma_identical=identical, max_lightness_error=error, is_faithful=identical)
     errors = [_largest_error(original, number, colored, other) for number, other in zip(pages, others, strict=True)]
-    is_faithful = all(error <= LARGEST_ERROR[original.pages[number].bits] for error, number in zip(errors, pages, strict=True))
+    is_faithful = all(error <= largest_error(original.pages[number].bits) for error, number in zip(errors, pages, strict=True))
     return Verdict(method="pixels", luma_identical=max(errors) == 0, max_lightness_error=max(errors), is_faithful=is_faithful)
 
 

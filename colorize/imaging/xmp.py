@@ -30,6 +30,8 @@ from colorize.imaging.note import Note
 NAMESPACE = "urn:colorize:note:1.0/"
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicallyEnhanced"
 MAX_PACKET_BYTES = 16 << 20
+MAX_CUTS = 10_000
+"""Places of a packet that say what a note says; real ones have a few, and more make it one that cannot be parsed."""
 
 _IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
@@ -40,6 +42,7 @@ _OURS = {
     f"{NAMESPACE} {name}"
     for name in ("Model", "ModelSHA256", "Vividness", "Program", "SourceTypeBefore", "UnreadableXMP", "XMPBefore", "GreyProfile")
 } | {f"{_IPTC} DigitalSourceType"}
+_PLACE_OF_PROPERTIES = [f"{_RDF} RDF", f"{_RDF} Description"]  # deeper down are those of ingredients and the like
 _KEPT_WHOLE = ("UnreadableXMP", "XMPBefore")
 _KEPT = (*_KEPT_WHOLE, "GreyProfile")
 _PADDING = re.compile(rb"\s{64,}(?=<\?xpacket end=)")
@@ -188,29 +191,32 @@ def _description(about: str, properties: dict[str, str]) -> bytes:
 
 
 def _edited(text: bytes, packet: _Packet, description: bytes) -> bytes:
-    if packet.close:
-        edited = text[: packet.end] + b">" + description + packet.close + text[packet.end + 2 :]
-    else:
-        edited = text[: packet.end] + description + text[packet.end :]
-    for start, end in sorted(packet.cuts, reverse=True):  # all lie before the end of rdf:RDF
-        edited = edited[:start] + edited[end:]
-    return edited
+    added = b">" + description + packet.close if packet.close else description
+    edits = [(start, end, b"") for start, end in packet.cuts]
+    edits.append((packet.end, packet.end + (2 if packet.close else 0), added))
+    parts, place = [], 0
+    for start, end, new in sorted(edits):
+        parts += [text[place:start], new]
+        place = end
+    return b"".join([*parts, text[place:]])
 
 
 def _parse(text: bytes) -> _Packet | None:
-    """None where the packet is not well-formed, declares a document type, or has no rdf:RDF."""
+    """None where the packet is not well-formed, declares a document type, has no rdf:RDF, or more than `MAX_CUTS`."""
     if len(text) > MAX_PACKET_BYTES:
         return None
     packet = _Packet()
     path: list[str] = []
     place_of_property, value_of_property = 0, ""
-    empty: list[int] = []  # where elements <…/> begin, of those that matter
+    empty: set[int] = set()  # where elements <…/> end, of those that matter
     parser = expat.ParserCreate("UTF-8", namespace_separator=" ")
     parser.buffer_text = True
     parser.namespace_prefixes = True  # names come as "namespace name prefix"
 
     def start(named: str, attributes: dict[str, str]) -> None:
         nonlocal place_of_property, value_of_property
+        if len(packet.cuts) > MAX_CUTS:
+            raise _RefusedError
         name, place = _unprefixed(named), parser.CurrentByteIndex
         if name == f"{_RDF} Description" and path and path[-1] == f"{_RDF} RDF":
             ours = [key for key in attributes if _unprefixed(key) in _OURS]
@@ -222,24 +228,24 @@ def _parse(text: bytes) -> _Packet | None:
                 packet.cuts.append((place, stop + text.startswith(b"\n", stop)))
             else:
                 packet.cuts += [cut for key in ours for cut in _attribute(text, place, key)]
-        elif name in _OURS and path and path[-1] == f"{_RDF} Description":
+        elif name in _OURS and path[-2:] == _PLACE_OF_PROPERTIES:
             resource = [value for key, value in attributes.items() if _unprefixed(key) == f"{_RDF} resource"]
             place_of_property, value_of_property = place, "".join(resource)
         if name in _OURS or name == f"{_RDF} RDF":
             stop = _tag_end(text, place)
             if text[stop - 2 : stop] == b"/>":
-                empty.append(stop)  # which is where expat tells of its end
+                empty.add(stop)  # which is where expat tells of its end
         path.append(name)
 
     def data(characters: str) -> None:
         nonlocal value_of_property
-        if path and path[-1] in _OURS:
+        if path and path[-1] in _OURS and path[-3:-1] == _PLACE_OF_PROPERTIES:
             value_of_property += characters
 
     def end(named: str) -> None:
         path.pop()
         name, place = _unprefixed(named), parser.CurrentByteIndex
-        if name in _OURS and path and path[-1] == f"{_RDF} Description":
+        if name in _OURS and path[-2:] == _PLACE_OF_PROPERTIES:
             packet.values[name] = value_of_property.strip()
             packet.cuts.append((place_of_property, place if place in empty else _tag_end(text, place)))
         elif name == f"{_RDF} RDF" and packet.end < 0:
@@ -262,7 +268,7 @@ def _parse(text: bytes) -> _Packet | None:
 
 
 class _RefusedError(Exception):
-    """A document type declaration: no XMP packet has one, and entities would come with it."""
+    """A document type declaration, which no XMP packet has, and entities would come with it; or too many cuts."""
 
 
 def _attribute(text: bytes, place: int, key: str) -> list[tuple[int, int]]:

@@ -1,12 +1,14 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and files read."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from colorize.errors import HintError, PictureError
-from colorize.imaging.files import write_whole, writing_whole
+from colorize.imaging.files import reading, write_whole, writing_whole
+from colorize.imaging.formats import open_scan
 
 
 def test_write_whole_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -77,3 +79,21 @@ def test_a_file_can_be_read_back_while_it_is_written(tmp_path: Path) -> None:
         file.seek(0)
         file.write(b"ab")
     assert (tmp_path / "out.tif").read_bytes() == b"ab23456789"
+
+
+def test_what_cannot_be_read_is_named_whoever_reads(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    cases = {
+        tmp_path: "is a folder, not a picture",
+        tmp_path / "pipe": "is not a regular file",
+        tmp_path / "missing": "there is no such file",
+        tmp_path / ("x" * 300): "cannot be read: file name too long",
+        Path("a\0b"): "cannot be read: embedded null byte",
+    }
+    for path, reason in cases.items():
+        with pytest.raises(PictureError) as caught:
+            open_scan(path, name="x")
+        assert str(caught.value) == f"x: {reason}"
+    (tmp_path / "file").write_bytes(b"data")
+    with pytest.raises(PictureError, match=r"^x: cannot be read: input/output error$"), reading(tmp_path / "file", "x"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -22,6 +22,7 @@ from colorize.imaging.colorspace import lightness_of_grey, rgb_to_lab
 from colorize.imaging.formats.jpeg import JpegScan
 from colorize.imaging.formats.jpeg_luma import luma_identical, restore_jpeg
 from colorize.imaging.formats.jpeg_stream import MAX_SCANS, read_stream
+from colorize.imaging.guard import MAX_PARTS
 from tests.pictures import encoded, grey_scene, jpeg_claiming, rgb_scene
 
 DATA = Path(os.environ.get("COLORIZE_TEST_DATA", "../shared/data"))
@@ -150,6 +151,19 @@ def test_every_decoder_at_hand_sees_the_same_pixels() -> None:
         result = colored(source(75, 90, kind, **options))
         np.testing.assert_array_equal(imagecodecs.jpeg8_decode(result), rgb_of(result))
         assert imagecodecs.jpegxl_encode_jpeg(result), "JPEG XL's transcoder takes none but well-formed files"
+
+
+@pytest.mark.parametrize("kind", KINDS[:5])
+@pytest.mark.parametrize("largest", [255, 256])
+def test_quantization_tables_of_16_bits(kind: str, largest: int, tmp_path: Path) -> None:
+    stream = read_stream(source(33, 47, kind), "x")
+    tables = [struct.pack(">B64H", 1, *component.steps[:63], largest) for component in stream.components]
+    components = tuple(replace(one, quantization=table) for one, table in zip(stream.components, tables, strict=True))
+    data = replace(stream, frame=0xC1, components=components).encoded()
+    result = colored(data)
+    assert_luma_kept(data, result, tmp_path)
+    assert luma_identical(data, result)
+    np.testing.assert_array_equal(luma_pixels(restore_jpeg(result, "x")), luma_pixels(data))
 
 
 def test_another_luma_is_told_apart() -> None:
@@ -283,6 +297,20 @@ def test_what_follows_the_end_is_left_out() -> None:
     assert colored(data + b"another picture" + data) == colored(data)
 
 
+def test_an_index_of_pictures_goes_with_the_pictures() -> None:
+    first, second = Image.fromarray(rgb_scene(48, 64)), Image.fromarray(rgb_scene(20, 30))
+    buffer = BytesIO()
+    first.save(buffer, "MPO", save_all=True, append_images=[second])
+    data = buffer.getvalue()
+    assert Image.open(BytesIO(data)).n_frames == 2
+    result = colored(data)
+    assert Image.open(BytesIO(result)).format == "JPEG"
+    assert not any(content.startswith(b"MPF") for _, content in read_stream(result, "x").metadata)
+    alone = with_segments(source(48, 64, "420"), (0xE2, b"MPF\0an index"))
+    for padded in (alone, alone + bytes(100)):
+        assert (0xE2, b"MPF\0an index") in read_stream(colored(padded), "x").metadata
+
+
 def test_a_missing_end_is_mended_only_where_the_picture_is_whole() -> None:
     for kind, options in (("grey", {}), ("420", {}), ("grey", {"progressive": True})):
         data = source(61, 83, kind, **options)
@@ -402,6 +430,12 @@ def test_endless_scans_are_refused() -> None:
     stream = read_stream(source(48, 64, "grey", progressive=True), "x")
     with pytest.raises(PictureError, match=f"is a JPEG of more than {MAX_SCANS} scans"):
         JpegScan(replace(stream, scans=stream.scans + stream.scans[-1:] * MAX_SCANS).encoded(), "x")
+
+
+def test_endless_segments_are_refused() -> None:
+    data = source(48, 64, "grey")
+    with pytest.raises(PictureError, match=f"is a JPEG of more than {MAX_PARTS} segments of metadata"):
+        JpegScan(data[:2] + b"\xff\xfe\0\2" * (MAX_PARTS + 1) + data[2:], "x")
 
 
 def test_what_cannot_be_restored() -> None:

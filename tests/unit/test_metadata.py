@@ -14,7 +14,7 @@ from PIL import Image
 from colorize.errors import PictureError
 from colorize.imaging.metadata import MAX_SEGMENT, exif_with, jpeg_metadata, orientation_of, read_note, resolution_of, stamp_jpeg
 from colorize.imaging.note import Note
-from colorize.imaging.xmp import NAMESPACE, SOURCE_TYPE, note_of, provenance_xmp
+from colorize.imaging.xmp import MAX_CUTS, NAMESPACE, SOURCE_TYPE, note_of, provenance_xmp, without_note
 from tests.pictures import encoded, grey_scene, rgb_scene
 
 NOTE = Note(model="photos", model_sha256="ab" * 32, vividness=0.35)
@@ -138,6 +138,33 @@ def test_a_packet_that_cannot_be_read_is_kept_whole(broken: bytes) -> None:
     xmp = provenance_xmp(broken, NOTE)
     assert note_of(xmp) == NOTE
     assert base64.b64decode(properties(xmp)[f"{OURS}UnreadableXMP"]) == broken
+
+
+def packet_of(inside: str) -> bytes:
+    names = "xmlns:r='http://www.w3.org/1999/02/22-rdf-syntax-ns#' xmlns:e='http://iptc.org/std/Iptc4xmpExt/2008-02-29/'"
+    return f"<r:RDF {names}><r:Description r:about=''>{inside}</r:Description></r:RDF>".encode()
+
+
+def test_the_source_types_of_ingredients_stay() -> None:
+    inner = "<r:Description><e:DigitalSourceType>urn:negative</e:DigitalSourceType></r:Description>"
+    for inside in (
+        f"<e:Ingredients><r:Bag><r:li>{inner}</r:li></r:Bag></e:Ingredients>",
+        f"<e:DigitalSourceType>{inner}</e:DigitalSourceType>",
+    ):
+        xmp = provenance_xmp(packet_of(inside), NOTE)
+        assert note_of(xmp) == NOTE
+        assert f"{OURS}SourceTypeBefore" not in properties(xmp)
+        assert without_note(xmp) == packet_of(inside)
+    assert inner.encode() in provenance_xmp(packet_of(f"<e:Ingredients>{inner}</e:Ingredients>"), NOTE)
+
+
+def test_a_packet_that_says_the_same_thousands_of_times_is_read_up_to_a_limit() -> None:
+    for count in (9_000, MAX_CUTS + 2):
+        packet = packet_of("<e:DigitalSourceType/>" * count)
+        xmp = provenance_xmp(packet, NOTE)
+        assert note_of(xmp) == NOTE
+        assert (f"{OURS}UnreadableXMP" in properties(xmp)) == (count > MAX_CUTS)
+        assert without_note(xmp) == packet
 
 
 def test_padding_gives_way_and_what_has_no_room_is_refused() -> None:

@@ -21,11 +21,14 @@ from PIL import Image
 
 from colorize.errors import PictureError
 from colorize.imaging.colorspace import lightness_of_grey
+from colorize.imaging.formats.png import MAX_CHUNKS, png_chunks
 from colorize.imaging.formats.raster import RasterFile, RasterScan
+from colorize.imaging.guard import MAX_PARTS
 from colorize.imaging.metadata import read_note
 from colorize.imaging.note import Note
 from colorize.imaging.profile import make_profile, parametric_curve
 from colorize.imaging.space import SRGB_PROFILE, RgbSpace
+from colorize.imaging.verify import verify
 from colorize.imaging.xmp import note_of
 from tests.pictures import encoded, grey_scene, png_chunk, png_header, rgb_scene
 
@@ -465,28 +468,60 @@ def test_bmp_keeps_resolution_profile_and_alpha() -> None:
     assert np.abs(again.space.lightness(rgb) - RgbSpace(P3).lightness(RGB)).max() <= 100 / 255
 
 
-def test_netpbm_keeps_comments_and_its_maximum() -> None:
+def test_netpbm_keeps_comments() -> None:
     assert colored(pnm(b"P5", 255, GREY)).startswith(b"P6\n# from box 12\n64 48\n255\n")
-    data = pnm(b"P5", 1023, GREY16 >> 6)
-    made = colored(data)
-    assert made.startswith(b"P6\n# from box 12\n64 48\n1023\n")
-    assert np.abs(lightness_of(made) - lightness_of(data)).max() <= 100 * 4 / 1023
     assert np.array_equal(
         file_of(plain(b"P1", 1, GREY[:1] >> 7).replace(b" ", b"").replace(b"P1641", b"P1 64 1\n")).decode()[0][0],
         255 - (GREY[0] >> 7) * 255,
     )
 
 
-@pytest.mark.parametrize("depth", [4, 10, 12])
+@pytest.mark.parametrize("maximum", [1, 15, 100, 254, 256, 1023, 4095])
+def test_netpbm_of_any_maximum_keeps_its_lightness(maximum: int) -> None:
+    data = pnm(b"P5", maximum, (GREY16.astype(int) * (maximum + 1) >> 16).astype(np.uint16 if maximum > 255 else np.uint8))
+    made = colored(data)
+    assert made.startswith(b"P6\n# from box 12\n64 48\n%d\n" % (255 if maximum < 256 else 65535))
+    assert np.abs(lightness_of(made) - lightness_of(data)).max() <= (100 / 255 if maximum < 256 else 200 / 65535)
+    assert verify(RasterScan(data, "x"), RasterScan(made, "y")).is_faithful
+
+
+@pytest.mark.parametrize("depth", [4, 9, 10, 12, 15])
 def test_jpeg_2000_of_other_depths(depth: int) -> None:
     levels = (GREY16 >> (16 - depth)).astype(np.uint16 if depth > 8 else np.uint8)
     data = jp2_of(levels, bitspersample=depth)
     file = file_of(data)
     assert file.bits == (16 if depth > 8 else 8)
+    assert RasterScan(data, "x").pages[0].bits == max(8, depth)
     assert file.decode()[0].max() == np.round(levels.max() * ((2**file.bits - 1) / (2**depth - 1)))
     made = colored(data)
-    assert imagecodecs.jpeg2k_decode(made).max() < 2**depth
-    assert np.abs(lightness_of(made) - lightness_of(data)).max() <= 100 / 2**depth
+    assert imagecodecs.jpeg2k_decode(made).max() < 2 ** max(8, depth)
+    assert np.abs(lightness_of(made) - lightness_of(data)).max() <= 100 / (2 ** max(8, depth) - 1)
+    assert verify(RasterScan(data, "x"), RasterScan(made, "y")).is_faithful
+
+
+def test_webp_keeps_chunks_of_unknown_kinds() -> None:
+    data = encoded(RGB, "WEBP", lossless=True, xmp=b"<x:xmpmeta/>")
+    others = b"teSt" + struct.pack("<I", 3) + b"abc\0" + b"more" + struct.pack("<I", 2) + b"de"
+    data = b"RIFF" + struct.pack("<I", len(data) - 8 + len(others)) + data[8:] + others
+    for note in (NOTE, None):
+        made = colored(data, note=note)
+        assert made.endswith(others)
+        assert struct.unpack_from("<I", made, 4)[0] == len(made) - 8
+        assert np.array(Image.open(BytesIO(made))).shape == RGB.shape
+        assert colored(made, note=note).endswith(others)
+        assert colored(made, note=note).count(others) == 1
+
+
+def test_endless_chunks_and_boxes_are_refused() -> None:
+    png, webp, jp2 = encoded(RGB, "PNG"), encoded(RGB, "WEBP"), jp2_of(RGB)
+    empty = png_chunk(b"IDAT", b"")
+    few, many = (png[:33] + empty * count + png[33:] for count in (90_000, 110_000))
+    assert png_chunks(few, "x")[-1][0] == b"IEND"
+    assert refusal(many) == f"x: is a PNG of more than {MAX_CHUNKS + len(many) // 1024} chunks; save it anew with a picture editor"
+    kinds = b"".join(struct.pack("<4sI", b"%04x" % number, 0) for number in range(MAX_PARTS))
+    webp = b"RIFF" + struct.pack("<I", len(webp) - 8 + len(kinds)) + webp[8:] + kinds
+    assert refusal(webp) == f"x: is a WebP of {MAX_PARTS} kinds of chunks; save it anew with a picture editor"
+    assert f"it has more than {MAX_PARTS} boxes" in refusal(jp2 + (struct.pack(">I", 8) + b"free") * MAX_PARTS)
 
 
 def test_heif_keeps_what_it_holds() -> None:

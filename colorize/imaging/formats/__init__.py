@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import stat
 from io import BytesIO
 from pathlib import Path
 
-from colorize.errors import PictureError
-from colorize.imaging.files import reason_of
+from colorize.imaging.files import reading
 from colorize.imaging.formats.jpeg import JpegScan
 from colorize.imaging.formats.raster import RasterScan, is_raster
 from colorize.imaging.formats.tiff import TiffScan
@@ -32,21 +30,11 @@ def open_scan(source: Path | bytes, *, name: str | None = None) -> Scan:
     if isinstance(source, bytes):
         return _open(source, name or "the picture")
     name = name or str(source)
-    try:
-        mode = source.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise PictureError(f"{name}: is a folder, not a picture")
-        if not stat.S_ISREG(mode):  # reading a pipe or a device could wait for ever
-            raise PictureError(f"{name}: is not a regular file")
-        with source.open("rb") as file:
-            head = file.read(len(_JPEG_SIGNATURE) + 1)
-            if head in _TIFF_SIGNATURES:
-                return TiffScan(source, name)
-            return _open(head + file.read(), name)
-    except FileNotFoundError as error:
-        raise PictureError(f"{name}: there is no such file") from error
-    except (OSError, MemoryError) as error:
-        raise PictureError(f"{name}: cannot be read: {reason_of(error)}") from error
+    with reading(source, name) as file:
+        head = file.read(len(_JPEG_SIGNATURE) + 1)
+        if head in _TIFF_SIGNATURES:
+            return TiffScan(source, name)
+        return _open(head + file.read(), name)
 
 
 def _open(data: bytes, name: str) -> Scan:

@@ -12,7 +12,8 @@ in their order. What comes of each source:
   `is_lossless` is False;
 - CMYK, 12 bits, arithmetic, lossless, hierarchical: PictureError.
 
-Bytes after the end of the picture are left out. The lightness of a picture is that of the greys of its luma: what its grey copy shows.
+Bytes after the end of the picture are left out, such as the other pictures of an MPO, whose index goes too. The lightness of a picture is
+that of the greys of its luma: what its grey copy shows.
 Small pictures are made of luma alone at 1/2, 1/4 or 1/8 of the size (libjpeg's reduced inverse DCT): at 128 pixels the lightness of 23
 scans differs by 0.09 in the mean from that of a full decode, shrunk alike (at 64 by 0.17; 0.27 and 0.48 without care for the last pixel).
 
@@ -27,9 +28,7 @@ Of 12,000 damaged files none crashed or hung. A JPEG has no checksum: of damage 
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
 from typing import BinaryIO
@@ -43,6 +42,7 @@ from colorize.errors import PictureError
 from colorize.imaging.formats.jpeg_chroma import chroma_table, encode_plane
 from colorize.imaging.formats.jpeg_luma import check_luma, luma_of
 from colorize.imaging.formats.jpeg_stream import SOF_PROGRESSIVE, JpegStream, read_stream
+from colorize.imaging.guard import damage
 from colorize.imaging.metadata import Metadata, jpeg_metadata, orientation_of, stamp_jpeg
 from colorize.imaging.note import Note
 from colorize.imaging.scan import Page, Pixels, Scan
@@ -60,8 +60,6 @@ OVERSIZE = 2
 
 _SCALES = (1, 2, 4, 8, 16, 32)
 """How many times smaller a decoded plane is: up to 8 by libjpeg, the rest by averaging."""
-
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error)
 
 
 class JpegScan(Scan):
@@ -177,7 +175,7 @@ class JpegScan(Scan):
 
         A luma is decoded on the way in the size that `lightness` wants, and kept: one decoding less for most pictures.
         """
-        with self._damage_named():
+        with damage(self.name, "JPEG"):
             image = self._draft("RGB" if self._stream.is_rgb else "YCbCr", OVERSIZE * height, OVERSIZE * width)
             if not self._stream.is_rgb:
                 self._keep(np.array(image.getchannel(0)))
@@ -187,7 +185,7 @@ class JpegScan(Scan):
 
     def _decoded(self, mode: str, height: int, width: int) -> npt.NDArray[np.uint8]:
         """Pixels in a mode of Pillow's at the smallest size that libjpeg makes of at least height×width."""
-        with self._damage_named():
+        with damage(self.name, "JPEG"):
             image = self._draft(mode, height, width)
             if mode == "L" and image.size[::-1] in self._lumas:
                 return self._lumas[image.size[::-1]]
@@ -205,16 +203,6 @@ class JpegScan(Scan):
         image = JpegImageFile(BytesIO(self._bare))
         image.draft(mode, (max(1, width), max(1, height)))
         return image
-
-    @contextmanager
-    def _damage_named(self) -> Iterator[None]:
-        """What Pillow says of a damaged file, as a PictureError."""
-        try:
-            yield
-        except _DAMAGE as error:
-            raise PictureError(f"{self.name}: is a truncated or damaged JPEG: {' '.join(str(error).split())}") from error
-        except MemoryError as error:
-            raise PictureError(f"{self.name}: does not fit into memory") from error
 
     def _shrunk(self, plane_hw: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
         """A decoded plane, antialiased, at height×width. The last pixel of what libjpeg has reduced may lie in part outside the picture."""

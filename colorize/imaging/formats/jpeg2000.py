@@ -1,9 +1,9 @@
-"""JPEG 2000, in its JP2 container or as a bare codestream: read and written by OpenJPEG at the same depth, up to 16 bits.
+"""JPEG 2000, in its JP2 container or as a bare codestream: read and written by OpenJPEG at the same depth, 8 to 16 bits.
 
 Whether a file is lossless is not written in it; its transform is. The reversible one (5-3) is written reversibly and without loss, the
 irreversible one (9-7) irreversibly at 75 dB. Boxes are kept: resolution, EXIF, XML and whatever else; XMP gets the note, the colour
 specification becomes sRGB or the space's profile. A bare codestream has no place for them.
-Refused with a reason: palettes, YCC, CMYK and LAB, subsampled or signed channels, several codestreams.
+Fewer than 8 bits become 8. Refused with a reason: palettes, YCC, CMYK and LAB, subsampled or signed channels, several codestreams.
 Measured on one thread: reading 16 MP/s grey and 5 RGB, writing RGB 10 MP/s, lossy 18. Sources: ITU-T T.800, annexes A and I.
 """
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from colorize.errors import PictureError
 from colorize.imaging.colorspace import rescaled
-from colorize.imaging.guard import check_size, damage
+from colorize.imaging.guard import MAX_PARTS, check_size, damage
 from colorize.imaging.metadata import Metadata
 from colorize.imaging.note import Note
 from colorize.imaging.space import RgbSpace
@@ -39,6 +39,8 @@ class Jpeg2000File:
     """A JPEG 2000 file, opened: boxes and the codestream's main header are read, the pixels not yet decoded."""
 
     format = "JPEG2000"
+    depth: int
+    """8 to 16: bits of a channel in the coloured file."""
 
     def __init__(self, data: bytes, name: str) -> None:
         """Raises PictureError where the file is damaged, too large, or of a kind that is not read."""
@@ -86,12 +88,12 @@ class Jpeg2000File:
             # In a container of its own: by the colour specification, imagecodecs would convert the channels.
             space = _SRGB if self._channels > 2 else _GREY
             color = b"\x01\0\0" + struct.pack(">I", space)
-            header = _header(self.width, self.height, self._channels, self._depth) + _box(b"colr", color)
+            header = _header(self.width, self.height, self._channels, self._stored_depth) + _box(b"colr", color)
             pixels = imagecodecs.jpeg2k_decode(_START + _box(b"jp2h", header) + _box(b"jp2c", bytes(self._codestream)), numthreads=1)
             shape = (self.height, self.width) if self._channels == 1 else (self.height, self.width, self._channels)
             if pixels.shape != shape or pixels.dtype.itemsize * 8 != self.bits:
                 raise ValueError(f"{pixels.shape} pixels of {pixels.dtype} for {shape}")
-        pixels = rescaled(pixels, 2**self._depth - 1, 2**self.bits - 1)
+        pixels = rescaled(pixels, 2**self._stored_depth - 1, 2**self.bits - 1)
         if not self._has_alpha:
             return pixels, None
         return (pixels[..., 0], pixels[..., 1]) if self._channels == 2 else (pixels[..., :3], pixels[..., 3])
@@ -101,12 +103,12 @@ class Jpeg2000File:
         if alpha_hw is not None:
             rgb_hwc = np.dstack([rgb_hwc, alpha_hw])
         encoded = imagecodecs.jpeg2k_encode(
-            rescaled(rgb_hwc, 2**self.bits - 1, 2**self._depth - 1),
+            rescaled(rgb_hwc, 2**self.bits - 1, 2**self.depth - 1),
             level=0 if self._is_reversible else LOSSY_DECIBELS,
             codecformat="j2k" if self._is_bare else "jp2",
             colorspace=imagecodecs.JPEG2K.CLRSPC.SRGB,
             reversible=self._is_reversible,
-            bitspersample=self._depth,
+            bitspersample=self.depth,
             numthreads=1,
         )
         if self._is_bare:
@@ -116,7 +118,7 @@ class Jpeg2000File:
         profile = self.space.output_profile
         color = b"\x01\0\0" + struct.pack(">I", _SRGB) if profile is None else b"\x02\0\0" + profile
         channels = 3 if alpha_hw is None else 4
-        header = _header(self.width, self.height, channels, self._depth) + _box(b"colr", color)
+        header = _header(self.width, self.height, channels, self.depth) + _box(b"colr", color)
         if alpha_hw is not None:
             meanings = [(0, 0, 1), (1, 0, 2), (2, 0, 3), (3, 1, 0)]  # of each channel: colour or alpha, and of what
             header += _box(b"cdef", struct.pack(">H", 4) + b"".join(struct.pack(">3H", *meaning) for meaning in meanings))
@@ -153,8 +155,9 @@ class Jpeg2000File:
             raise PictureError(
                 f"{self._name}: is a JPEG 2000 with signed, subsampled or unequal channels, which is not read; convert it first"
             )
-        self._depth = depth + 1
-        self.bits = 8 if self._depth <= 8 else 16
+        self._stored_depth = depth + 1
+        self.depth = max(8, self._stored_depth)
+        self.bits = 8 if self.depth == 8 else 16
         place = 4 + struct.unpack_from(">H", stream, 4)[0]
         while True:
             marker, length = struct.unpack_from(">HH", stream, place)
@@ -167,7 +170,7 @@ class Jpeg2000File:
 
 
 def _boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    place = 0
+    place = count = 0
     while place + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
         start = place + 8
@@ -177,6 +180,9 @@ def _boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
         end = len(data) if length == 0 else place + length
         if end < start or end > len(data):
             raise ValueError(f"the box at byte {place} is longer than the file")
+        count += 1
+        if count > MAX_PARTS:
+            raise ValueError(f"it has more than {MAX_PARTS} boxes")
         yield kind, data[start:end]
         place = end
 

@@ -69,7 +69,7 @@ def luma_identical(original: bytes, colored: bytes) -> bool:
     first, second = streams
     if (first.height, first.width) != (second.height, second.width):
         return False
-    if first.components[0].quantization != second.components[0].quantization:
+    if first.components[0].steps != second.components[0].steps:
         return False
     if all(len(scan.components) == 1 for stream in streams for scan in stream.scans):
         lumas = luma_of(first, "the original"), luma_of(second, "the coloured file")
@@ -110,9 +110,8 @@ def _encoded_luma(stream: JpegStream, coefficients: npt.NDArray[np.int16], name:
     steps = np.diff(coefficients[..., 0].ravel().astype(np.int32), prepend=0)
     if np.abs(steps).max() > _LARGEST_DC_STEP or max(coefficients[..., 1:].max(), -int(coefficients[..., 1:].min())) > _LARGEST_AC:
         raise PictureError(f"{name}: is a damaged JPEG: it has coefficients that no JPEG may hold")
-    dtype = ">u2" if stream.components[0].quantization[0] else "u1"
     quantization = np.zeros((4, 64), np.uint16)
-    quantization[0, _ZIGZAG] = np.frombuffer(stream.components[0].quantization[1:], dtype)
+    quantization[0, _ZIGZAG] = stream.components[0].steps
     numbers = np.zeros(4, np.int16)
     with _memory_file(b"") as target:
         done = _library().write_jpeg_dct(
@@ -125,7 +124,7 @@ def _encoded_luma(stream: JpegStream, coefficients: npt.NDArray[np.int16], name:
             raise PictureError(f"{name}: is a damaged JPEG: its coefficients cannot be written again")
         with open(target, "rb") as file:  # noqa: PTH123
             luma = read_stream(file.read(), name).bare()
-    assert luma.components[0].quantization == stream.components[0].quantization
+    assert luma.components[0].steps == stream.components[0].steps  # which libjpeg writes in 8 bits where they have room
     return luma
 
 

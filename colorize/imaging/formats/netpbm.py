@@ -1,7 +1,8 @@
-"""PBM, PGM and PPM, plain and raw, of 8 and 16 bits: read, and written as raw PPM of the same maximal value with the same comments.
+"""PBM, PGM and PPM, plain and raw, of 8 and 16 bits: read, and written as raw PPM of all 8 or 16 bits with the same comments.
 
 They hold no profile (values are taken for sRGB, as programs show them), no resolution and no metadata, so no note either.
-Bitmaps become PPM of 255, plain files become raw. A file of several pictures is refused. Source: netpbm's ppm(5), pgm(5), pbm(5).
+A maximal value below 255 becomes 255 and one above it 65535: a colour needs finer steps than its grey to have the same lightness. A file of
+several pictures is refused. Source: netpbm's ppm(5), pgm(5), pbm(5).
 """
 
 from __future__ import annotations
@@ -60,14 +61,12 @@ class NetpbmFile:
             levels = 1 - levels  # in a bitmap 1 is black
         if levels.size and int(levels.max()) > self._maximum:
             raise PictureError(f"{self._name}: is a damaged Netpbm file: a value exceeds {self._maximum}")
-        return rescaled(levels, self._maximum, 255 if self.bits == 8 else 65535), None
+        return rescaled(levels, self._maximum, 2**self.bits - 1), None
 
     def encode(self, target: BinaryIO, rgb_hwc: npt.NDArray[Any], alpha_hw: npt.NDArray[Any] | None, note: Note | None) -> None:
         """Writes a raw PPM with these pixels; there is no place for the note."""
         assert alpha_hw is None, "Netpbm files have no alpha"
-        maximum = 255 if self._maximum == 1 else self._maximum
-        rgb_hwc = rescaled(rgb_hwc, 255 if self.bits == 8 else 65535, maximum)
-        target.write(b"\n".join([b"P6", *self._comments, b"%d %d" % (self.width, self.height), b"%d\n" % maximum]))
+        target.write(b"\n".join([b"P6", *self._comments, b"%d %d" % (self.width, self.height), b"%d\n" % (2**self.bits - 1)]))
         target.write(rgb_hwc.astype(rgb_hwc.dtype.newbyteorder(">")).data)
 
     def _raw(self, shape: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -31,6 +31,8 @@ from colorize.imaging.space import RgbSpace
 from colorize.imaging.xmp import MAX_PACKET_BYTES, provenance_xmp
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_CHUNKS = 100_000
+"""Of a file, and one more for each KiB of it: pixels come in chunks of 8 KiB, or one a row; empty ones take 24 times their bytes."""
 
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # of each colour type
 XMP_KEYWORD = b"XML:com.adobe.xmp\0"
@@ -166,9 +168,10 @@ _KNOWN = (b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"eXIf", b"tEXt"
 
 
 def png_chunks(data: bytes, name: str) -> list[tuple[bytes, memoryview]]:
-    """A PNG's chunks, kind and content; PictureError unless all are whole, have their checksum and end with IEND."""
+    """A PNG's chunks, kind and content; PictureError unless all are whole, have their checksum, end with IEND and are not too many."""
     chunks: list[tuple[bytes, memoryview]] = []
     kind, position, view = b"", len(SIGNATURE), memoryview(data)
+    limit = MAX_CHUNKS + len(data) // 1024
     while kind != b"IEND":
         if position + 12 > len(data):
             raise PictureError(f"{name}: is a truncated PNG: it ends after {len(data)} bytes, before its last chunk")
@@ -178,6 +181,8 @@ def png_chunks(data: bytes, name: str) -> list[tuple[bytes, memoryview]]:
             raise PictureError(f"{name}: is a truncated PNG: it ends after {len(data)} bytes, inside a chunk of {length} bytes")
         if zlib.crc32(view[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
             raise PictureError(f"{name}: is a damaged PNG: the checksum at byte {end} is wrong")
+        if len(chunks) == limit:
+            raise PictureError(f"{name}: is a PNG of more than {limit} chunks; save it anew with a picture editor")
         chunks.append((kind, view[position + 8 : end]))
         position = end + 4
     return chunks

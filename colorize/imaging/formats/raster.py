@@ -99,7 +99,8 @@ class RasterScan(Scan):
         self._file = self._opened(data)
         self.format = self._file.format
         file = self._file
-        self.pages = (Page(width=file.width, height=file.height, bits=file.bits, orientation=file.metadata.orientation),)
+        bits = file.depth if isinstance(file, Jpeg2000File) else file.bits
+        self.pages = (Page(width=file.width, height=file.height, bits=bits, orientation=file.metadata.orientation),)
         self._kept: tuple[Pixels, Pixels | None] | None = None
         self._small: tuple[tuple[int, int], npt.NDArray[np.float32]] | None = None
 

@@ -222,6 +222,7 @@ class BandWriter:
             self._plain_count = 0
         else:
             block = self._held[0] if len(self._held) == 1 else np.concatenate(self._held)
+            self._held = []  # or both would be held while the block is encoded
             for segment in self._cut(block) if self._raster.tile else (block,):
                 data = encode(segment, self._compression, self._predictor, self._order)
                 self._offsets.append(self._target.append(data))

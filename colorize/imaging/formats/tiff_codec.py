@@ -24,6 +24,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
+from colorize.imaging.colorspace import rescaled
 from colorize.imaging.formats.tiff_directory import Order
 from colorize.imaging.formats.tiff_pieces import CodecError, failures, unlzw
 from colorize.imaging.formats.tiff_raster import (
@@ -53,7 +54,7 @@ _TAILS = (b"\xff" * 8, bytes.fromhex("aae1cd54d2306d2f03f0ee7b1a6290c7e5c2a01d5f
 
 
 def decode(data: bytes, raster: Raster, order: Order, rows: int, width: int) -> Pixels:
-    """The pixels (rows, width, channels) of a strip or tile, 8 or 16 bits, native byte order; bits below 8 are spread over 0…255.
+    """The pixels (rows, width, channels) of a strip or tile, 8 or 16 bits, native byte order; other bits are spread over their range.
 
     Raises CodecError where the bytes give fewer pixels, more than `raster.rows` rows, or none.
     """
@@ -93,11 +94,12 @@ def unpack(data: bytes | bytearray | memoryview, raster: Raster, order: Order, r
     """Rows that are not compressed, as pixels (rows, width, channels)."""
     shape = (rows, width, raster.together)
     pixels: Pixels
-    if raster.stored_bits < 8:
+    if raster.stored_bits not in (8, 16):
         packed = np.frombuffer(data, np.uint8, rows * raster.row_bytes(width))
-        pixels = imagecodecs.packints_decode(packed.tobytes(), np.uint8, raster.stored_bits, runlen=width * raster.together)
+        dtype = np.uint8 if raster.bits == 8 else np.uint16
+        pixels = imagecodecs.packints_decode(packed.tobytes(), dtype, raster.stored_bits, runlen=width * raster.together)
         pixels = pixels.reshape(shape)
-        return pixels if raster.palette is not None else pixels * np.uint8(255 // (2**raster.stored_bits - 1))
+        return pixels if raster.palette is not None else rescaled(pixels, 2**raster.stored_bits - 1, 2**raster.bits - 1)
     stored = np.frombuffer(data, np.dtype(f"{order}u{raster.stored_bits // 8}"), rows * width * raster.together).reshape(shape)
     pixels = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     return imagecodecs.delta_decode(pixels, axis=1) if raster.predictor == 2 else pixels
@@ -111,12 +113,13 @@ def encode(pixels: Pixels, compression: int, predictor: int, order: Order) -> by
     stored = stored.astype(stored.dtype.newbyteorder(order), copy=False)
     if compression == NONE:
         return stored.tobytes()
-    if compression == LZW:
-        return bytes(imagecodecs.lzw_encode(stored.tobytes()))
     if compression == PACKBITS:  # each row for itself
         return b"".join(bytes(imagecodecs.packbits_encode(row.tobytes())) for row in stored)
+    raw: Any = stored.reshape(-1).view(np.uint8)  # not as bytes, which would be another 16 MiB
+    if compression == LZW:
+        return bytes(imagecodecs.lzw_encode(raw))
     assert compression in (DEFLATE, OLD_DEFLATE), f"compression {compression} is not written"
-    return bytes(imagecodecs.deflate_encode(stored.tobytes(), level=DEFLATE_LEVEL))
+    return bytes(imagecodecs.deflate_encode(raw, level=DEFLATE_LEVEL))
 
 
 def _until(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:

@@ -6,7 +6,9 @@ byte order, by `tiff_target`, without being understood. This is why tifffile is 
 those that it cannot, and its writer has no EXIF and GPS directories.
 
 A damaged file is an error, never a smaller file: every value must lie inside the file, every directory must be reached once on its
-way, and all values together may claim twice the file's size and 64 MiB (pages may share a profile; a bomb shares everything).
+way, and all directories and values together may claim twice the file's size and 64 MiB (pages may share a profile; a bomb shares
+everything). Tags of a field type that there is not are left out, as TIFF 6.0 asks (page 16), unless pixels may hang on them; a
+directory at byte 0 is none.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ MAX_DIRECTORIES = 4 * MAX_PAGES
 """With EXIF, GPS and interoperability a page has four."""
 MAX_TAGS = 4096
 """Of one directory."""
+MAX_ALL_TAGS = 500_000
+"""Of all of them: each takes 150 bytes of memory and 4 µs, and a directory may be reached on many ways."""
 MAX_DEPTH = 5
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value of each field type, BigTIFF's included."""
@@ -39,6 +43,8 @@ NUMBER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 SUB_IMAGES = 330
 
 _DIRECTORIES = {SUB_IMAGES, 34665, 34853, 40965}  # of images, EXIF, GPS, interoperability
+_MATTERING = {*range(254, 533), 34675, *_DIRECTORIES}
+"""On these hangs what the pixels are: TIFF 6.0's own, and the profile."""
 _SHARED_CLAIM = 64 << 20
 
 
@@ -148,7 +154,7 @@ class Structure:
     chain: tuple[Directory, ...]
     """The main ones, one a page, in their order."""
     claimed: int
-    """Bytes of all values together."""
+    """Bytes of all directories and values together."""
 
 
 def read_structure(source: Source) -> Structure:
@@ -187,6 +193,7 @@ class _Reader:
             (self._first,) = struct.unpack(order + "I", header[4:8])
             self._entry, self._word = struct.Struct(order + "HHII"), struct.Struct(order + "I")
         self._directories = 0
+        self._tags = 0
         self._claimed = 0
 
     def structure(self) -> Structure:
@@ -223,12 +230,19 @@ class _Reader:
         (count,) = struct.unpack(source.order + ("Q" if self._big else "H"), source.read(offset, head))
         if not 0 < count <= MAX_TAGS:
             raise source.damaged(f"the directory at byte {offset} has {count} tags")
+        self._tags += count
+        if self._tags > MAX_ALL_TAGS:
+            raise source.damaged(f"it has more than {MAX_ALL_TAGS} tags")
+        self._claimed += count * self._entry.size
+        check_claim(source, self._claimed)
         table = source.read(offset + head, count * self._entry.size + self._word.size)
         tags = []
         for index in range(count):
             place = index * self._entry.size
             code, kind, number, where = self._entry.unpack_from(table, place)
             if kind not in TYPE_SIZES:
+                if code not in _MATTERING:
+                    continue
                 raise source.damaged(f"tag {code} is of type {kind}, which there is not")
             inline = offset + head + place + self._entry.size - self._word.size
             size = number * TYPE_SIZES[kind]
@@ -239,6 +253,8 @@ class _Reader:
                 self._claimed += size
                 check_claim(source, self._claimed)
             tags.append(self._with_children(tag, above))
+        if not tags:
+            raise source.damaged(f"the directory at byte {offset} has no tag of a known type")
         return Directory(tuple(tags)), self._word.unpack_from(table, count * self._entry.size)[0]
 
     def _with_children(self, tag: Tag, above: frozenset[int]) -> Tag:
@@ -247,10 +263,9 @@ class _Reader:
         if tag.count > MAX_PAGES:
             raise self._source.damaged(f"tag {tag.code} points to {tag.count} directories")
         children: list[Directory] = []
-        offsets = self._source.numbers(tag).tolist()
+        offsets = [offset for offset in self._source.numbers(tag).tolist() if offset]  # some programs write 0 for none
+        known = frozenset(offsets)
         for offset in offsets:
-            if offset == 0:
-                raise self._source.damaged(f"tag {tag.code} points to a directory at byte 0")
             # pages below a page are listed, or linked as pages are, or both
-            children += self._chain(offset, follow=tag.code == SUB_IMAGES, above=above, known=frozenset(offsets))
+            children += self._chain(offset, follow=tag.code == SUB_IMAGES, above=above, known=known)
         return Tag(tag.code, tag.type, tag.count, tag.offset, tuple(children))

@@ -1,9 +1,9 @@
 """What a page's tags say of its pixels: their kind, their compression, and where its strips or tiles are. Judged before any is decoded.
 
-Knows nothing of how pixels are decoded. What can be read: grey, RGB and palettes of 1, 2, 4, 8 or 16 bits a channel with any extra
-channels, YCbCr inside JPEG; strips or tiles, channels together or apart; not compressed, LZW, deflate, PackBits, JPEG, CCITT. All
-else is refused by its name. So is what a page could only claim in order to do harm: more than MAX_PIXELS, a side of more than
-a million pixels, millions of strips, a strip or tile that takes more than 640 MiB of memory (one strip of 100 MP in 16-bit RGB takes
+Knows nothing of how pixels are decoded. What can be read: grey and RGB of 1, 2, 4, 8, 10, 12, 14 or 16 bits a channel with any extra
+channels, palettes of up to 8, YCbCr inside JPEG; strips or tiles, channels together or apart; not compressed, LZW, deflate, PackBits,
+JPEG, CCITT. All else is refused by its name. So is what a page could only claim in order to do harm: more than MAX_PIXELS, a side of more
+than a million pixels, millions of strips, a strip or tile that takes more than 640 MiB of memory (one strip of 100 MP in 16-bit RGB takes
 600 MB), pixels beyond the end of the file.
 """
 
@@ -67,7 +67,7 @@ class Raster:
     width: int
     height: int
     stored_bits: int
-    """Of a channel in the file: 1, 2, 4, 8 or 16."""
+    """Of a channel in the file: 1, 2, 4, 8, 10, 12, 14 or 16."""
     photometric: int
     samples: int
     """Channels of the file, palette indices and extra channels counted."""
@@ -93,7 +93,7 @@ class Raster:
     @property
     def bits(self) -> int:
         """Of a channel once decoded: 8 or 16."""
-        return 16 if self.stored_bits == 16 else 8
+        return 16 if self.stored_bits > 8 else 8
 
     @property
     def colors(self) -> int:
@@ -213,7 +213,7 @@ class _Tags:
         if len(depths) > 1:
             raise self._refused("is a TIFF of channels of different depths; convert it to 8 or 16 bits a channel")
         (bits,) = depths
-        if bits not in ((1, 2, 4, 8) if photometric == PALETTE else (1, 2, 4, 8, 16)):
+        if bits not in ((1, 2, 4, 8) if photometric == PALETTE else (1, 2, 4, 8, 10, 12, 14, 16)):
             raise self._refused(f"is a TIFF of {bits} bits a channel; convert it to 8 or 16")
         return bits, samples
 
@@ -227,7 +227,7 @@ class _Tags:
         predictor = self._one(317, 1)
         if compression not in (LZW, DEFLATE, OLD_DEFLATE):
             return 1  # it belongs to these
-        if predictor not in (1, 2) or (predictor == 2 and bits < 8):
+        if predictor not in (1, 2) or (predictor == 2 and bits not in (8, 16)):
             raise self._refused(f"is a TIFF of predictor {predictor} with {bits} bits a channel, which are not read; rewrite it without")
         return predictor
 
@@ -265,7 +265,7 @@ class _Tags:
         expected = -(-height // rows) * across * planes
         row_bytes = ((tile[1] if tile else width) * pixel_bits + 7) // 8
         is_whole = compression not in (NONE, DEFLATE, OLD_DEFLATE) or tile is not None
-        decoded = rows * across * (tile[1] if tile else width) * planes * max(1, pixel_bits // 8)
+        decoded = rows * across * (tile[1] if tile else width) * planes * -(-pixel_bits // 8)
         if expected > MAX_SEGMENTS or (is_whole and decoded > MAX_SEGMENT_BYTES):
             limit = MAX_SEGMENT_BYTES >> 20
             raise self._refused(

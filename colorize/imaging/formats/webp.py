@@ -1,6 +1,7 @@
 """WebP: lossless files stay lossless, lossy ones are written at quality 95; animations are refused.
 
-The container (RIFF: a chunk of pixels, and with VP8X chunks of profile, EXIF and XMP) is read here, the pixels by libwebp. Lossy WebP
+The container (RIFF: a chunk of pixels, and with VP8X chunks of profile, EXIF and XMP) is read here, the pixels by libwebp; chunks of other
+kinds are kept, behind all the rest. Lossy WebP
 keeps chroma at half resolution in both directions and limited range, so its lightness is kept as well as that quality allows, 3 of L
 at the worst pixels of a photograph. Measured on one thread: reading 81 MP/s, writing lossy 26 MP/s, lossless 20 MP/s by libwebp's
 fastest method, whose files are 29 % larger than those of the next one (7.5 MP/s).
@@ -9,6 +10,7 @@ fastest method, whose files are 29 % larger than those of the next one (7.5 MP/s
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 from typing import Any, BinaryIO
 
 import imagecodecs
@@ -17,13 +19,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from colorize.errors import PictureError
-from colorize.imaging.guard import check_size, damage
+from colorize.imaging.guard import MAX_PARTS, check_size, damage
 from colorize.imaging.metadata import Metadata
 from colorize.imaging.note import Note
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.xmp import provenance_xmp
 
 QUALITY = 95
+
+_KNOWN = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ICCP", b"EXIF", b"XMP ")
 
 
 class WebpFile:
@@ -39,6 +43,7 @@ class WebpFile:
         if b"ANIM" in chunks or b"ANMF" in chunks or (chunks.get(b"VP8X", b"\0")[:1] or b"\0")[0] & 2:
             raise PictureError(f"{name}: is an animated WebP; still pictures are read")
         self._is_lossless = b"VP8L" in chunks
+        self._others = [(kind, content) for kind, content in chunks.items() if kind not in _KNOWN]
         self.width, self.height = _size(chunks, name)
         check_size(self.width, self.height, name)
         profile, exif = chunks.get(b"ICCP"), chunks.get(b"EXIF")
@@ -65,11 +70,15 @@ class WebpFile:
         options["icc_profile"] = self.space.output_profile or ""
         if alpha_hw is not None:
             rgb_hwc = np.dstack([rgb_hwc, alpha_hw])
-        Image.fromarray(rgb_hwc).save(target, "WEBP", **options)
+        buffer = BytesIO()
+        Image.fromarray(rgb_hwc).save(buffer, "WEBP", **options)
+        others = b"".join(struct.pack("<4sI", kind, len(content)) + content + bytes(len(content) % 2) for kind, content in self._others)
+        made = buffer.getbuffer()
+        target.writelines([b"RIFF", struct.pack("<I", len(made) - 8 + len(others)), made[8:], others])
 
 
 def _chunks(data: bytes, name: str) -> dict[bytes, bytes]:
-    """The first chunk of every kind. PictureError where one is cut off."""
+    """The first chunk of every kind. PictureError where one is cut off, or where there are more than `MAX_PARTS`."""
     if data[:4] != b"RIFF":
         raise PictureError(f"{name}: is a damaged WebP: it is no RIFF file")
     chunks: dict[bytes, bytes] = {}
@@ -80,6 +89,8 @@ def _chunks(data: bytes, name: str) -> dict[bytes, bytes]:
         kind, size = struct.unpack_from("<4sI", data, place)
         if place + 8 + size > stop:
             raise PictureError(f"{name}: is a truncated or damaged WebP: the chunk at byte {place} is longer than the file")
+        if len(chunks) == MAX_PARTS:
+            raise PictureError(f"{name}: is a WebP of {MAX_PARTS} kinds of chunks; save it anew with a picture editor")
         chunks.setdefault(kind, data[place + 8 : place + 8 + size])
         place += 8 + size + size % 2
     return chunks
