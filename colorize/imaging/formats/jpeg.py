@@ -28,7 +28,7 @@ Of 12,000 damaged files none crashed or hung. A JPEG has no checksum: of damage 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
 from typing import BinaryIO
