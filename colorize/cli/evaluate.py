@@ -23,6 +23,9 @@ HEADINGS = {
 }  # fmt: skip
 """Column headings and decimals, by metric."""
 
+SCORED_SIZE = 128
+"""The side, in pixels, at which photographs are scored, whatever the size at which a model sees them: so models can be compared."""
+
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A shipped model's name, a model file, or a training run's directory.")],
@@ -74,7 +77,7 @@ def evaluate(
             if path.is_dir():
                 raise ConfigError(f"{path}: is a folder; give the name of a file")
     loaded = load_model(model)
-    size = None if parse_source(data).kind in FIXED_SIZE else loaded.card.working_size
+    size = None if parse_source(data).kind in FIXED_SIZE else SCORED_SIZE
     with cluster.connect(address) as ray:
         console.print(ray.describe())
         dataset = load_dataset(data, split="test", size=size, limit=limit)

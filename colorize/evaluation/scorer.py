@@ -96,9 +96,9 @@ def predict_full_size(
 def _predict(
     colorizer: Colorizer, L_b1hw: Tensor, settings: DecodeSettings, hints: Sequence[Sequence[Hint]] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """ab (b, 2, h, w) and confidence (b, h, w) at the pictures' own size."""
+    """ab (b, 2, h, w) and confidence (b, h, w) at the pictures' own size, as files of that size would be coloured."""
     size = (L_b1hw.shape[-2], L_b1hw.shape[-1])
-    predictions = colorizer.predict_batch(L_b1hw, settings, hints)
+    predictions = colorizer.predict([L_1hw[0].numpy() for L_1hw in L_b1hw], settings, hints)
     ab_b2hw = stretched([prediction.ab_n2hw[0] for prediction in predictions], size)
     return ab_b2hw, stretched([prediction.confidence_hw[None] for prediction in predictions], size)[:, 0]
 

@@ -53,7 +53,7 @@ class ModelCard:
     """The distance of neighbouring bins, in ab units."""
 
     working_size: int
-    """The short side, in pixels, at which pictures are shown to the network."""
+    """The short side, in pixels, at which pictures are shown to the network; smaller ones as they are, down to `trained_size`."""
 
     mirrored: bool = True
     """Whether the network is shown each picture and its mirror image, and the two answers are averaged."""
@@ -75,6 +75,12 @@ class ModelCard:
 
     format: int = FORMAT
     """The version of the file format."""
+
+    @property
+    def trained_size(self) -> int:
+        """The side, in pixels, of the crops that it learnt from; its working size where the card does not say."""
+        size = self.training.get("config", {}).get("size")
+        return size if isinstance(size, int) else self.working_size
 
     def to_json(self) -> str:
         """The card as one line of JSON."""

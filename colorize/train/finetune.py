@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from colorize.errors import ConfigError, RunError
-from colorize.model.card import ModelCard, read_card, resolve
+from colorize.model.card import read_card, resolve
 from colorize.model.network import config_of
 from colorize.model.photonet import PhotoNetConfig
 from colorize.train.config import TrainConfig
@@ -81,7 +81,7 @@ def settings(base: str, data: str, *, workers: int, gpu: bool = False, pictures:
     """
     card = read_card(resolve(base))
     shape = config_of(card.network)
-    fields: dict[str, Any] = {"learning_rate": LEARNING_RATE, "size": trained_size(card), "palette_step": card.palette_step}
+    fields: dict[str, Any] = {"learning_rate": LEARNING_RATE, "size": card.trained_size, "palette_step": card.palette_step}
     if isinstance(shape, PhotoNetConfig):
         fields |= {"encoder": shape.encoder, "enlarge": shape.enlarge}
     else:
@@ -94,12 +94,6 @@ def settings(base: str, data: str, *, workers: int, gpu: bool = False, pictures:
     fields.setdefault("batch_size", min(BATCH, pictures or BATCH) // workers * workers or workers)
     fields.setdefault("epochs", min(max(math.ceil(SHOWN / (pictures or SHOWN)), FEWEST_EPOCHS), MOST_EPOCHS))
     return TrainConfig(base=base, data=data, workers=workers, gpu=gpu, **fields)
-
-
-def trained_size(card: ModelCard) -> int:
-    """The side of the crops that a model learnt from; its working size where the card does not say."""
-    size = card.training.get("config", {}).get("size")
-    return size if isinstance(size, int) else card.working_size
 
 
 def create_finetuning(directory: RunDirectory, config: TrainConfig) -> None:

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from colorize.data import cifar10
 from colorize.errors import ConfigError
+from colorize.evaluation import predict_full_size
+from colorize.evaluation.measures import stretched
 from colorize.imaging.colorspace import lightness_of_grey, rgb_to_lab
 from colorize.model import passes
-from colorize.model.colorizer import Colorizer, shrink
+from colorize.model.colorizer import Colorizer, shrink, working_shape
 from colorize.model.colormodel import load_model
 from colorize.model.device import pick_device, uses_bfloat16
 from colorize.model.photonet import PhotoNet, PhotoNetConfig
@@ -105,6 +107,23 @@ def test_the_network_is_shown_the_mirror_image_where_the_card_says_so(mirrored: 
     colorizer.predict_batch(L_b1hw, DecodeSettings())
     (seen,) = shown
     torch.testing.assert_close(seen, torch.cat([L_b1hw, L_b1hw.flip(-1)]) if mirrored else L_b1hw)
+
+
+def test_a_small_picture_is_not_enlarged_above_what_the_model_learnt_from() -> None:
+    card = dataclasses.replace(MODEL.card, working_size=64, training={"config": {"size": 32}})
+    shapes = [(16, 16), (32, 32), (40, 56), (64, 64), (100, 200)]
+    assert [working_shape(shape, card) for shape in shapes] == [(32, 32), (32, 32), (40, 56), (64, 64), (64, 128)]
+    assert all(working_shape(seen, card) == seen for seen in (working_shape(shape, card) for shape in shapes))
+    silent = dataclasses.replace(card, training={})
+    assert {working_shape(shape, silent) for shape in [(16, 16), (32, 32), (64, 64)]} == {(64, 64)}
+
+
+@pytest.mark.parametrize("side", [20, 32, 90])
+def test_what_is_scored_is_what_a_file_of_that_size_gets(colorizer: Colorizer, side: int) -> None:
+    L_hw = lightness_of_grey(grey_scene(side, side))
+    (prediction,) = colorizer.predict([L_hw])
+    scored_b2hw = predict_full_size(colorizer, torch.from_numpy(L_hw)[None, None], DecodeSettings())
+    torch.testing.assert_close(scored_b2hw, stretched([prediction.ab_n2hw[0]], (side, side)))
 
 
 def test_nothing_in_nothing_out(colorizer: Colorizer) -> None:
