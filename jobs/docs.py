@@ -4,6 +4,7 @@
     docs/models.md             the cards of the models that ship
     docs/scaling.md            what a run would take on more machines than there are
     docs/pictures/archive.jpg  three pictures of the sample archive, before and after, by the model that ships
+    docs/pictures/scans.jpg    all nine of them, before and after
     docs/pictures/cifar10.png  12 test pictures of the sample: grey | predicted | true
 
 Takes 20 s on one core and needs no Ray.
@@ -25,6 +26,7 @@ def main() -> None:
         "models.md": cards.page().encode(),
         "scaling.md": scaling.page().encode(),
         "pictures/archive.jpg": pictures.archive_jpeg(),
+        "pictures/scans.jpg": pictures.scans_jpeg(),
         "pictures/cifar10.png": pictures.cifar10_png(),
     }
     for name, content in pages.items():

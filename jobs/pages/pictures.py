@@ -1,10 +1,12 @@
-"""The pictures in README.md: what the model that ships makes of the sample archive and of CIFAR-10's sample.
+"""The pictures in README.md and results.md: what the model that ships makes of the sample archive and of CIFAR-10's sample.
 
 They come from the calls that `colorize archive` and `colorize evaluate` make, at the vividness of the demo, so they show what a user gets.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -26,22 +28,34 @@ from colorize.model.settings import DecodeSettings
 MODEL, CIFAR_MODEL = "photo", "cifar10"
 ARCHIVE = ("nagasaki-boats.jpg", "dust-bowl-home.jpg", "black-canyon.jpg")
 VIVIDNESS = 0.5
-CELL = (400, 300)
+CELL, COLUMNS = (400, 300), 3
 GAP = 6
 JPEG_QUALITY = 85
 SHEET_PICTURES = 12
 
+_SAMPLE = Path(str(files("colorize") / "sample" / "archive"))
+
 
 def archive_jpeg() -> bytes:
-    """Three pictures above, the same three coloured below; 1,212 pixels wide."""
-    folder = Path(str(files("colorize") / "sample" / "archive"))
+    """Three pictures above, cut to one shape, the same three coloured below; 1,212 pixels wide."""
+    return _before_and_after([_SAMPLE / name for name in ARCHIVE], ImageOps.fit)
+
+
+def scans_jpeg() -> bytes:
+    """The whole sample archive, each picture whole, with its borders: rows of three, and of the same three in colour."""
+    return _before_and_after(sorted(_SAMPLE.glob("*.jpg")), partial(ImageOps.pad, color="white"))
+
+
+def _before_and_after(paths: Sequence[Path], fitted: Callable[..., Image.Image]) -> bytes:
     colorizer = Colorizer(load_model(MODEL))
     width, height = CELL
-    sheet = Image.new("RGB", (3 * width + 2 * GAP, 2 * height + GAP), "white")
-    for column, name in enumerate(ARCHIVE):
-        colored = colorize_scan(open_scan(folder / name), colorizer, DecodeSettings(vividness=VIVIDNESS))
-        for row, data in enumerate(((folder / name).read_bytes(), colored)):
-            cell = ImageOps.fit(Image.open(BytesIO(data)).convert("RGB"), CELL, Image.Resampling.LANCZOS)
+    rows = 2 * -(-len(paths) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * (width + GAP) - GAP, rows * (height + GAP) - GAP), "white")
+    for number, path in enumerate(paths):
+        colored = colorize_scan(open_scan(path), colorizer, DecodeSettings(vividness=VIVIDNESS))
+        for below, data in enumerate((path.read_bytes(), colored)):
+            cell = fitted(Image.open(BytesIO(data)).convert("RGB"), CELL, Image.Resampling.LANCZOS)
+            row, column = 2 * (number // COLUMNS) + below, number % COLUMNS
             sheet.paste(cell, (column * (width + GAP), row * (height + GAP)))
     buffer = BytesIO()
     sheet.save(buffer, "JPEG", quality=JPEG_QUALITY)
