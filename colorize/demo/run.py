@@ -134,10 +134,10 @@ def _program() -> str:
 
 def make_room(output: Path) -> None:
     """A folder with the mark in it. From the one of an earlier demo goes what that one made; whatever else is in it stays."""
-    if output.is_symlink():
-        raise RunError(f"{output}: is a symbolic link; name a folder with --output")
     mark = output / MARK
     try:
+        if output.is_symlink():
+            raise RunError(f"{output}: is a symbolic link; name a folder with --output")
         if mark.is_file() and mark.read_bytes() == MARKED.encode():
             for name in (RUN, ARCHIVE, REPORT):
                 _remove(output / name)
