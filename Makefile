@@ -1,4 +1,4 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Needs Python 3.11 or later, and make.
+# Two commands on a fresh machine: `make demo` and `make test`. Needs Python 3.11 or later (on Debian with python3-venv), and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -40,6 +40,7 @@ clean:  ## remove what the other targets made, except runs/
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("colorize needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>&- || { echo '$(PYTHON) cannot make a virtual environment; on Debian: apt install python3-venv' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt

@@ -16,7 +16,7 @@ def demo(
 ) -> None:
     """Train on the bundled sample, judge two models, colour the bundled archive, and write a report to look at.
 
-    Offline, in a few minutes. A folder that an earlier demo made is replaced.
+    Offline, in a few minutes. What an earlier demo made in that folder is replaced.
     """
     from colorize.cli.display import TrainingDisplay, console
     from colorize.cli.evaluate import score_table

@@ -25,6 +25,8 @@ def describe(dataset: LabDataset) -> str:
     if dataset.unreadable:
         name, reason = dataset.unreadable[0]
         parts.append(f"{len(dataset.unreadable):,} unreadable ones left out (the first: {name}: {reason})")
+    if dataset.other_formats:
+        parts.append(f"{dataset.other_formats:,} of other formats left out (only JPEG and PNG are read)")
     return ", ".join(parts)
 
 

@@ -8,15 +8,13 @@ from typing import Annotated
 
 import typer
 
-from colorize.cli.options import ADDRESS
-
 MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "wrong": "[bold red]wrong[/]"}
 
 
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     model: Annotated[list[str] | None, typer.Option(help="A model file or a run to look at too; may be given again.")] = None,
-    address: Annotated[str | None, ADDRESS] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster to look at (host:port, auto); without it RAY_ADDRESS, if set.")] = None,
 ) -> None:
     """Look at packages, CPUs, GPUs, memory, disks, ports, the cluster and the models: what is wrong, and what to do.
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from typing import Annotated
 
@@ -37,6 +39,9 @@ from colorize.errors import ColorizeError
 from colorize.storage.url import without_secrets
 
 INTERRUPTED = 128 + signal.SIGINT
+
+AGAIN_SECONDS = 0.05
+"""From an interrupt that was swallowed until it is raised again."""
 
 app = typer.Typer(
     name="colorize",
@@ -88,7 +93,7 @@ def main(arguments: list[str] | None = None, *, around: AbstractContextManager[N
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         log.begin()
-        with around or nullcontext():
+        with _interrupts_kept(), around or nullcontext():
             app(arguments, standalone_mode=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(bool(end.code))
@@ -102,6 +107,31 @@ def main(arguments: list[str] | None = None, *, around: AbstractContextManager[N
     if code == INTERRUPTED:  # typer turns an interrupt inside a command into this exit code, without a word
         _complain("interrupted")
     return code
+
+
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Raises an interrupt again that came to nothing: what a weakref's callback, a `__del__` or Cython raises, Python only reports."""
+    main_thread, report = threading.get_ident(), sys.unraisablehook
+    again: list[threading.Timer] = []
+
+    def keep(lost: sys.UnraisableHookArgs) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            report(lost)
+            return
+        # Not here, where it would be swallowed as well; and as a signal, which ends a wait.
+        timer = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main_thread, signal.SIGTERM))
+        timer.daemon = True
+        again.append(timer)
+        timer.start()
+
+    sys.unraisablehook = keep
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
+        for timer in again:
+            timer.cancel()
 
 
 def _complain(message: str) -> None:

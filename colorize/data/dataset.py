@@ -58,6 +58,8 @@ class LabDataset:
     """The classes that `label` counts, or None."""
     height: int
     width: int
+    other_formats: int = 0
+    """Files of a folder that are pictures by their names, of formats that are not read."""
 
 
 def load_dataset(
@@ -110,6 +112,7 @@ def with_more(first: LabDataset, second: LabDataset) -> LabDataset:
         class_names=None,
         height=first.height,
         width=first.width,
+        other_formats=first.other_formats + second.other_formats,
     )
 
 
@@ -169,6 +172,7 @@ def _folder(source: Source, split: Literal["train", "test", "all"], limit: int |
     assert source.path is not None
     place = photos.find_files(str(source), source.path)
     names = photos.pictures_of(place, split)[:limit]
+    others = photos.others_of(place, split)
     place = replace(place, names=())  # the tasks get theirs from the blocks
     tally = Tally()
 
@@ -176,7 +180,7 @@ def _folder(source: Source, split: Literal["train", "test", "all"], limit: int |
         yield from _convert_photos(photos.open_pictures(place, table["name"].to_pylist()), side, split != "test", tally)
 
     blocks = ray.data.from_items([{"name": name} for name in names], override_num_blocks=min(len(names), _block_count()))
-    return _collect(blocks, convert, tally, source, side, None)
+    return replace(_collect(blocks, convert, tally, source, side, None), other_formats=others)
 
 
 def _parquet(source: Source, split: cifar10.Split, limit: int | None, side: int) -> LabDataset:

@@ -58,7 +58,10 @@ def part(whole: LabDataset, name: str, held_out: LabDataset | None = None) -> Pa
     if whole.pictures < (fewest := FEWEST - LEAST if held_out else FEWEST):
         left = f", {whole.dropped_grey:,} grey ones left out" if whole.dropped_grey else ""
         bad = f", {len(whole.unreadable):,} unreadable" if whole.unreadable else ""
-        raise DataError(f"{name}: {whole.pictures:,} colour pictures{left}{bad}: fine-tuning needs {fewest} at least, some to hold out")
+        others = f", {whole.other_formats:,} of other formats" if whole.other_formats else ""
+        raise DataError(
+            f"{name}: {whole.pictures:,} colour pictures{left}{bad}{others}: fine-tuning needs {fewest} at least, some to hold out"
+        )
     if held_out is None:
         whole, held_out = drawn(whole, "held out", HELD_OUT_SHARE)
     train, choice = drawn(whole, "choice", CHOICE_SHARE)

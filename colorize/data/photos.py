@@ -27,6 +27,11 @@ from colorize.imaging.picture import read_picture
 from colorize.storage.url import redacted, without_secrets
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+OTHER_SUFFIXES = (
+    ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".jp2", ".j2k", ".j2c", ".jpx", ".jpf", ".bmp", ".dib", ".pbm", ".pgm", ".ppm", ".pnm",
+    ".heic", ".heif", ".gif", ".jxl", ".avif", ".psd", ".psb", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf",
+)  # fmt: skip
+"""Names of pictures that are not read here: such files are counted, so that nobody takes them for trained on."""
 TEST_NAMES = ("test", "val", "valid", "validation")
 TEST_SHARE = 20
 """Without a layout that says so, 1 picture in this many is for the test."""
@@ -111,18 +116,27 @@ def pictures_of(place: PictureFiles, split: str) -> list[str]:
     if not pictures:
         others = f"{len(place.names)} other {'file' if len(place.names) == 1 else 'files'}"
         raise DataError(f"{place.spec}: no pictures in it ({', '.join(PICTURE_SUFFIXES)}), only {others}")
-    tops = {name: name.split("/")[0].lower() if "/" in name else "" for name in pictures}
-    test = {name for name, top in tops.items() if top in TEST_NAMES}
-    train = {name for name, top in tops.items() if top == "train"} or set(pictures) - test
+    train = {name for name in pictures if _top(name) == "train"}
+    test = {name for name in pictures if _top(name) in TEST_NAMES}
+    train = train or set(pictures) - test
     test = test or _hashed_for_test(train)
     chosen = test if split == "test" else train | test if split == "all" else train - test
     _check_some(chosen, split, place)
     return sorted(chosen, key=_hash)
 
 
+def others_of(place: PictureFiles, split: str) -> int:
+    """How many files of `split` (train, test, or all) are pictures of formats that are not read, by their suffixes."""
+    others = [name for name in place.names if name.lower().endswith(OTHER_SUFFIXES)]
+    test = {name for name in others if _top(name) in TEST_NAMES}
+    if not test and not has_test_folder(place):
+        test = {name for name in others if _is_hashed_for_test(name)}
+    return len(test) if split == "test" else len(others) if split == "all" else len(others) - len(test)
+
+
 def has_test_folder(place: PictureFiles) -> bool:
     """Whether the layout itself says which pictures are for the test."""
-    return any(name.lower().endswith(PICTURE_SUFFIXES) and name.split("/")[0].lower() in TEST_NAMES for name in place.names if "/" in name)
+    return any(name.lower().endswith(PICTURE_SUFFIXES) and _top(name) in TEST_NAMES for name in place.names)
 
 
 def parquet_rows(place: PictureFiles, split: str, limit: int | None) -> ParquetSplit:
@@ -254,6 +268,11 @@ def _check_some(chosen: Collection[object], split: str, place: PictureFiles) -> 
         raise DataError(f"{place.spec}: no pictures for the {split} split: give more pictures, or folders named train and test")
 
 
+def _top(name: str) -> str:
+    """The outermost folder, in small letters."""
+    return name.split("/")[0].lower() if "/" in name else ""
+
+
 def _opens_with(name: str, words: tuple[str, ...]) -> bool:
     stem = PurePosixPath(name).stem.lower()
     return any(stem == word or stem.startswith((f"{word}-", f"{word}_")) for word in words)
@@ -263,6 +282,10 @@ def _hash(name: str) -> bytes:
     return hashlib.sha256(name.encode()).digest()
 
 
+def _is_hashed_for_test(name: str) -> bool:
+    return int.from_bytes(_hash(name)[:8], "big") % TEST_SHARE == 0
+
+
 def _hashed_for_test(names: set[str]) -> set[str]:
-    chosen = {name for name in names if int.from_bytes(_hash(name)[:8], "big") % TEST_SHARE == 0}
+    chosen = {name for name in names if _is_hashed_for_test(name)}
     return chosen or ({min(names, key=_hash)} if names else set())

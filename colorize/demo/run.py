@@ -6,7 +6,9 @@ Nothing here is special to the demo but the settings: each stage is the call tha
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -40,7 +42,11 @@ DATA = "cifar10-sample"
 EPOCHS = 6
 SHEET_ROWS = 8
 MARK = "demo.json"
-"""What tells a folder that an earlier demo made, and that this one may replace, from one of the user's."""
+"""What tells a folder that an earlier demo made, and that this one may use again, from one of the user's."""
+MARKED = json.dumps({"made_by": "colorize demo"}) + "\n"
+"""What the mark holds: a user may have a file of its name."""
+RUN, ARCHIVE, REPORT = "run", "archive", "report.html"
+"""What a demo makes beside it, and all that a later one removes."""
 
 
 class Watch(Protocol):
@@ -57,10 +63,10 @@ def run_demo(
     """Runs all stages and returns the report's path, `output`/report.html.
 
     say: prints a line. show: prints a table of scores. watch: makes the display of a training run of so many epochs.
-    Raises RunError when `output` is there and no earlier demo made it, and what the stages raise.
+    Raises RunError when `output` is there and no earlier demo made it, or it cannot be written, and what the stages raise.
     """
     began = time.monotonic()
-    _make_room(output)
+    make_room(output)
     with cluster.connect(address) as ray:
         say(ray.describe())
         train, test = load_dataset(DATA, split="train"), load_dataset(DATA, split="test")
@@ -68,7 +74,7 @@ def run_demo(
         workers = min(2, ray.cpus)
         config = TrainConfig(data=DATA, epochs=EPOCHS, workers=workers, gpu=ray.gpus >= workers, size=train.height)
         check_workers(config.workers, config.gpu)
-        directory = RunDirectory(output / "run")
+        directory = RunDirectory(output / RUN)
         directory.create(config)
         with watch(config.epochs) as display:
             result = fit(config, directory, train=train.dataset, validation=test.dataset, on_report=display.show)
@@ -81,7 +87,7 @@ def run_demo(
             scores |= {name: evaluation.metrics, GREY: evaluation.baselines["grey"], MEAN_COLOR: evaluation.baselines["mean_color"]}
         say(f"archive: {DEFAULT_MODEL} colours the sample archive …")
         source = Path(str(files("colorize") / "sample" / "archive"))
-        archive = colorize_archive(ArchiveConfig(source=source, target=output / "archive"))
+        archive = colorize_archive(ArchiveConfig(source=source, target=output / ARCHIVE))
         say(f"archive: {archive.colored} pictures, {archive.megapixels:.1f} megapixels, {archive.failed} failed")
         told = environment()
         facts = {"Cluster": ray.describe(), "Processor": told["hardware"]}
@@ -102,31 +108,53 @@ def run_demo(
         scores=list(scores.items()),
         commands=next_commands(output),
     )
-    path = output / "report.html"
+    path = output / REPORT
     write_report(path, report)
     return path
 
 
 def next_commands(output: Path) -> list[tuple[str, str]]:
     """Three commands that a newcomer can go on with, each with what it does."""
+    colorize = _program()
     return [
-        ("colorize archive MY_SCANS MY_SCANS_IN_COLOR --vividness 0.5", "colours a folder of your own scans"),
-        (f"colorize serve --model {output / 'run'}", "answers POST /v1/colorize with the model just trained"),
-        ("colorize train --data cifar10 --epochs 30", "trains on all 50,000 pictures (the download is 170 MB)"),
+        (f"{colorize} archive MY_SCANS MY_SCANS_IN_COLOR --vividness 0.5", "colours a folder of your own scans"),
+        (f"{colorize} serve --model {shlex.quote(str(output / RUN))}", "answers POST /v1/colorize with the model just trained"),
+        (f"{colorize} train --data cifar10 --epochs 30", "trains on all 50,000 pictures (the download is 170 MB)"),
     ]
 
 
-def _make_room(output: Path) -> None:
-    """An empty folder; the one of an earlier demo is replaced."""
-    if (output / MARK).is_file():
-        shutil.rmtree(output)
+def _program() -> str:
+    """What a shell finds this program by: its name, or the path that it was started by, as `make demo` does."""
+    started = Path(sys.argv[0])
+    found = shutil.which("colorize")
+    if started.name != "colorize" or (found is not None and Path(found).resolve() == started.resolve()):
+        return "colorize"
+    return shlex.quote(str(started))
+
+
+def make_room(output: Path) -> None:
+    """A folder with the mark in it. From the one of an earlier demo goes what that one made; whatever else is in it stays."""
+    mark = output / MARK
     try:
+        if output.is_symlink():
+            raise RunError(f"{output}: is a symbolic link; name a folder with --output")
+        if mark.is_file() and mark.read_bytes() == MARKED.encode():
+            for name in (RUN, ARCHIVE, REPORT):
+                _remove(output / name)
+            return
         output.mkdir(parents=True)
+        mark.write_text(MARKED)
     except FileExistsError:
         raise RunError(f"{output}: is there already, and no demo made it; name another folder with --output") from None
     except OSError as error:
-        raise RunError(f"{output}: cannot be made ({error.strerror})") from error
-    (output / MARK).write_text(json.dumps({"made_by": "colorize demo"}) + "\n")
+        raise RunError(f"{output}: cannot be made ({error.strerror or error})") from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _pairs(archive: ArchiveSummary) -> list[ArchivePair]:

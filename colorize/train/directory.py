@@ -81,9 +81,16 @@ class RunDirectory:
             self.place.write(name, data)
 
     def check_new(self) -> None:
-        """Raises RunError when there is something in the way of a new run."""
+        """Raises RunError when there is something in the way of a new run, or, on a disk, it could not be made: loading data takes long."""
         if self.has(""):
             raise RunError(f"{self}: is there already; resume it with --resume {self}, or name another one with --run")
+        if not isinstance(self.place, LocalPlace):
+            return
+        above = next(folder for folder in self.place.root.parents if os.path.lexists(folder))
+        if not above.is_dir():
+            raise RunError(f"{self}: cannot be made ({os.strerror(errno.ENOTDIR)})")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise RunError(f"{self}: cannot be made ({above} cannot be written)")
 
     def create(self, config: TrainConfig) -> None:
         """Makes the directory of a new run. Raises RunError when there is one already, or it cannot be made."""

@@ -19,7 +19,8 @@ HEAD = """\
 
 Made by `make docs` from `colorize/cli/`; do not edit.
 
-Exit codes: 0 done; 1 an error, or files that failed, each told in one line; 2 wrong usage; 130 interrupted.
+Exit codes: 0 done; 1 an error, or files that failed, each told in one line; 2 wrong usage; 130 interrupted, but 0 for
+`serve` and `schedule start`, which run until they are stopped.
 Every command has `-h` and `--help`.
 """
 

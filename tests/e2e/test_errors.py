@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -282,6 +285,23 @@ def test_an_interrupted_training_leaves_nothing_behind_but_its_epochs(tmp_path: 
     ColorModel.load(directory / "model.safetensors")
     assert [row["epoch"] for row in json.loads((directory / "history.json").read_text())] == [1, 2, 3]
     assert left_behind(mark) == []
+
+
+def test_an_interrupt_that_a_callback_swallows_is_raised_again(capsys: pytest.CaptureFixture[str]) -> None:
+    class Thing:
+        pass
+
+    @contextmanager
+    def collecting() -> Iterator[None]:
+        thing = Thing()
+        reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+        del thing  # the callback is interrupted, and Python goes on
+        assert reference() is None
+        threading.Event().wait(20)
+        yield
+
+    assert main(["--version"], around=collecting()) == 130
+    assert capsys.readouterr() == ("", "colorize: interrupted\n")
 
 
 @pytest.mark.parametrize("after", ["Ray ", pytest.param("training ", marks=pytest.mark.slow)])

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from colorize.archive import listing
 from colorize.data import photos
 from colorize.data.lab import is_grey, to_lab_batch
 from colorize.data.sources import Source, parse_source
@@ -123,6 +124,28 @@ def test_split_by_folders(tmp_path: Path) -> None:
     place = find(touch(tmp_path, "train/a.jpg", "train/cats/b.jpg", "validation/c.jpg", "Test/d.jpg", "other/e.jpg", "f.jpg"))
     assert sorted(photos.pictures_of(place, "train")) == ["train/a.jpg", "train/cats/b.jpg"]
     assert sorted(photos.pictures_of(place, "test")) == ["Test/d.jpg", "validation/c.jpg"]
+
+
+def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "a.jpg",
+        "b.png",
+        "notes.txt",
+        *(f"deep/{number}.TIF" for number in range(30)),
+        *(f"{number}.webp" for number in range(30)),
+    )
+    place = find(tmp_path)
+    assert photos.others_of(place, "train") + photos.others_of(place, "test") == photos.others_of(place, "all") == 60
+    assert 0 < photos.others_of(place, "test") < 10
+    place = find(touch(tmp_path, "val/c.jpg"))
+    assert (photos.others_of(place, "train"), photos.others_of(place, "test")) == (60, 0)
+    place = find(touch(tmp_path, "val/c.heic"))
+    assert (photos.others_of(place, "train"), photos.others_of(place, "test")) == (60, 1)
+
+
+def test_every_picture_that_an_archive_knows_is_read_or_counted() -> None:
+    assert {*photos.PICTURE_SUFFIXES, *photos.OTHER_SUFFIXES} == listing.PICTURE_SUFFIXES | listing.UNSUPPORTED_SUFFIXES
 
 
 def test_split_with_only_a_test_folder(tmp_path: Path) -> None:

@@ -287,6 +287,13 @@ def test_errors_page_mirrors_the_module() -> None:
     assert {name for name in error_classes() if name != "ColorizeError"} <= named
 
 
+def test_errors_page_begins_with_what_is_said() -> None:
+    (command, *_), (said, *_) = (blocks(ROOT / "docs" / "errors.md", language) for language in ("sh", "text"))
+    with pytest.raises(errors.ModelError) as caught:
+        resolve(command.split()[-1])
+    assert said == f"colorize: {caught.value}\n"
+
+
 # Dependencies
 
 

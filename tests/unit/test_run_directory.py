@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,20 @@ def test_a_run_is_made_once_and_read_back(spec: str) -> None:
     with pytest.raises(RunError, match=rf"^{run}: is there already; resume it with --resume {run}, or name another one with --run$"):
         RunDirectory(spec).create(CONFIG)
     assert "word" not in str(run), "a key is not shown"
+
+
+def test_a_run_that_could_not_be_made_is_told_before_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ok.jpg").write_bytes(b"")
+    (tmp_path / "gone").symlink_to("nowhere")
+    for above in ("ok.jpg", "gone"):
+        run = RunDirectory(tmp_path / above / "deep" / "one")
+        with pytest.raises(RunError, match=rf"^{run}: cannot be made \(Not a directory\)$"):
+            run.check_new()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root, whom nothing stops, may run the tests
+    run = RunDirectory(tmp_path / "runs" / "one")
+    with pytest.raises(RunError, match=rf"^{run}: cannot be made \({tmp_path} cannot be written\)$"):
+        run.check_new()
+    assert not run.has("")
 
 
 def test_a_finished_run_is_not_resumed(spec: str) -> None:
