@@ -135,6 +135,20 @@ def test_a_run_that_cannot_begin_leaves_no_curves(train_set: LabDataset, validat
     assert not run.place.names("tensorboard")
 
 
+def test_a_training_that_diverges_ends_at_once_and_leaves_no_model(
+    train_set: LabDataset, validation_set: LabDataset, tmp_path: Path
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.create(TrainConfig(workers=2, epochs=2, learning_rate=1e20, **SMALL))
+    reports: list[Report] = []
+    told = rf"^{run}: training failed: it diverged in epoch 1, the loss is \S+; begin another run with a lower learning rate$"
+    with pytest.raises(RunError, match=told):
+        run_here(tmp_path / "run", train_set, validation_set, reports.append)
+    assert not [report for report in reports if not isinstance(report, StepReport)], "no epoch, and no second attempt"
+    assert not run.has("model.safetensors")
+    assert not checkpoints(tmp_path / "run")
+
+
 @pytest.mark.slow
 def test_a_killed_run_keeps_the_epoch_that_it_announced(killed: Path) -> None:
     assert not (killed / "model.safetensors").exists()

@@ -221,6 +221,17 @@ def test_a_tensor_of_another_size(tmp_path: Path, saved: bytes) -> None:
     check_refused(path, "damaged: its weights do not match the checksum")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e6])
+def test_weights_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+    """Of a training that diverged; a million is none any more in half precision."""
+    model = small_model()
+    with torch.no_grad():
+        model.network.head.weight.view(-1)[3] = value
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    check_refused(path, "not all of its weights are numbers: its training diverged")
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_truncated_anywhere(saved: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
