@@ -49,7 +49,7 @@ class Evaluation:
     baselines: dict[str, dict[str, float]]
     """The same for `grey` and `mean_color`."""
     classes: dict[str, dict[str, float]]
-    """The model's metrics by class; empty where the data has no classes."""
+    """The model's metrics by class; empty where the data has no classes. Pictures without a label are in none."""
     seconds: float
 
     hints: dict[str, float] | None = None
@@ -116,10 +116,16 @@ def evaluate(
         pictures=round(float(totals["model"][0])),
         metrics=metrics,
         baselines={name: scores_from_sums(totals[name]) for name in BASELINES},
-        classes={class_names[label]: scores_from_sums(of) for label, of in sorted(sums["model"].items())} if class_names else {},
+        classes=by_class(sums["model"], class_names) if class_names else {},
         seconds=round(time.monotonic() - began, 3),
         **figures(extras, totals, metrics),
     )
+
+
+def by_class(sums: dict[int, Tensor], class_names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """The scores of each class by its name, a label that has none by its number; pictures without a label (−1) are of no class."""
+    names = dict(enumerate(class_names))
+    return {names.get(label, str(label)): scores_from_sums(of) for label, of in sorted(sums.items()) if label >= 0}
 
 
 def figures(extras: Extras, totals: dict[str, Tensor], metrics: dict[str, float]) -> dict[str, Any]:
