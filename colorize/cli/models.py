@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from colorize.model.card import ModelCard, read_card, resolve, shipped_names
+from colorize.model.card import ModelCard, read_card, resolve, shipped_names, without_nan
 
 
 def models(
@@ -24,7 +24,8 @@ def models(
         return
     for path, card in cards:
         scores = card.metrics.get("metrics", {})
-        told = f"  SSIM {scores['ssim']:.4f}  PSNR {scores['psnr_mean']:.2f} dB" if scores else ""
+        ssim, psnr = scores.get("ssim"), scores.get("psnr_mean")
+        told = f"  SSIM {ssim:.4f}  PSNR {psnr:.2f} dB" if ssim is not None and psnr is not None else ""
         pictures = card.training.get("pictures", 0)
         console.print(
             f"{card.name}  {card.parameters / 1e6:.1f} M parameters  {path.stat().st_size / 1e6:.1f} MB  {pictures:,} pictures{told}"
@@ -37,5 +38,5 @@ def _facts(path: Path, card: ModelCard) -> dict[str, object]:
         "parameters": card.parameters,
         "bytes": path.stat().st_size,
         "training_data": {key: card.training[key] for key in ("data", "pictures", "epochs") if key in card.training},
-        "metrics": card.metrics,
+        "metrics": without_nan(card.metrics),
     }

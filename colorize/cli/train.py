@@ -13,7 +13,10 @@ from colorize.cli.options import ADDRESS, RUN
 from colorize.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
+    from colorize.data.dataset import LabDataset
+    from colorize.model.colormodel import ColorModel
     from colorize.train.config import TrainConfig
+    from colorize.train.directory import RunDirectory
 
 SAMPLE = "cifar10-sample"
 ENLARGED = 4
@@ -69,15 +72,15 @@ def train(
     The best model is left in RUN/model.safetensors, ready for evaluate, picture, archive and serve.
     """
     from colorize import cluster
-    from colorize.cli.display import TrainingDisplay, console, describe
+    from colorize.cli.display import console
     from colorize.cli.evaluate import score_table
-    from colorize.data.dataset import load_dataset, with_more
+    from colorize.data.dataset import load_dataset
     from colorize.data.sources import FIXED_SIZE, parse_source
     from colorize.evaluation import evaluate
     from colorize.model.encoder import imagenet_weights
     from colorize.model.settings import DecodeSettings
     from colorize.train.directory import MODEL_FILE, RunDirectory
-    from colorize.train.run import check_pictures, check_workers, fit, needed
+    from colorize.train.run import check_workers, needed
 
     given: dict[str, Any] = {
         "data": data[0] if data else None, "more_data": tuple(data[1:]) or None if data else None, "epochs": epochs,
@@ -99,31 +102,44 @@ def train(
         console.print(ray.describe())
         if config is None:
             config = _configure(given, *(number or (None, max(1, ray.gpus if gpu else ray.cpus))), gpu)
-        check_workers(needed(config, directory), config.gpu)
-        if config.encoder is not None:
-            imagenet_weights(config.encoder)  # said here, before the pictures are loaded, and not by a worker after
-        fixed = parse_source(config.data).kind in FIXED_SIZE
-        train_size = None if fixed else config.size * LOADED_PER_CROP[0] // LOADED_PER_CROP[1]
-        train_set = load_dataset(config.data, split="train", size=train_size, limit=config.limit)
-        for spec in config.more_data:
-            more = load_dataset(spec, split="train", size=train_size, limit=config.limit)
-            console.print(f"and         {describe(more)}")
-            train_set = with_more(train_set, more)
-        validation_set = load_dataset(config.data, split="test", size=None if fixed else config.size)
-        console.print(f"training    {describe(train_set)}")
-        console.print(f"validation  {describe(validation_set)}")
-        check_pictures(config, train_set.pictures)
-        if resume is None:
-            directory.create(config)
-        with TrainingDisplay(config.epochs) as display:
-            result = fit(config, directory, train=train_set.dataset, validation=validation_set.dataset, on_report=display.show)
+        is_trained = resume is not None and directory.has(MODEL_FILE)  # the run was interrupted while its model was scored
+        if not is_trained:
+            check_workers(needed(config, directory), config.gpu)
+            if config.encoder is not None:
+                imagenet_weights(config.encoder)  # said here, before the pictures are loaded, and not by a worker after
+        size = None if parse_source(config.data).kind in FIXED_SIZE else config.size
+        validation_set = load_dataset(config.data, split="test", size=size)
+        model = directory.load_model() if is_trained else _trained(config, directory, validation_set, is_new=resume is None)
         scores = evaluate(
-            result.model, validation_set.dataset, data=config.data, settings=DecodeSettings(), class_names=validation_set.class_names
+            model, validation_set.dataset, data=config.data, settings=DecodeSettings(), class_names=validation_set.class_names
         )
-        card = dataclasses.replace(result.model.card, metrics=scores.for_card())
-        directory.save_model(dataclasses.replace(result.model, card=card))
+        card = dataclasses.replace(model.card, metrics=scores.for_card())
+        directory.save_model(dataclasses.replace(model, card=card))
         console.print(score_table(scores))
         console.print(f"{directory.at(MODEL_FILE)}: the best of {config.epochs} epochs, number {card.training['best_epoch']}")
+
+
+def _trained(config: TrainConfig, directory: RunDirectory, validation_set: LabDataset, *, is_new: bool) -> ColorModel:
+    """The model of a run that is begun, or goes on, on the Ray that is connected; not scored yet."""
+    from colorize.cli.display import TrainingDisplay, console, describe
+    from colorize.data.dataset import load_dataset, with_more
+    from colorize.data.sources import FIXED_SIZE, parse_source
+    from colorize.train.run import check_pictures, check_validation, fit
+
+    size = None if parse_source(config.data).kind in FIXED_SIZE else config.size * LOADED_PER_CROP[0] // LOADED_PER_CROP[1]
+    train_set = load_dataset(config.data, split="train", size=size, limit=config.limit)
+    for spec in config.more_data:
+        more = load_dataset(spec, split="train", size=size, limit=config.limit)
+        console.print(f"and         {describe(more)}")
+        train_set = with_more(train_set, more)
+    console.print(f"training    {describe(train_set)}")
+    console.print(f"validation  {describe(validation_set)}")
+    check_pictures(config, train_set.pictures)
+    if is_new:
+        check_validation(config, validation_set.dataset)
+        directory.create(config)
+    with TrainingDisplay(config.epochs) as display:
+        return fit(config, directory, train=train_set.dataset, validation=validation_set.dataset, on_report=display.show).model
 
 
 def new_run() -> str:

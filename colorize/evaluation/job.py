@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from colorize import cluster
 from colorize.errors import ConfigError
 from colorize.evaluation.measures import confidence_ratio
 from colorize.evaluation.scorer import Extras, Scorer
+from colorize.model.card import without_nan
 from colorize.model.colormodel import ColorModel
 from colorize.model.metrics import scores_from_sums
 from colorize.model.settings import DecodeSettings
@@ -49,7 +49,7 @@ class Evaluation:
     baselines: dict[str, dict[str, float]]
     """The same for `grey` and `mean_color`."""
     classes: dict[str, dict[str, float]]
-    """The model's metrics by class; empty where the data has no classes."""
+    """The model's metrics by class; empty where the data has no classes. Pictures without a label are in none."""
     seconds: float
 
     hints: dict[str, float] | None = None
@@ -68,7 +68,7 @@ class Evaluation:
     def to_json(self) -> str:
         """The stable JSON form; what is undefined (a ratio to no colour at all) is null, what was not asked for isn't there."""
         given = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
-        return json.dumps(_without_nan(given), indent=2) + "\n"
+        return json.dumps(without_nan(given), indent=2) + "\n"
 
 
 def evaluate(
@@ -116,10 +116,16 @@ def evaluate(
         pictures=round(float(totals["model"][0])),
         metrics=metrics,
         baselines={name: scores_from_sums(totals[name]) for name in BASELINES},
-        classes={class_names[label]: scores_from_sums(of) for label, of in sorted(sums["model"].items())} if class_names else {},
+        classes=by_class(sums["model"], class_names) if class_names else {},
         seconds=round(time.monotonic() - began, 3),
         **figures(extras, totals, metrics),
     )
+
+
+def by_class(sums: dict[int, Tensor], class_names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """The scores of each class by its name, a label that has none by its number; pictures without a label (−1) are of no class."""
+    names = dict(enumerate(class_names))
+    return {names.get(label, str(label)): scores_from_sums(of) for label, of in sorted(sums.items()) if label >= 0}
 
 
 def figures(extras: Extras, totals: dict[str, Tensor], metrics: dict[str, float]) -> dict[str, Any]:
@@ -139,9 +145,3 @@ def figures(extras: Extras, totals: dict[str, Tensor], metrics: dict[str, float]
         share = (colored - grey) / (true - grey) if true != grey else float("nan")
         found["recognition"] = {"grey": grey, "colored": colored, "true": true, "share": share}
     return found
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

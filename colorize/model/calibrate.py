@@ -55,13 +55,18 @@ BATCH = 125
 
 
 def calibrate(model: ColorModel, L_b1hw: Tensor, ab_b2hw: Tensor) -> VividnessDial:
-    """The dial of `model`, from pictures that it was not trained on: L 0…100 and true ab, of one size."""
+    """The dial of `model`, from pictures that it was not trained on: L 0…100 and true ab, of one size.
+
+    Where all that are looked at are grey it is the default dial: nothing is as colourful as they are.
+    """
     palette = model.palette
     step = math.ceil(L_b1hw.numel() / MOST_PIXELS)
     every = L_b1hw, ab_b2hw
     L_b1hw, ab_b2hw = L_b1hw[::step].float(), ab_b2hw[::step].float()
     true_b3hw = compose(L_b1hw, ab_b2hw)
     truth = float(colorfulness(true_b3hw).mean())
+    if truth == 0:
+        return VividnessDial()
     with torch.inference_mode():
         logits_bkhw = _log_shares(model, L_b1hw)
         spread_bhw = torch.cat([palette.spread(part) for part in logits_bkhw.split(BATCH)])

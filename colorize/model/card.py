@@ -11,14 +11,17 @@ import atexit
 import dataclasses
 import hashlib
 import json
+import math
+import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from colorize.errors import ModelError
+from colorize.errors import ModelError, one_line
 from colorize.storage.place import cause, is_url
 
 FORMAT = 1
@@ -83,8 +86,8 @@ class ModelCard:
         return size if isinstance(size, int) else self.working_size
 
     def to_json(self) -> str:
-        """The card as one line of JSON."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, sort_keys=True)
+        """The card as one line of JSON; what is undefined is null."""
+        return json.dumps(without_nan(dataclasses.asdict(self)), ensure_ascii=False, sort_keys=True)
 
     def as_base(self) -> dict[str, Any]:
         """What the card of a model that is trained on from this one says of it."""
@@ -97,7 +100,7 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> ModelCard:
-        """Reads a card; `path` names the file in errors. Raises ModelError for a newer or an incomplete card."""
+        """Reads a card; `path` names the file in errors. Raises ModelError for a newer or incomplete one, and for values that cannot be."""
         try:
             fields = json.loads(text)
             version = fields["format"]
@@ -109,9 +112,51 @@ class ModelCard:
         if unknown := sorted(set(fields) - known):
             raise ModelError(f"{path}: its card has unknown fields: {', '.join(unknown)}")
         try:
-            return cls(**fields)
+            card = cls(**fields)
         except TypeError as error:
             raise ModelError(f"{path}: its card is incomplete ({error})") from error
+        for name, (what, is_met) in _MUST_BE.items():
+            if not is_met(value := getattr(card, name)):
+                raise ModelError(f"{path}: its card is damaged: {name} is {one_line(repr(value), 80)}, not {what}")
+        return card
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_dial(dial: Any) -> bool:
+    return isinstance(dial, dict) and all(
+        _is_number(value) and (0 < value <= 1 if name.endswith("temperature") else 0 <= value < math.inf) for name, value in dial.items()
+    )
+
+
+def _is_training(training: Any) -> bool:
+    return isinstance(training, dict) and isinstance(training.get("config", {}), dict) and _is_whole(training.get("pictures", 0), 0)
+
+
+def _are_metrics(metrics: Any) -> bool:
+    scores = metrics.get("metrics", {}) if isinstance(metrics, dict) else None
+    return isinstance(scores, dict) and all(value is None or _is_number(value) for value in scores.values())
+
+
+_MUST_BE: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": ("a text", lambda name: isinstance(name, str)),
+    "network": ("an object", lambda network: isinstance(network, dict)),
+    "palette_step": ("a number above 0", lambda step: _is_number(step) and 0 < step < math.inf),
+    "working_size": ("a number of pixels", lambda size: _is_whole(size, 1)),
+    "mirrored": ("true or false", lambda mirrored: isinstance(mirrored, bool)),
+    "dial": ("numbers from 0 on, temperatures above 0 and at most 1", _is_dial),
+    "parameters": ("a number of parameters", lambda parameters: _is_whole(parameters, 0)),
+    "training": ("an object with `config` as an object and `pictures` as a number", _is_training),
+    "metrics": ("an object with `metrics` as numbers", _are_metrics),
+    "weights_sha256": ("a text", lambda digest: isinstance(digest, str)),
+}
+"""What each field of a card is, in words, and whether a value is that. What is in `network` is checked when it is built."""
 
 
 def read_card(path: Path) -> ModelCard:
@@ -130,20 +175,26 @@ def read_card(path: Path) -> ModelCard:
             if len(start) < 8 or not 2 <= length <= _LARGEST_HEADER:
                 raise ModelError(f"{path}: not a safetensors file")
             header = file.read(length)
+            size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         raise ModelError(f"{path}: no such model; the models that ship: {', '.join(shipped_names()) or 'none'}") from None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
     if len(header) < length:
         raise ModelError(f"{path}: truncated ({8 + len(header)} bytes, its header alone has {8 + length})")
-    return _card_of(header, path)
+    card, data = _read_header(header, path)
+    if size != (whole := 8 + length + data):
+        raise ModelError(f"{path}: {'truncated' if size < whole else 'damaged'} ({size} bytes, by its header it has {whole})")
+    return card
 
 
-def _card_of(header: bytes, path: Path) -> ModelCard:
+def _read_header(header: bytes, path: Path) -> tuple[ModelCard, int]:
+    """The card, and how many bytes of tensors follow the header."""
     try:
-        metadata = json.loads(header).get("__metadata__", {})
+        tensors = json.loads(header)
+        metadata = tensors.pop("__metadata__", {})
         written = metadata.get(CARD_KEY)
-    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, RecursionError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError, RecursionError) as error:
         raise ModelError(f"{path}: not a safetensors file (its header is not a JSON object)") from error
     if not isinstance(written, str):
         raise ModelError(f"{path}: a safetensors file of another program: it has no colorize card")
@@ -151,7 +202,17 @@ def _card_of(header: bytes, path: Path) -> ModelCard:
     # A model without any checksum is read; a checksum whose name is damaged does not count as none.
     if set(metadata) != {CARD_KEY} and metadata.get(DIGEST_KEY) != _sha256(written):
         raise ModelError(f"{path}: damaged: its card does not match its checksum")
-    return card
+    try:
+        return card, max((int(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        raise ModelError(f"{path}: damaged: its header does not say where its tensors are") from error
+
+
+def without_nan(value: Any) -> Any:
+    """The same with null for a number that is undefined, such as a ratio to no colour at all: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _sha256(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from colorize.model.palette import Palette
 from colorize.model.settings import VividnessDial
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _NETWORK = "network."
 _BINS, _PRIOR = "palette.bins", "palette.prior"
@@ -42,7 +43,7 @@ class ColorModel:
 
     def to_bytes(self) -> bytes:
         """The model's file: convolutions as float16, statistics and palette as float32."""
-        tensors = {_NETWORK + name: _stored(name, tensor) for name, tensor in self.network.state_dict().items()}
+        tensors = {_NETWORK + name: stored(name, tensor) for name, tensor in self.network.state_dict().items()}
         tensors |= {_BINS: self.palette.bins_k2.cpu().contiguous(), _PRIOR: self.palette.prior_k.cpu().contiguous()}
         card = dataclasses.replace(self.card, weights_sha256=_digest(tensors))
         return save(tensors, metadata=card.to_metadata())
@@ -61,6 +62,8 @@ class ColorModel:
             raise ModelError(f"{path}: truncated or damaged ({_first_line(error)})") from error
         if _digest(tensors) != card.weights_sha256:
             raise ModelError(f"{path}: damaged: its weights do not match the checksum in its card")
+        if not are_finite(tensors.values()):
+            raise ModelError(f"{path}: not all of its weights are numbers: its training diverged")
         try:
             network = build(config_of(card.network))
             palette = Palette(tensors.pop(_BINS).clone(), tensors.pop(_PRIOR).clone(), card.palette_step)  # off the mapped file
@@ -77,10 +80,16 @@ def load_model(name_or_path: str | Path) -> ColorModel:
     return ColorModel.load(resolve(name_or_path))
 
 
-def _stored(name: str, tensor: Tensor) -> Tensor:
+def stored(name: str, tensor: Tensor) -> Tensor:
+    """A tensor of the network, by its name, as a model's file holds it."""
     # The running variance of a batch norm spans more decades than float16 holds; the weights of a convolution do not.
     narrow = tensor.is_floating_point() and "running_" not in name
     return tensor.detach().cpu().to(torch.float16 if narrow else tensor.dtype).contiguous()
+
+
+def are_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether there are only numbers in them: what is none shows in their sums, which are quicker than `isfinite` (17 ms for `photo`)."""
+    return all(math.isfinite(float(tensor.sum(dtype=torch.float32))) for tensor in tensors)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

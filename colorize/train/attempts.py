@@ -57,7 +57,7 @@ def train_until_done(setup: Setup, datasets: dict[str, ray.data.Dataset], on_rep
             before = done
             trainer = _trainer(setup, datasets, done)
             try:
-                _interruptibly(trainer.fit)
+                result = _interruptibly(trainer.fit)
             except (ray.train.TrainingFailedError, RayError) as error:
                 done = reached(run.place)
                 # What came from the workers Ray has tried often enough; what came from its controller, or was its death, it tries once.
@@ -67,6 +67,9 @@ def train_until_done(setup: Setup, datasets: dict[str, ray.data.Dataset], on_rep
                     log.event("run breaks off", level=logging.ERROR, reason=_cause(error))
                     raise RunError(f"{run}: training failed: {_cause(error)}; go on with --resume {run}") from error
             else:
+                if result.return_value is not None:  # the first worker's
+                    log.event("run breaks off", level=logging.ERROR, reason=result.return_value)
+                    raise RunError(f"{run}: training failed: {result.return_value}; begin another run with a lower learning rate")
                 done = reached(run.place)
                 if done == before:
                     break
@@ -86,7 +89,7 @@ def _trainer(setup: Setup, datasets: dict[str, ray.data.Dataset], done: int) -> 
     run = setup.directory
     _clear(run.place)
     return TorchTrainer(
-        train_worker,
+        train_worker,  # type: ignore[arg-type]
         train_loop_config={"setup": setup},
         scaling_config=ScalingConfig(  # type: ignore[call-arg]
             num_workers=config.workers if is_full else (least, config.workers),  # type: ignore[arg-type]

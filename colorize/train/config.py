@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +100,9 @@ class TrainConfig:
         for named in (self.data, *self.more_data, self.base or ""):
             if has_secret(named):
                 raise ConfigError(f"{one_line(without_secrets(named))}: holds a secret, which would be kept in the run: {WAY_OUT}")
+        for name, value in dataclasses.asdict(self).items():
+            if value == math.inf:
+                raise ConfigError(f"{name} {value}: must be finite")
         positive = ("epochs", "workers", "batch_size", "learning_rate", "clip_norm", "palette_step")
         for name in positive:
             if not getattr(self, name) > 0:

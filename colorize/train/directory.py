@@ -2,7 +2,7 @@
 
     RUN/config.json          the settings
     RUN/history.json         one row an epoch
-    RUN/model.safetensors    the best model, calibrated; written when the run is done
+    RUN/model.safetensors    the best model, calibrated; written when the training is done, and again with its scores
     RUN/tensorboard/         the curves
     RUN/ray/                 Ray Train's checkpoints: the latest one and the best two
 
@@ -23,7 +23,7 @@ from typing import Any
 from pyarrow import fs
 
 from colorize.errors import RunError
-from colorize.model.card import SUFFIX
+from colorize.model.card import SUFFIX, ModelCard, read_card
 from colorize.model.colormodel import ColorModel
 from colorize.storage.place import LocalPlace, cause
 from colorize.storage.remote import RemotePlace, open_place
@@ -101,10 +101,10 @@ class RunDirectory:
             self.place.write(CONFIG_FILE, config.to_json().encode())
 
     def open(self) -> TrainConfig:
-        """The settings of a run that is to be resumed. Raises RunError when there is none, or it is finished."""
+        """The settings of a run that is to be resumed. Raises RunError when there is none, or it is finished: its model has its scores."""
         if not self.has(CONFIG_FILE):
             raise RunError(f"{self}: not a training run (it has no {CONFIG_FILE})")
-        if self.has(MODEL_FILE):
+        if self.has(MODEL_FILE) and self._card().metrics:
             raise RunError(f"{self}: this run is finished; its model is {self.at(MODEL_FILE)}")
         return self.settings()
 
@@ -140,6 +140,10 @@ class RunDirectory:
             else:
                 copy.write_bytes(self.read(name))
             yield copy
+
+    def _card(self) -> ModelCard:
+        with self.local(MODEL_FILE) as path:
+            return read_card(path)
 
     def _names(self, name: str) -> list[str]:
         with self._telling(name, "read"):

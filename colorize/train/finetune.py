@@ -16,7 +16,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from colorize.errors import ConfigError, RunError
+from colorize.errors import ConfigError, ModelError, RunError
 from colorize.model.card import read_card, resolve
 from colorize.model.network import config_of
 from colorize.model.photonet import PhotoNetConfig
@@ -80,7 +80,10 @@ def settings(base: str, data: str, *, workers: int, gpu: bool = False, pictures:
     given: fields of TrainConfig that the user has set; None where not. Raises ModelError, ConfigError.
     """
     card = read_card(resolve(base))
-    shape = config_of(card.network)
+    try:
+        shape = config_of(card.network)
+    except (ConfigError, TypeError) as error:
+        raise ModelError(f"{base}: of another architecture than this program builds ({error})") from error
     fields: dict[str, Any] = {"learning_rate": LEARNING_RATE, "size": card.trained_size, "palette_step": card.palette_step}
     if isinstance(shape, PhotoNetConfig):
         fields |= {"encoder": shape.encoder, "enlarge": shape.enlarge}

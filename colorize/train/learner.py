@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from colorize.model.card import ModelCard
-from colorize.model.colormodel import ColorModel
+from colorize.model.colormodel import ColorModel, are_finite, stored
 from colorize.model.device import uses_bfloat16
 from colorize.model.network import build, fields_of
 from colorize.model.palette import Palette
@@ -126,6 +126,10 @@ class Learner:
                 logits_bkhw = self.averaged.module(L_b1hw[part])
             low.append(self.palette.decode(logits_bkhw))
         return F.interpolate(torch.cat(low), size=size, mode="bilinear")
+
+    def is_finite(self) -> bool:
+        """Whether all averaged weights are numbers, also in the half precision of a model's file."""
+        return are_finite(stored(name, tensor) for name, tensor in self.averaged.module.state_dict().items())
 
     def as_model(self, training: dict[str, object]) -> ColorModel:
         """The averaged network as a model, with a dial that is still to be calibrated."""

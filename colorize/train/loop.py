@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -98,8 +99,11 @@ class TensorBatch(NumpyBatchCollateFn):
         return {name: torch.from_numpy(np.array(column)) for name, column in batch.items()}
 
 
-def train_worker(given: dict[str, Setup]) -> None:
-    """One worker's whole training."""
+def train_worker(given: dict[str, Setup]) -> str | None:
+    """One worker's whole training. Gives why it went wrong in a way that it would again; None where it did not.
+
+    That is given and not raised: what a worker raises, Ray Train tries again.
+    """
     setup = given["setup"]
     config = setup.config
     context = ray.train.get_context()
@@ -137,16 +141,28 @@ def train_worker(given: dict[str, Setup]) -> None:
         if epoch < config.epochs:
             coming = _training_batches(setup, world, epoch + 1)
         _share_from_first(learner.averaged.module, world)
+        loss = clock.epoch_loss()
+        if _has_diverged(learner, loss, world):
+            return f"it diverged in epoch {epoch}, the loss is {loss:.3g}"
         scores = _validate(learner, rank, world)
         # Grey scores the same in every epoch: once is enough, in each sitting.
         grey = grey or _validate(learner, rank, world, grey=True)
         report = EpochReport(
-            epoch=epoch, epochs=config.epochs, loss=clock.epoch_loss(), ssim=scores["ssim"], psnr=scores["psnr_mean"],
+            epoch=epoch, epochs=config.epochs, loss=loss, ssim=scores["ssim"], psnr=scores["psnr_mean"],
             ssim_gain=scores["ssim"] - grey["ssim"], psnr_gain=scores["psnr_mean"] - grey["psnr_mean"],
             pictures_per_second=pictures_per_second, seconds=clock.seconds(),
         )  # fmt: skip
         history.append(dataclasses.asdict(report))
         ray.train.report(dataclasses.asdict(report), **_saved(setup, learner, report, history) if rank == 0 else {})
+    return None
+
+
+def _has_diverged(learner: Learner, loss: float, world: int) -> bool:
+    """Whether a worker's loss, or a weight, is no number any more; all workers get the same answer, and end together."""
+    sound = torch.tensor(float(math.isfinite(loss) and learner.is_finite()), device=learner.device)
+    if world > 1:
+        torch.distributed.all_reduce(sound, op=torch.distributed.ReduceOp.MIN)
+    return not bool(sound)
 
 
 def _prefix(setup: Setup) -> str:

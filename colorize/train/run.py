@@ -22,6 +22,7 @@ from torch import Tensor
 
 from colorize import cluster, log
 from colorize.errors import DataError, RunError
+from colorize.imaging.tint import is_grey
 from colorize.model.calibrate import calibrate
 from colorize.model.colormodel import ColorModel
 from colorize.model.palette import Palette
@@ -30,7 +31,7 @@ from colorize.train.board import board
 from colorize.train.checkpoint import Saved, reached, whole
 from colorize.train.config import TrainConfig
 from colorize.train.directory import MODEL_FILE, RunDirectory
-from colorize.train.loop import Setup
+from colorize.train.loop import VALIDATION_BATCH, Setup
 from colorize.train.meter import STAGE
 from colorize.train.progress import EpochReport, Notice, Report
 from colorize.train.tracking import Tracker
@@ -71,6 +72,25 @@ def check_pictures(config: TrainConfig, pictures: int) -> None:
         raise DataError(f"{config.data}: {pictures} training pictures are fewer than one batch of {config.batch_size}")
 
 
+def check_validation(config: TrainConfig, validation: ray.data.Dataset) -> None:
+    """Raises DataError when all of them are grey: by them no epoch could be chosen, nor the dial be set. The first in colour will do."""
+    for batch in validation.select_columns(["L", "ab"]).iter_batches(batch_size=VALIDATION_BATCH):
+        lab_b3hw = np.concatenate([batch["L"], batch["ab"]], axis=1).astype(np.float32)
+        if not is_grey(torch.from_numpy(lab_b3hw)).all():
+            return
+    raise DataError(
+        f"{config.data}: all of its {validation.count():,} test pictures are grey, so no training can be judged: add some in colour"
+    )
+
+
+def check_unchanged(directory: RunDirectory, now: dict[str, int], before: dict[str, Any]) -> None:
+    """Raises RunError when a run is to go on with other numbers of pictures than its checkpoint's model says that it began with."""
+    for name, count in now.items():
+        if (began := before.get(name, count)) != count:
+            told = f"{name.replace('_', ' ')}: {count:,}, it began with {began:,}"
+            raise RunError(f"{directory}: the data has changed since ({told}): bring back what it was, or begin another run")
+
+
 def fit(
     config: TrainConfig,
     directory: RunDirectory,
@@ -85,16 +105,24 @@ def fit(
     train, validation: materialized rows of `L` (1, h, w) and `ab` (2, h, w); validation also `rgb` (3, h, w) uint8. `base`: the model that
     is tuned, with its palette extended by the colours of `train`; None: a network from scratch.
     `on_report` is called on a thread of this process. Raises ClusterError (too few resources), DataError (too few
-    pictures) and RunError (training failed; the run can be resumed).
+    pictures, or all of `validation` grey) and RunError (training failed, or goes on with other data than it began with).
     """
     log.bind(run=directory.name, stage=STAGE)
     check_workers(needed(config, directory), config.gpu)
     began = time.monotonic()
     train_rows = train.select_columns(list(COLUMNS)).materialize()
     pictures, validated = train_rows.count(), validation.count()
+    newest = next(whole(directory.place), None)
+    so_far = None if newest is None else directory.load_model(f"{newest.path}/{MODEL_FILE}")
+    if so_far is not None:
+        check_unchanged(directory, {"pictures": pictures, "validation_pictures": validated}, so_far.card.training)
     check_pictures(config, pictures)
+    if so_far is None:
+        check_validation(config, validation)
     log.event("run begins", directory=str(directory), pictures=pictures, workers=config.workers)
-    if base is None:
+    if so_far is not None:
+        palette = so_far.palette  # counted anew, on another processor, a bin at the edge may be there or not
+    elif base is None:
         palette = build_palette(train_rows, config.palette_step, config.network(bins=2).output_stride)
     else:
         histogram = count_colors(train_rows, base.palette.step, base.network.config.output_stride)

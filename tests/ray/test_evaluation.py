@@ -16,11 +16,12 @@ from colorize.data.dataset import LabDataset, load_dataset
 from colorize.errors import ConfigError
 from colorize.evaluation import BASELINES, Evaluation, Extras, evaluate, examples, predict_full_size, sheet_png
 from colorize.evaluation.classifier import Classifier, load_classifier
+from colorize.evaluation.job import by_class
 from colorize.evaluation.measures import confidence_counts, confidence_ratio, random_hints, size_differences
 from colorize.imaging.colorspace import compose
 from colorize.model.colorizer import Colorizer
 from colorize.model.colormodel import ColorModel
-from colorize.model.metrics import SCORES, ColorScores, psnr
+from colorize.model.metrics import SCORES, ColorScores, psnr, score_pictures, scores_from_sums
 from colorize.model.settings import DecodeSettings
 from tests.models import small_model
 from tests.pictures import encoded, grey_scene
@@ -216,6 +217,14 @@ def test_what_is_asked_for_does_not_depend_on_blocks_and_workers(sample: LabData
     ]
     assert results[0].hints == {"n": 3, "psnr_gain": pytest.approx(results[1].hints["psnr_gain"], abs=1e-3)}  # type: ignore[index]
     assert results[0].confidence_ratio == pytest.approx(results[1].confidence_ratio, rel=1e-3)
+
+
+def test_pictures_without_a_label_and_with_one_that_has_no_name() -> None:
+    figures = score_pictures(*(torch.rand(3, channels, 16, 16) for channels in (1, 2, 2)), torch.randint(255, (3, 3, 16, 16)).byte())
+    sums = dict(zip((7, -1, 0), figures, strict=True))
+    found = by_class(sums, ("cat", "dog"))
+    assert list(found) == ["cat", "7"]
+    assert found == {"cat": scores_from_sums(figures[2]), "7": scores_from_sums(figures[0])}
 
 
 def test_stability_over_sizes_of_too_many_pictures_is_refused(sample: LabDataset, monkeypatch: pytest.MonkeyPatch) -> None:

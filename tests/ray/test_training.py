@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,16 +21,22 @@ import torch.nn.functional as F
 from ray._private import worker as ray_worker
 from safetensors.torch import load_file
 
+from colorize.cli.main import main
 from colorize.cluster import ClusterInfo
 from colorize.data.dataset import LabDataset, load_dataset
 from colorize.errors import ClusterError, DataError, RunError
 from colorize.model.calibrate import TEMPERATURES
 from colorize.model.colormodel import ColorModel, load_model
 from colorize.model.metrics import ColorScores
+from colorize.train.checkpoint import publish, save_state, seal
 from colorize.train.config import TrainConfig
 from colorize.train.directory import RunDirectory
+from colorize.train.learner import Learner
+from colorize.train.loop import Setup
 from colorize.train.progress import EpochReport, Report, StepReport
 from colorize.train.run import TrainResult, build_palette, fit, training_seconds
+from tests.models import small_model, small_palette
+from tests.pictures import encoded, grey_scene, rgb_scene, sepia_scene
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -133,6 +140,20 @@ def test_a_run_that_cannot_begin_leaves_no_curves(train_set: LabDataset, validat
     with pytest.raises(Exception, match="rgb"):
         fit(run.open(), run, train=train_set.dataset, validation=lacking, on_report=lambda report: None)
     assert not run.place.names("tensorboard")
+
+
+def test_a_training_that_diverges_ends_at_once_and_leaves_no_model(
+    train_set: LabDataset, validation_set: LabDataset, tmp_path: Path
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.create(TrainConfig(workers=2, epochs=2, learning_rate=1e20, **SMALL))
+    reports: list[Report] = []
+    told = rf"^{run}: training failed: it diverged in epoch 1, the loss is \S+; begin another run with a lower learning rate$"
+    with pytest.raises(RunError, match=told):
+        run_here(tmp_path / "run", train_set, validation_set, reports.append)
+    assert not [report for report in reports if not isinstance(report, StepReport)], "no epoch, and no second attempt"
+    assert not run.has("model.safetensors")
+    assert not checkpoints(tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -265,8 +286,6 @@ def test_directories_that_are_in_the_way_or_are_no_run(resumed: tuple[TrainResul
     before = sorted((path, path.stat().st_mtime_ns) for path in directory.rglob("*"))
     with pytest.raises(RunError, match=rf"^{directory}: is there already; resume it with --resume {directory}, or name another one"):
         RunDirectory(directory).create(TrainConfig(**SMALL))
-    with pytest.raises(RunError, match=rf"^{directory}: this run is finished; its model is {directory}/model.safetensors$"):
-        RunDirectory(directory).open()
     assert sorted((path, path.stat().st_mtime_ns) for path in directory.rglob("*")) == before
     for nothing in (tmp_path, tmp_path / "none"):
         with pytest.raises(RunError, match=rf"^{nothing}: not a training run \(it has no config.json\)$"):
@@ -291,6 +310,79 @@ def test_fewer_pictures_than_one_batch(tmp_path: Path, train_set: LabDataset, va
     RunDirectory(tmp_path / "run").create(TrainConfig(workers=2, batch_size=512, **SMALL))
     with pytest.raises(DataError, match=r"^cifar10-sample: 251 training pictures are fewer than one batch of 512$"):
         run_here(tmp_path / "run", train_set, validation_set)
+
+
+def test_validation_pictures_that_are_all_grey(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A training is refused before it leaves anything, by the command and by the library."""
+    for part, pictures in (("train", [rgb_scene(48, 64 + number) for number in range(8)]), ("test", [grey_scene(), sepia_scene()])):
+        (tmp_path / "photos" / part).mkdir(parents=True)
+        for number, rgb_hwc in enumerate(pictures):
+            (tmp_path / "photos" / part / f"{number}.png").write_bytes(encoded(rgb_hwc, "PNG"))
+    data = f"folder:{tmp_path / 'photos'}"
+    told = f"{data}: all of its 2 test pictures are grey, so no training can be judged: add some in colour"
+    options = f"--data {data} --size 32 --batch-size 4 --workers 1 --width 8 --depth 1 --run {tmp_path / 'command'}"
+    assert main(["train", *options.split()]) == 1
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "command").exists()
+    RunDirectory(tmp_path / "run").create(TrainConfig(data=data, size=32, batch_size=4, workers=1, width=8, depth=1))
+    sets = [load_dataset(data, split=split, size=32) for split in ("train", "test")]
+    with pytest.raises(DataError, match=re.escape(told)):
+        run_here(tmp_path / "run", *sets)
+
+
+def with_checkpoint(run: RunDirectory, config: TrainConfig, training: dict[str, Any]) -> ColorModel:
+    """A run with a checkpoint of its first epoch, of a small palette; gives the checkpoint's model."""
+    run.create(config)
+    learner = Learner(config, small_palette(), torch.device("cpu"), 6)
+    torch.set_flush_denormal(False)  # which is a worker's, and not this thread's
+    staged = Path(run.root) / "staged"
+    staged.mkdir()
+    save_state(staged, learner, {"epoch": 1, "history": []})
+    model = learner.as_model(training)
+    model.save(staged / "model.safetensors")
+    seal(staged)
+    publish(staged, run.place, "checkpoint_000001_20260801T120001")
+    return model
+
+
+def test_a_run_whose_data_has_changed_does_not_go_on(train_set: LabDataset, validation_set: LabDataset, tmp_path: Path) -> None:
+    run, config = RunDirectory(tmp_path / "run"), TrainConfig(workers=1, epochs=2, **SMALL)
+    with_checkpoint(run, config, {"pictures": 131, "validation_pictures": 500})
+    told = rf"^{run}: the data has changed since \(pictures: 251, it began with 131\): bring back what it was, or begin another run$"
+    with pytest.raises(RunError, match=told):
+        run_here(tmp_path / "run", train_set, validation_set)
+
+
+def test_a_run_goes_on_with_the_palette_of_its_checkpoint(
+    train_set: LabDataset, validation_set: LabDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with one that is counted anew: a bin more or less, and no weight would fit."""
+    run, config = RunDirectory(tmp_path / "run"), TrainConfig(workers=1, epochs=2, **SMALL)
+    model = with_checkpoint(run, config, {"pictures": PICTURES, "validation_pictures": 500})
+    begun: list[Setup] = []
+    monkeypatch.setattr("colorize.train.run.train_until_done", lambda setup, datasets, on_report: begun.append(setup))
+    with pytest.raises(RunError, match="training ended without a whole checkpoint of its last epoch"):
+        run_here(tmp_path / "run", train_set, validation_set)
+    assert np.array_equal(begun[0].bins_k2, model.palette.bins_k2.numpy())
+    assert np.array_equal(begun[0].prior_k, model.palette.prior_k.numpy())
+
+
+def test_a_run_that_was_interrupted_while_it_was_scored_is_only_scored(
+    ray_cluster: ClusterInfo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos/test").mkdir(parents=True)
+    for number in range(2):
+        (tmp_path / f"photos/test/{number}.png").write_bytes(encoded(rgb_scene(48, 64 + number), "PNG"))
+    run, model = RunDirectory(tmp_path / "run"), small_model(working_size=32)
+    run.create(TrainConfig(data=f"folder:{tmp_path / 'photos'}", size=32, workers=1))
+    run.save_model(dataclasses.replace(model, card=dataclasses.replace(model.card, metrics={}, training={"best_epoch": 3})))
+    assert main(["train", "--resume", str(run)]) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    assert "epoch " not in out
+    assert f"{run}/model.safetensors: the best of 24 epochs, number 3" in out
+    assert run.load_model().card.metrics["pictures"] == 2
+    assert main(["train", "--resume", str(run)]) == 1
+    assert f"{run}: this run is finished; its model is {run}/model.safetensors" in capsys.readouterr().err
 
 
 def test_the_palette_is_that_of_all_training_pictures(train_set: LabDataset) -> None:

@@ -75,6 +75,11 @@ def test_a_network_that_cannot_be_vivid_goes_as_far_as_it_can() -> None:
     assert dial.vivid_lift == LARGEST_LIFT
 
 
+def test_grey_pictures_say_nothing_of_the_dial() -> None:
+    L_b1hw = some_lightness()
+    assert calibrate(small_model(), L_b1hw, torch.zeros(len(L_b1hw), 2, 16, 16)) == VividnessDial()
+
+
 def test_half_precision_pictures_are_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows of a data set are stored in float16; and how pictures are batched changes nothing."""
     model = small_model()

@@ -17,9 +17,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
+from colorize.cli.main import main
 from colorize.errors import ModelError, PictureError
 from colorize.model.card import CARD_KEY, DIGEST_KEY, ModelCard, read_card, resolve, shipped_names
 from colorize.model.colormodel import ColorModel, load_model
+from colorize.train import finetune
 from tests.models import small_model
 
 MODEL = small_model()
@@ -39,6 +41,13 @@ def check_refused(path: Path, cause: str = "", *, read: Callable[[Path], object]
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
     assert re.search(cause, message), message
+
+
+def test_where_the_tensors_are_is_not_told(tmp_path: Path, saved: bytes) -> None:
+    header = json.loads(saved[8 : 8 + int.from_bytes(saved[:8], "little")])
+    for broken in ({}, {"data_offsets": [3]}, {"data_offsets": "none"}, 7):
+        (tmp_path / "m.safetensors").write_bytes(with_header(saved, json.dumps(header | {"palette.bins": broken}).encode()))
+        check_refused(tmp_path / "m.safetensors", "damaged: its header does not say where its tensors are", read=read_card)
 
 
 def check_equal(model: ColorModel, other: ColorModel) -> None:
@@ -184,8 +193,23 @@ def test_safetensors_of_another_program(tmp_path: Path) -> None:
         (lambda card: card["network"].update(depth=2), "of another architecture"),
         (lambda card: card["network"].update(bins=1), "of another architecture .*bins 1"),
         (lambda card: card["network"].update(attention=True), "of another architecture .*attention"),
-        (lambda card: card.update(network="unet"), "of another architecture"),
-        (lambda card: card.update(palette_step="wide"), "of another architecture"),
+        (lambda card: card.update(network="unet"), "its card is damaged: network is 'unet', not an object"),
+        (lambda card: card.update(palette_step="wide"), "palette_step is 'wide', not a number above 0"),
+        (lambda card: card.update(palette_step=float("inf")), "palette_step is inf"),
+        (lambda card: card.update(name=3), "name is 3, not a text"),
+        (lambda card: card.update(parameters="many"), "parameters is 'many', not a number of parameters"),
+        (lambda card: card.update(working_size="x"), "working_size is 'x', not a number of pixels"),
+        (lambda card: card.update(working_size=0), "working_size is 0"),
+        (lambda card: card.update(mirrored="no"), "mirrored is 'no', not true or false"),
+        (lambda card: card.update(training=[1]), r"training is \[1\], not an object"),
+        (lambda card: card.update(training={"pictures": "many"}), "training is .*many"),
+        (lambda card: card.update(training={"config": 3}), "training is .*3"),
+        (lambda card: card.update(metrics=None), "metrics is None, not an object"),
+        (lambda card: card.update(metrics={"metrics": {"ssim": "good"}}), "metrics is .*good"),
+        (lambda card: card.update(weights_sha256=7), "weights_sha256 is 7"),
+        (lambda card: card["dial"].update(accurate_temperature="x"), "dial is .*, not numbers from 0 on, temperatures above 0"),
+        (lambda card: card["dial"].update(accurate_temperature=0), "dial is "),
+        (lambda card: card["dial"].update(stiffness=float("nan")), "dial is "),
         (lambda card: card["dial"].update(hue=1), "of another architecture .*hue"),
         (lambda card: card.update(weights_sha256=""), "damaged: its weights do not match"),
     ],
@@ -194,6 +218,26 @@ def test_cards_of_other_models(tmp_path: Path, saved: bytes, change: Callable[[d
     path = tmp_path / "m.safetensors"
     path.write_bytes(with_card(saved, change))
     check_refused(path, cause)
+
+
+def test_models_says_what_a_card_says_and_no_more(tmp_path: Path, saved: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scores that are missing are not told; JSON has null where a card has NaN."""
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(with_card(saved, lambda card: card.update(metrics={"metrics": {"ssim": 0.5, "colorfulness_ratio": float("nan")}})))
+    assert main(["models", str(path)]) == 0
+    assert "SSIM" not in capsys.readouterr().out
+    assert main(["models", str(path), "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told["metrics"] == {"metrics": {"ssim": 0.5, "colorfulness_ratio": None}}
+    ColorModel.load(path).save(path)
+    json.loads(read_card(path).to_json(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("change", [{"attention": True}, {"width": "wide"}])
+def test_a_network_of_another_program_is_not_fine_tuned(tmp_path: Path, saved: bytes, change: dict[str, Any]) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(with_card(saved, lambda card: card["network"].update(change)))
+    check_refused(path, "of another architecture", read=lambda path: finetune.settings(str(path), "cifar10-sample", workers=1))
 
 
 def test_an_edited_card_does_not_match_its_checksum(tmp_path: Path, saved: bytes) -> None:
@@ -221,13 +265,25 @@ def test_a_tensor_of_another_size(tmp_path: Path, saved: bytes) -> None:
     check_refused(path, "damaged: its weights do not match the checksum")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e6])
+def test_weights_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+    """Of a training that diverged; a million is none any more in half precision."""
+    model = small_model()
+    with torch.no_grad():
+        model.network.head.weight.view(-1)[3] = value
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    check_refused(path, "not all of its weights are numbers: its training diverged")
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_truncated_anywhere(saved: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     length = data.draw(st.integers(0, len(saved) - 1) | st.integers(0, 16) | st.integers(len(saved) - 16, len(saved) - 1))
     path = tmp_path_factory.getbasetemp() / "truncated.safetensors"
     path.write_bytes(saved[:length])
-    check_refused(path, "empty|not a safetensors file|truncated")
+    for read in (ColorModel.load, read_card):
+        check_refused(path, "empty|not a safetensors file|truncated", read=read)
 
 
 @settings(max_examples=20, deadline=None)
@@ -236,7 +292,8 @@ def test_truncated_anywhere(saved: bytes, tmp_path_factory: pytest.TempPathFacto
 def test_something_appended(saved: bytes, tmp_path_factory: pytest.TempPathFactory, tail: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "longer.safetensors"
     path.write_bytes(saved + tail)
-    check_refused(path, "damaged")
+    for read in (ColorModel.load, read_card):
+        check_refused(path, "damaged", read=read)
 
 
 @settings(max_examples=300, deadline=None)

@@ -46,6 +46,8 @@ def test_settings_come_back_from_json(workers: int, batch: int, **given: Any) ->
         ({"batch_size": 65}, "batch_size 65: must be a multiple of the workers, 2"),
         ({"learning_rate": 0.0}, "learning_rate 0.0: must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate nan: must be above 0"),
+        ({"learning_rate": float("inf")}, "learning_rate inf: must be finite"),
+        ({"weight_decay": float("inf")}, "weight_decay inf: must be finite"),
         ({"clip_norm": 0.0}, "clip_norm 0.0"),
         ({"palette_step": -1.0}, "palette_step -1.0"),
         ({"warmup_share": 1.5}, "warmup_share 1.5: must lie in 0…1"),
