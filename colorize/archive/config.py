@@ -29,7 +29,7 @@ class ArchiveConfig:
     """0 is the most accurate colour, 1 is as colourful as real pictures are."""
 
     temperature: float | None = None
-    """Overrides the temperature that the model has for that vividness: above 0, at most 1."""
+    """Overrides the temperature that the model has for that vividness: 0.01…1."""
 
     palette: str | Path | None = None
     """The name of a palette that ships, or a JSON file of one; read when the run begins."""

@@ -8,7 +8,7 @@ RUN = typer.Option(
     help="The run's directory, or a URL such as s3://bucket/runs/one; it must not exist.",
     show_default="runs/DATE-TIME",
 )
-TEMPERATURE = typer.Option(help="Above 0, at most 1: the smaller, the more decided.", show_default="the model's own")
+TEMPERATURE = typer.Option(help="0.01 to 1: the smaller, the more decided.", show_default="the model's own")
 PALETTE = typer.Option(
     metavar="NAME|FILE.json", help="The colours of a period: autochrome, faded, kodachrome, technicolor; or your own.", show_default=False
 )

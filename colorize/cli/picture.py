@@ -43,7 +43,7 @@ def picture(
         str | None, typer.Option("--format", help="Of the results: jpeg, png, tiff or webp.", show_default="each its own")
     ] = None,
     mark: Annotated[bool, typer.Option("--mark", help="Show in a corner that the colours are made: three stripes.")] = False,
-    confidence: Annotated[bool, typer.Option("--confidence", help="Also write NAME-confidence.png: white is certain.")] = False,
+    confidence: Annotated[bool, typer.Option("--confidence", help="Also write NAME-confidence.png, one a page: white is certain.")] = False,
 ) -> None:
     """Colour pictures at their original size, under their own names in DIR, without Ray.
 
@@ -102,17 +102,17 @@ def _color(
     from colorize.model.hints import parse_hints
 
     *targets, map_target = result_files(file, output, settings.candidates, True, wanted)
-    for target in [*targets, map_target] if confidence else targets:
-        if os.path.lexists(target):
-            raise PictureError(f"{file}: {target} is there already, and nothing is overwritten: give another folder")
     card = colorizer.model.card
     scan = open_scan(file)
-    first = scan.pages[0]
+    maps = [map_target, *(map_target.with_suffix(f".{number}.png") for number in range(2, len(scan.pages) + 1))] if confidence else []
+    for target in [*targets, *maps]:
+        if os.path.lexists(target):
+            raise PictureError(f"{file}: {target} is there already, and nothing is overwritten: give another folder")
+    height, width = scan.pages[0].upright_shape
     given = None
     if document is not None:
         if len(scan.pages) > 1:
             raise HintError(f"{hints}: hints belong to one picture, and {file} has {len(scan.pages)} pages")
-        height, width = first.upright_shape
         given = [parse_hints(document, width=width, height=height, name=str(hints))]
     predictions = colorizer.predict(views(scan, card), settings, given)
     pages = f", {len(scan.pages)} pages" if len(scan.pages) > 1 else ""
@@ -120,10 +120,11 @@ def _color(
     for index, target in enumerate(targets):
         with writing_whole(target) as partial:
             paint(scan, predictions, partial, note_of(card, settings), candidate=index, mark=mark, wanted=wanted)
-        yield target, f"{first.width}×{first.height}{pages}, confidence {certain:.2f}"
-    if confidence:
-        write_whole(map_target, confidence_png(predictions[0], *first.upright_shape))
-        yield map_target, f"{first.width}×{first.height}"
+        yield target, f"{width}×{height}{pages}, confidence {certain:.2f}"
+    for target, page, prediction in zip(maps, scan.pages, predictions, strict=False):  # no maps, no rounds
+        height, width = page.upright_shape
+        write_whole(target, confidence_png(prediction, height, width))
+        yield target, f"{width}×{height}"
 
 
 def check_names(files: list[Path], output: Path, candidates: int, confidence: bool, wanted: Format | None) -> None:

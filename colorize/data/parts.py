@@ -3,7 +3,7 @@
 `choice` picks the best epoch and sets the dial; `held_out` is shown to the model before and after and decides nothing in between, so the
 gain that is told is not the best of thirty guesses. A source's own test part is the held-out part (cifar10, Parquet files, a folder with
 a folder `test` or `val`); else pictures are drawn by a digest of their pixels: the same on every machine, whatever files are called and in
-whatever order they come, and two copies of one picture are on the same side.
+whatever order they come, and copies with the same pixels are on the same side; those that are compressed anew are not known for copies.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ _OURS = {
 _PLACE_OF_PROPERTIES = [f"{_RDF} RDF", f"{_RDF} Description"]  # deeper down are those of ingredients and the like
 _KEPT_WHOLE = ("UnreadableXMP", "XMPBefore")
 _KEPT = (*_KEPT_WHOLE, "GreyProfile")
+_ATTRIBUTES = re.compile(rb"\s+([^\s=]+)\s*=\s*(?:\"[^\"]*\"|'[^']*')")  # one after the other: a value may look like one
 _PADDING = re.compile(rb"\s{64,}(?=<\?xpacket end=)")
 
 
@@ -202,22 +203,23 @@ def _edited(text: bytes, packet: _Packet, description: bytes) -> bytes:
 
 
 def _parse(text: bytes) -> _Packet | None:
-    """None where the packet is not well-formed, declares a document type, has no rdf:RDF, or more than `MAX_CUTS`."""
+    """None where the packet is not well-formed, declares a document type, has no rdf:RDF, one inside what is cut, or over `MAX_CUTS`."""
     if len(text) > MAX_PACKET_BYTES:
         return None
     packet = _Packet()
     path: list[str] = []
     place_of_property, value_of_property = 0, ""
+    in_property, in_rdf = False, 0
     empty: set[int] = set()  # where elements <…/> end, of those that matter
     parser = expat.ParserCreate("UTF-8", namespace_separator=" ")
     parser.buffer_text = True
     parser.namespace_prefixes = True  # names come as "namespace name prefix"
 
     def start(named: str, attributes: dict[str, str]) -> None:
-        nonlocal place_of_property, value_of_property
-        if len(packet.cuts) > MAX_CUTS:
-            raise _RefusedError
+        nonlocal place_of_property, value_of_property, in_property, in_rdf
         name, place = _unprefixed(named), parser.CurrentByteIndex
+        if len(packet.cuts) > MAX_CUTS or (in_property and name == f"{_RDF} RDF"):
+            raise _RefusedError
         if name == f"{_RDF} Description" and path and path[-1] == f"{_RDF} RDF":
             ours = [key for key in attributes if _unprefixed(key) in _OURS]
             packet.values.update({_unprefixed(key): attributes[key] for key in ours})
@@ -230,11 +232,12 @@ def _parse(text: bytes) -> _Packet | None:
                 packet.cuts += [cut for key in ours for cut in _attribute(text, place, key)]
         elif name in _OURS and path[-2:] == _PLACE_OF_PROPERTIES:
             resource = [value for key, value in attributes.items() if _unprefixed(key) == f"{_RDF} resource"]
-            place_of_property, value_of_property = place, "".join(resource)
+            place_of_property, value_of_property, in_property = place, "".join(resource), True
         if name in _OURS or name == f"{_RDF} RDF":
             stop = _tag_end(text, place)
             if text[stop - 2 : stop] == b"/>":
                 empty.add(stop)  # which is where expat tells of its end
+        in_rdf += name == f"{_RDF} RDF"
         path.append(name)
 
     def data(characters: str) -> None:
@@ -243,14 +246,19 @@ def _parse(text: bytes) -> _Packet | None:
             value_of_property += characters
 
     def end(named: str) -> None:
+        nonlocal in_property, in_rdf
         path.pop()
         name, place = _unprefixed(named), parser.CurrentByteIndex
+        is_empty = place in empty
+        empty.discard(place)  # an end tag that follows at once ends there too
+        in_rdf -= name == f"{_RDF} RDF"
         if name in _OURS and path[-2:] == _PLACE_OF_PROPERTIES:
+            in_property = False
             packet.values[name] = value_of_property.strip()
-            packet.cuts.append((place_of_property, place if place in empty else _tag_end(text, place)))
-        elif name == f"{_RDF} RDF" and packet.end < 0:
+            packet.cuts.append((place_of_property, place if is_empty else _tag_end(text, place)))
+        elif name == f"{_RDF} RDF" and packet.end < 0 and not in_rdf:
             packet.end = place
-            if place in empty:
+            if is_empty:
                 packet.end = place - 2
                 prefix = named.split(" ")[2:]
                 packet.close = b"</" + ":".join([*prefix, "RDF"]).encode() + b">"
@@ -268,15 +276,15 @@ def _parse(text: bytes) -> _Packet | None:
 
 
 class _RefusedError(Exception):
-    """A document type declaration, which no XMP packet has, and entities would come with it; or too many cuts."""
+    """A document type declaration, which no XMP packet has, and entities would come with it; or cuts that are too many or hold others."""
 
 
 def _attribute(text: bytes, place: int, key: str) -> list[tuple[int, int]]:
     """Where an attribute, by expat's name for it, stands in the start tag at `place`."""
     _, name, prefix = key.split(" ")
     tag = text[place : _tag_end(text, place)]
-    pattern = rb"\s+" + re.escape(f"{prefix}:{name}".encode()) + rb"\s*=\s*(\"[^\"]*\"|'[^']*')"
-    return [(place + found.start(), place + found.end()) for found in re.finditer(pattern, tag)]
+    named = f"{prefix}:{name}".encode()
+    return [(place + found.start(), place + found.end()) for found in _ATTRIBUTES.finditer(tag) if found[1] == named]
 
 
 def _unprefixed(named: str) -> str:

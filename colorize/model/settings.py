@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from colorize.model.reference import Reference
     from colorize.model.swatches import Swatches
 
+LOWEST_TEMPERATURE = 0.01
+"""Which is the mode, for the eye; far below it, logits that are divided by it are no numbers any more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeSettings:
@@ -23,7 +26,7 @@ class DecodeSettings:
     """0 is the most accurate colour, 1 is as colourful as real pictures are; between them the dial is linear."""
 
     temperature: float | None = None
-    """Overrides the temperature of the annealed mean (0 < T ≤ 1: the smaller, the nearer to the mode); None takes the model's own."""
+    """Overrides the temperature of the annealed mean (0.01…1: the smaller, the nearer to the mode); None takes the model's own."""
 
     palette: Swatches | None = None
     """A palette whose colours are to be expected, in place of the training data's."""
@@ -37,8 +40,8 @@ class DecodeSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.vividness <= 1:
             raise ConfigError(f"vividness {self.vividness}: must lie in 0…1")
-        if self.temperature is not None and not 0 < self.temperature <= 1:
-            raise ConfigError(f"temperature {self.temperature}: must be above 0 and at most 1")
+        if self.temperature is not None and not LOWEST_TEMPERATURE <= self.temperature <= 1:
+            raise ConfigError(f"temperature {self.temperature}: must lie in {LOWEST_TEMPERATURE}…1")
         if not 1 <= self.candidates <= 12:
             raise ConfigError(f"candidates {self.candidates}: must lie in 1…12")
         if self.palette is not None and self.reference is not None:

@@ -31,7 +31,7 @@ from colorize.imaging.upsample import ChromaUpsampler
 from colorize.model.hints import Hint
 
 JITTER = 0.01
-"""Of the kernel at a point with itself: two hints in one place that contradict each other are averaged."""
+"""Of the kernel at a point with itself: two hints side by side that contradict each other are averaged."""
 
 SCALE_AB = 20.0
 """Keeps the kernel's values near 1; it cancels."""
@@ -86,8 +86,10 @@ def spread(
     """The colours with the hints in them: (n, 2, H, W) ab units, at the resolution of L_hw.
 
     ab_n2hw: n predicted colourings, ab units; share_khw: the predicted distribution, and spread_hw its standard deviation in ab units,
-    of the same (h, w). L_hw: (H, W) lightness 0…100. All on the CPU, float32. `hints`: at least one.
+    of the same (h, w). L_hw: (H, W) lightness 0…100. All on the CPU, float32. `hints`: at least one; of two at the same point the later
+    one counts, as in `hint_planes`. Two nearer to each other than about two pixels of the map are not both obeyed.
     """
+    hints = list({(hint.across, hint.down): hint for hint in hints}.values())
     kernel = (kernel or Kernel()).of(len(hints))
     height, width = L_hw.shape
     L_np = L_hw.numpy()

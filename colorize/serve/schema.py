@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from colorize.model.card import DEFAULT_VIVIDNESS
-from colorize.model.settings import DecodeSettings
+from colorize.model.settings import LOWEST_TEMPERATURE, DecodeSettings
 from colorize.serve.codec import MEDIA_TYPES, Wish
 
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
@@ -57,7 +57,7 @@ class BatchQuery(BaseModel):
     vividness: float = Field(default=DEFAULT_VIVIDNESS, ge=0, le=1, allow_inf_nan=False)
     """0 is the most accurate colour, 1 is as colourful as real pictures are."""
 
-    temperature: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
+    temperature: float | None = Field(default=None, ge=LOWEST_TEMPERATURE, le=1, allow_inf_nan=False)
     """Overrides the model's own: the smaller, the nearer to the likeliest colour."""
 
     candidates: int = Field(default=1, ge=1, le=12)

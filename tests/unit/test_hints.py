@@ -131,6 +131,14 @@ def test_every_candidate_obeys_its_hints(colorizer: Colorizer) -> None:
             assert (found_n2 - torch.tensor(hint.ab)).norm(dim=1).max() < 6
 
 
+def test_of_two_hints_at_one_point_the_later_one_counts(colorizer: Colorizer) -> None:
+    L_hw = lightness_of_grey(grey_scene(48, 64))
+    red, blue = (Hint(across=0.4, down=0.6, ab=ab) for ab in ((40, 30), (10, -50)))
+    other = Hint(across=0.9, down=0.1, ab=(0, 40))
+    last, alone = colorizer.predict([L_hw, L_hw], None, [[red, other, blue], [other, blue]])
+    torch.testing.assert_close(last.ab_n2hw, alone.ab_n2hw)
+
+
 def test_the_mirror_image_gets_mirrored_hints(colorizer: Colorizer) -> None:
     L_hw = lightness_of_grey(grey_scene(48, 64))
     hints = [Hint(across=0.22, down=0.3, ab=(40, 30))]

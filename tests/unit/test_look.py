@@ -19,7 +19,7 @@ from colorize.model.reference import Reference
 from colorize.model.settings import DecodeSettings
 from colorize.model.swatches import Swatches, load_swatches, parse_swatches, shipped_palettes
 from tests.models import constant_model, small_model
-from tests.pictures import encoded, grey_scene
+from tests.pictures import encoded, grey_scene, rgb_scene
 
 L_HW = lightness_of_grey(grey_scene(48, 64))
 
@@ -136,9 +136,14 @@ def test_a_reference_is_read_upright_and_must_have_colour(tmp_path: Path) -> Non
     assert reference.L_hw.shape == (128, 96)
     assert reference.ab_2hw.shape == (2, 128, 96)
     assert reference.ab_2hw[0].mean() > 10
+    Image.fromarray(painted(255, 235, 210)).save(tmp_path / "sepia.jpg")
     (tmp_path / "grey.png").write_bytes(encoded(grey_scene(20, 30), "PNG"))
-    with pytest.raises(HintError, match=r"grey.png: is grey: a reference is a picture in colour"):
-        load_reference(tmp_path / "grey.png")
+    for name in ("grey.png", "sepia.jpg"):
+        with pytest.raises(HintError, match=rf"{name}: is grey or of one tint, as a toned print is: a reference is a picture in several"):
+            load_reference(tmp_path / name)
+    scene_hwc = rgb_scene(96, 128)
+    Image.fromarray((0.1 * scene_hwc + 0.9 * scene_hwc.mean(2, keepdims=True)).astype(np.uint8)).save(tmp_path / "pale.jpg")
+    assert np.hypot(*load_reference(tmp_path / "pale.jpg").ab_2hw).max() < 20
     with pytest.raises(PictureError, match="there is no such file"):
         load_reference(tmp_path / "gone.png")
 

@@ -163,6 +163,7 @@ def test_the_colours_of_a_palette_are_taken_as_they_are() -> None:
         ({"vividness": 1.5}, "vividness 1.5"),
         ({"vividness": float("nan")}, "vividness nan"),
         ({"temperature": 0.0}, "temperature 0.0"),
+        ({"temperature": 1e-45}, "temperature 1e-45: must lie in 0.01…1"),
         ({"candidates": 0}, "candidates 0"),
     ],
 )

@@ -49,6 +49,21 @@ def test_pictures_come_out_under_their_names_at_their_size(tmp_path: Path, capsy
     assert lines[0].split("  ")[1].startswith("64×48, confidence 0.")
 
 
+def test_pages_have_a_map_each_and_sizes_are_told_upright(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exif, pages = Image.Exif(), BytesIO()
+    exif[0x0112] = 6
+    first, second = Image.fromarray(grey_scene(30, 50)), Image.fromarray(grey_scene(20, 24))
+    first.save(pages, "TIFF", save_all=True, append_images=[second])
+    files = {"turned.jpg": encoded(grey_scene(), "JPEG", exif=exif.tobytes()), "two.tif": pages.getvalue()}
+    source, output = put(tmp_path / "in", files), tmp_path / "out"
+    assert main(["picture", *(str(source / name) for name in files), "-o", str(output), "--confidence"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[1].split(",")[0] for line in lines] == ["48×64", "48×64", "50×30", "50×30", "24×20"]
+    maps = ["turned-confidence.png", "two-confidence.2.png", "two-confidence.png"]
+    assert names(output) == sorted([*files, *maps])
+    assert [opened(output / name).size for name in maps] == [(48, 64), (24, 20), (50, 30)]
+
+
 def test_candidates_and_a_confidence_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = put(tmp_path, {"in/a.b.jpg": GREY_JPEG}) / "in" / "a.b.jpg"
     assert main(["picture", str(source), "-o", str(tmp_path / "out"), "--candidates", "3", "--confidence"]) == 0

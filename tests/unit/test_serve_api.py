@@ -173,6 +173,7 @@ def test_what_is_no_picture_is_refused_with_the_reason(content: bytes, status: i
         ("vividness=", 422, "vividness ''"),
         ("vividnes=1", 422, "vividnes '1'"),
         ("temperature=0", 422, "temperature '0'"),
+        ("temperature=1e-45", 422, "temperature '1e-45'"),
         ("candidates=13", 422, "candidates '13'"),
         ("candidates=1e999", 422, "candidates"),
         ("candidate=2", 422, "candidate 2: must be at most candidates"),
