@@ -137,5 +137,5 @@ def test_a_damaged_model_in_a_bucket_is_refused(bucket: Callable[[str], str]) ->
     run.write(MODEL_FILE, small_model().to_bytes()[:-100])
     with pytest.raises(ModelError, match="truncated"):
         load_model(bucket("damaged"))
-    with pytest.raises(ModelError, match="truncated or damaged"):
+    with pytest.raises(ModelError, match="truncated"):
         load_model(bucket(f"damaged/{MODEL_FILE}"))
