@@ -17,8 +17,9 @@ Expected on two cores of an AMD EPYC with AVX-512 BF16, on the 1,000 validation 
 
 The second goes on from the model of the first on larger pictures; beside other work, without which it takes more steps in that time. What
 ships is its model, but for two numbers of its dial that were set by hand: the stiffness, 60, which `calibrate` does not try, and the lift,
-0.523 (by which all validation pictures together are as colourful as the truth at 128). And the first run had fewer and narrower borders of paper (`degrade`: a share of 0.15, up to 15 % of a side) than the second and the
-code now, so its command gives another model today than the one whose score is told.
+0.523, by which all validation pictures together are as colourful as the truth at 128 pixels. And the first run had fewer and narrower
+borders of paper (`degrade`: a share of 0.15, up to 15 % of a side) than the second and the code now, so its command gives another model
+today than the one whose score is told.
 
 A process with one thread a core: the threads of one process wait for each other at every layer, and on cores that others use too a
 step then took 3.5 s instead of 0.9.
