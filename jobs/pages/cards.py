@@ -35,10 +35,12 @@ def _section(path: Path, card: ModelCard) -> str:
         "parameters": f"{card.parameters:,}",
         "network": _network(network),
         "palette": f"{network['bins']} bins, {card.palette_step:g} ab units apart",
-        "working size": f"short side of {card.working_size} pixels",
+        "working size": f"short side of {card.working_size} pixels; smaller pictures as they are, above {card.trained_size}"
+        if card.trained_size < card.working_size
+        else f"short side of {card.working_size} pixels",
         "dial": f"vividness 0: temperature {card.dial['accurate_temperature']:g}; vividness 1: temperature "
         f"{card.dial['vivid_temperature']:g}, prior divided out to the power {card.dial['vivid_rebalance']:g}, chroma raised by "
-        f"{card.dial['vivid_lift']:.3g} of the spread",
+        f"{card.dial['vivid_lift']:.3g} of the spread; at both, plain areas are levelled with stiffness {card.dial['stiffness']:g}",
         **_training(card.training),
         "weights' SHA-256": f"`{card.weights_sha256}`",
     }
