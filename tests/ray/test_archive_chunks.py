@@ -103,7 +103,7 @@ def test_one_that_the_network_cannot_take_fails_alone(source: Path, tmp_path: Pa
     predict = painter_module.predict_in_batches
 
     def failing(colorizer: object, seen: list[np.ndarray], settings: object) -> object:
-        if any(2 * L_hw.shape[0] >= 3 * L_hw.shape[1] for L_hw in seen):
+        if any(3 * L_hw.shape[0] >= 4 * L_hw.shape[1] for L_hw in seen):
             raise MemoryError
         return predict(colorizer, seen, settings)  # type: ignore[arg-type]
 
