@@ -142,6 +142,7 @@ def test_a_run_that_cannot_begin_leaves_no_curves(train_set: LabDataset, validat
     assert not run.place.names("tensorboard")
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_ends_at_once_and_leaves_no_model(
     train_set: LabDataset, validation_set: LabDataset, tmp_path: Path
 ) -> None:
