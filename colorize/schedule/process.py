@@ -7,15 +7,17 @@ its memory. When a step comes late, or not at all, the next one finds in the sto
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
-from apscheduler.schedulers.blocking import BlockingScheduler
+from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -82,12 +84,13 @@ def keep(
         logging.getLogger("apscheduler").setLevel(logging.CRITICAL + 1)  # every event has its line here
         runner = Runner(store, connect, tell)
         # One worker: steps never run beside each other. A step that is due meanwhile is made up for by the next one.
-        scheduler = BlockingScheduler(
+        scheduler = BackgroundScheduler(
             timezone=UTC, jobstores={"default": MemoryJobStore()}, executors={"default": ThreadPoolExecutor(1)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )  # fmt: skip
         known: dict[str, tuple[str, str]] = {}
         faults: list[BaseException] = []
+        over = threading.Event()
 
         def step() -> None:
             try:
@@ -98,21 +101,22 @@ def keep(
 
         def fault(event: JobExecutionEvent) -> None:
             faults.append(event.exception)
-            scheduler.shutdown(wait=False)
+            over.set()
 
         scheduler.add_listener(fault, EVENT_JOB_ERROR)
         scheduler.add_job(step, IntervalTrigger(seconds=poll_seconds), id=_POLL, next_run_time=datetime.now(UTC))
-        tell("started", store=path)
-        try:
-            scheduler.start()
-        except KeyboardInterrupt:
-            scheduler.shutdown(wait=True)  # the step under way comes to its end, and writes down what it has done
+        scheduler.start(paused=True)  # in threads of its own: where it works, an interrupt would be to it one job's error, and be lost
+        with suppress(KeyboardInterrupt):
+            tell("started", store=path)
+            scheduler.resume()
+            over.wait()
+        scheduler.shutdown(wait=True)  # the step under way comes to its end, and writes down what it has done
         if faults:
             raise faults[0]
         tell("ended")
 
 
-def _follow_changes(scheduler: BlockingScheduler, store: Store, known: dict[str, tuple[str, str]], step: Callable[[], None]) -> None:
+def _follow_changes(scheduler: BackgroundScheduler, store: Store, known: dict[str, tuple[str, str]], step: Callable[[], None]) -> None:
     """Gives APScheduler a job for each schedule that is not paused, so that due times are met to the second."""
     wanted = {one.name: one for one in store.schedules() if not one.paused}
     for name in [name for name in known if name not in wanted or known[name] != (wanted[name].cron, wanted[name].timezone)]:

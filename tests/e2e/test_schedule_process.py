@@ -44,6 +44,20 @@ def test_a_signal_ends_it_in_order_and_a_second_one_is_refused(tmp_path: Path) -
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("later", [0.0, 0.002, 0.005, 0.01, 0.02])
+def test_an_interrupt_just_after_the_start_is_not_lost(later: float, tmp_path: Path) -> None:
+    command = [PROGRAM, "schedule", "start", "--store", tmp_path / "store.sqlite"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(later)
+        process.terminate()
+        try:
+            assert process.wait(timeout=30) == 0
+        finally:
+            process.kill()
+
+
 def test_its_events_are_json_where_that_is_asked_for(tmp_path: Path) -> None:
     command, environment = [PROGRAM, "schedule", "start", "--store", tmp_path / "store.sqlite"], os.environ | {"COLORIZE_LOG": "json"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
