@@ -7,12 +7,12 @@ its memory. When a step comes late, or not at all, the next one finds in the sto
 from __future__ import annotations
 
 import logging
-import threading
+import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -74,7 +74,7 @@ def keep(
     poll_seconds: float = POLL_SECONDS,
     tell: Log = log_line,
 ) -> None:
-    """Runs the schedules of a store until KeyboardInterrupt, which it answers by returning; jobs go on without it.
+    """Runs the schedules of a store until SIGINT or SIGTERM, which it answers by returning; jobs go on without it. On the main thread only.
 
     `connect` and `clock` as `Runner` has them. Raises ScheduleError where the store cannot be used at the start, or another scheduler is
     running on it.
@@ -90,7 +90,7 @@ def keep(
         )  # fmt: skip
         known: dict[str, tuple[str, str]] = {}
         faults: list[BaseException] = []
-        over = threading.Event()
+        over: SimpleQueue[None] = SimpleQueue()  # whose put may interrupt its get
 
         def step() -> None:
             try:
@@ -101,16 +101,20 @@ def keep(
 
         def fault(event: JobExecutionEvent) -> None:
             faults.append(event.exception)
-            over.set()
+            over.put(None)
 
         scheduler.add_listener(fault, EVENT_JOB_ERROR)
         scheduler.add_job(step, IntervalTrigger(seconds=poll_seconds), id=_POLL, next_run_time=datetime.now(UTC))
-        scheduler.start(paused=True)  # in threads of its own: where it works, an interrupt would be to it one job's error, and be lost
-        with suppress(KeyboardInterrupt):
+        # APScheduler works in threads of its own, and signals raise nothing: it takes an interrupt for one job's error, and loses it.
+        handlers = {number: signal.signal(number, lambda *_: over.put(None)) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
             tell("started", store=path)
-            scheduler.resume()
-            over.wait()
-        scheduler.shutdown(wait=True)  # the step under way comes to its end, and writes down what it has done
+            scheduler.start()
+            over.get()
+            scheduler.shutdown(wait=True)  # the step under way comes to its end, and writes down what it has done
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         if faults:
             raise faults[0]
         tell("ended")
