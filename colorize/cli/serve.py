@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +45,7 @@ def serve(
         try:
             console.print(service.cluster.describe())
             console.print(f"Ready: {service.url}  (model {service.model}; POST a picture to /v1/colorize; Ctrl-C stops it)")
-            threading.Event().wait()
+            while True:
+                time.sleep(1)  # and not for ever: a signal that comes just before a wait does not end it
         except KeyboardInterrupt:  # how a service ends, and no failure
             console.print("stopping")

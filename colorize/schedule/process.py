@@ -10,9 +10,10 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -29,6 +30,8 @@ from colorize.schedule.store import Store, only_scheduler
 
 POLL_SECONDS = 10.0
 """How often the store is looked at for new schedules, and Ray is asked for what is under way."""
+
+WAIT_SECONDS = 1.0
 
 STAGE = "schedule"
 """What the lines of its log call it."""
@@ -110,7 +113,7 @@ def keep(
         try:
             tell("started", store=path)
             scheduler.start()
-            over.get()
+            _wait(over)
             scheduler.shutdown(wait=True)  # the step under way comes to its end, and writes down what it has done
         finally:
             for number, handler in handlers.items():
@@ -118,6 +121,13 @@ def keep(
         if faults:
             raise faults[0]
         tell("ended")
+
+
+def _wait(over: SimpleQueue[None]) -> None:
+    """Returns when something is in the queue. A signal that comes just before a wait does not end it, so none is long."""
+    while True:
+        with suppress(Empty):
+            return over.get(timeout=WAIT_SECONDS)
 
 
 def _follow_changes(scheduler: BackgroundScheduler, store: Store, known: dict[str, tuple[str, str]], step: Callable[[], None]) -> None:
