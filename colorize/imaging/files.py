@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from colorize.errors import PictureError
-from colorize.imaging.guard import one_line
+from colorize.errors import PictureError, printable
 
 
 @contextmanager
@@ -46,7 +45,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _cannot_be_written(path: Path, error: Exception) -> PictureError:
-    return PictureError(f"{one_line(str(path))}: cannot be written: {reason_of(error)}")
+    return PictureError(f"{printable(str(path))}: cannot be written: {reason_of(error)}")
 
 
 @contextmanager
@@ -78,4 +77,4 @@ def reading(path: Path, name: str) -> Iterator[BinaryIO]:
 def reason_of(error: Exception) -> str:
     """What an exception says, on one line that begins with a small letter."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return one_line(reason[:1].lower() + reason[1:])
+    return printable(reason[:1].lower() + reason[1:])

@@ -50,7 +50,7 @@ def damage(name: str, kind: str) -> Iterator[None]:
     except PictureError:
         raise
     except _DAMAGE as error:
-        raise PictureError(f"{name}: is a truncated or damaged {kind}: {one_line(str(error))}") from error
+        raise PictureError(f"{name}: is a truncated or damaged {kind}: {printable(str(error))}") from error
     except MemoryError as error:
         raise PictureError(f"{name}: does not fit into memory") from error
 
@@ -68,8 +68,3 @@ def hushed(logger_name: str) -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_of_others)
-
-
-def one_line(text: str) -> str:
-    """Text without line breaks and whatever else cannot be printed, such as bytes of a file name that are not UTF-8."""
-    return printable(text)

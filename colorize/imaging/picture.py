@@ -24,11 +24,11 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from colorize.errors import PictureError
+from colorize.errors import PictureError, printable
 from colorize.imaging.files import reading
 from colorize.imaging.formats.png import SIGNATURE as PNG_SIGNATURE
 from colorize.imaging.formats.png import png_chunks
-from colorize.imaging.guard import check_size, damage, one_line
+from colorize.imaging.guard import check_size, damage
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _OTHER_FORMATS = (
@@ -92,7 +92,7 @@ def read_picture(source: Path | bytes, *, name: str | None = None) -> Picture:
     Raises PictureError for a path that is missing, no regular file or unreadable; for bytes that are empty, of another format,
     truncated or damaged; for more than `MAX_PIXELS` by the header, before anything is decoded; for 16 bits, CMYK or animation.
     """
-    name = one_line(name if name is not None else str(source) if isinstance(source, Path) else "the picture")
+    name = printable(name if name is not None else str(source) if isinstance(source, Path) else "the picture")
     if isinstance(source, Path):
         with reading(source, name) as file:
             data = file.read()

@@ -13,8 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from colorize.errors import PictureError
-from colorize.imaging.guard import one_line
+from colorize.errors import PictureError, printable
 from colorize.serve import archives, batch, pictures, status, stream
 from colorize.serve.desk import Desk
 from colorize.serve.gate import HEADERS, Gate
@@ -71,7 +70,7 @@ async def _answer_refusal(request: Request, error: Exception) -> JSONResponse:
     """The service's own refusals."""
     assert isinstance(error, Refusal), "registered for those"
     request.app.state.desk.meter.failed(_CAUSES.get(error.status, "request"))
-    return JSONResponse({"error": one_line(error.reason)}, error.status, error.headers)
+    return JSONResponse({"error": printable(error.reason)}, error.status, error.headers)
 
 
 async def _answer_picture_error(request: Request, error: Exception) -> JSONResponse:
@@ -85,7 +84,7 @@ async def _answer_disconnect(request: Request, error: Exception) -> JSONResponse
 async def _answer_routing_error(request: Request, error: Exception) -> JSONResponse:
     """A path that is not there, or a method that it does not have."""
     assert isinstance(error, HTTPException), "registered for those"
-    path = one_line(request.url.path)[:80]
+    path = printable(request.url.path)[:80]
     return JSONResponse({"error": f"{request.method[:20]} {path}: {error.detail.lower()}"}, error.status_code, error.headers)
 
 

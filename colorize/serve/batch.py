@@ -20,7 +20,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from colorize.imaging.guard import one_line
+from colorize.errors import printable
 from colorize.serve.bundle import Names, UploadedZip, ZipStream, safe_name
 from colorize.serve.codec import Wish
 from colorize.serve.desk import Desk, OnDesk
@@ -181,7 +181,7 @@ async def _answer(desk: Desk, items: Sequence[_Item], wish: Wish) -> AsyncGenera
             tasks.popleft()
             start_next()
             row: dict[str, Any] = {
-                "file": one_line(item.name), "status": "failed", "reason": None, "name": None, "model": None, "mean_confidence": None
+                "file": printable(item.name), "status": "failed", "reason": None, "name": None, "model": None, "mean_confidence": None
             }  # fmt: skip
             if isinstance(result, str):
                 row["reason"] = result
@@ -214,7 +214,7 @@ async def _colored(desk: Desk, item: _Item, wish: Wish, reading: asyncio.Lock) -
             return await colored(desk, body, wish, safe_name(item.name))
     except Refusal as refusal:
         desk.meter.failed("in a batch")
-        return one_line(refusal.reason)
+        return printable(refusal.reason)
     except Exception:  # noqa: BLE001 - a fault of this program costs one picture, and not those before and after it
         desk.meter.failed("fault")
         _log.exception("a picture of a batch")

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from colorize.imaging.guard import one_line
+from colorize.errors import printable
 from colorize.serve.upload import Refusal
 
 MOST_RATIO = 200
@@ -69,7 +69,7 @@ class UploadedZip:
             raise Refusal(413, f"the zip: inflates to more than {most_bytes:,} bytes")
         for entry in entries:
             if entry.file_size > SMALL_BYTES and entry.file_size > MOST_RATIO * max(1, entry.compress_size):
-                raise Refusal(413, f"the zip: {one_line(entry.filename)[:80]}: inflates more than {MOST_RATIO}-fold")
+                raise Refusal(413, f"the zip: {printable(entry.filename)[:80]}: inflates more than {MOST_RATIO}-fold")
         self.members = [
             Member(name=entry.filename, size=entry.file_size, entry=entry, reason=_reason(entry, most_bytes_each)) for entry in entries
         ]
@@ -113,7 +113,7 @@ def _check_directory(file: BinaryIO, most_files: int) -> None:
 def safe_name(name: str, fallback: str = "picture") -> str:
     """A client's file name as a relative path that no system takes for anything else: no `..`, no drive, no device of Windows."""
     parts = []
-    for part in one_line(name).replace("\\", "/").split("/"):
+    for part in printable(name).replace("\\", "/").split("/"):
         if part := _shortened(_FOREIGN.sub("_", part).strip(" .")):
             parts.append(_shortened(f"_{part}") if _DEVICE.fullmatch(part) else part)
     return "/".join(parts[-8:]) or fallback

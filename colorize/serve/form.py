@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from colorize.imaging.guard import one_line
+from colorize.errors import printable
 from colorize.serve.upload import Refusal
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class FormReader:
         kind, options = parse_options_header(self._headers.get("content-disposition", ""))
         name = options.get(b"name", b"").decode("utf-8", "replace")
         if kind != b"form-data" or name not in self._fields:
-            raise Refusal(400, f"the form: has a part {one_line(name[:40])!r}; it may have {' and '.join(self._fields)}")
+            raise Refusal(400, f"the form: has a part {printable(name[:40])!r}; it may have {' and '.join(self._fields)}")
         file_name = options.get(b"filename", b"")[:_LONGEST_NAME].decode("utf-8", "replace")
         self._parts.append(Part(name=name, file_name=file_name, start=self._start, size=self._sink.tell() - self._start))
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from colorize.errors import ArchiveError, ConfigError
+from colorize.errors import ArchiveError, ConfigError, printable
 
 MAX_LENGTH = 4096
 """Of a place's name in characters: no path may be longer on Linux."""
@@ -154,5 +154,4 @@ def _is_within(real: str, root: _Root) -> bool:
 
 def _told(spec: str) -> str:
     """A client's spelling, as a message may repeat it: without what could be a key."""
-    line = "".join(character if character.isprintable() else "?" for character in spec[:200])
-    return re.sub(r"//[^/]*@", "//…@", line.partition("?")[0]) or "''"
+    return re.sub(r"//[^/]*@", "//…@", printable(spec[:200]).partition("?")[0]) or "''"

@@ -22,9 +22,8 @@ import numpy as np
 from fastapi import APIRouter, WebSocket
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from colorize.errors import PictureError
+from colorize.errors import PictureError, printable
 from colorize.imaging.formats.jpeg import JpegScan
-from colorize.imaging.guard import one_line
 from colorize.model.card import DEFAULT_VIVIDNESS, ModelCard
 from colorize.model.coloring import note_of, views
 from colorize.model.settings import DecodeSettings
@@ -230,12 +229,12 @@ class Stream:
 
     async def _complain(self, frame: Frame, cause: str, reason: str) -> None:
         self._desk.meter.failed(cause)
-        await self._say(frame=frame.number, error=one_line(reason))
+        await self._say(frame=frame.number, error=printable(reason))
 
     async def _say(self, **about: Any) -> None:
         await self._socket.send_text(json.dumps(about, ensure_ascii=False))
 
 
 async def _end(socket: WebSocket, code: int, reason: str) -> None:
-    await socket.send_text(json.dumps({"error": one_line(reason)}, ensure_ascii=False))
+    await socket.send_text(json.dumps({"error": printable(reason)}, ensure_ascii=False))
     await socket.close(code)

@@ -19,14 +19,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from colorize.errors import PictureError
+from colorize.errors import PictureError, printable
 from colorize.imaging.formats.bmp import BmpFile
 from colorize.imaging.formats.heif import HeifFile
 from colorize.imaging.formats.jpeg2000 import Jpeg2000File
 from colorize.imaging.formats.netpbm import NetpbmFile
 from colorize.imaging.formats.png import PngFile
 from colorize.imaging.formats.webp import WebpFile
-from colorize.imaging.guard import damage, one_line
+from colorize.imaging.guard import damage
 from colorize.imaging.metadata import Metadata
 from colorize.imaging.note import Note
 from colorize.imaging.scan import Page, Pixels, Scan
@@ -95,7 +95,7 @@ class RasterScan(Scan):
         Raises PictureError where `data` is none of these formats, damaged as far as the header shows, animated, or has more than
         MAX_PIXELS; and for HEIF where `pillow-heif` is not installed.
         """
-        self.name = one_line(name)
+        self.name = printable(name)
         self._file = self._opened(data)
         self.format = self._file.format
         file = self._file
@@ -150,7 +150,7 @@ class RasterScan(Scan):
         except (OSError, ValueError, LookupError, RuntimeError, struct.error) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the target's own, such as a full disk
-            raise PictureError(f"{self.name}: cannot be written as {self.format}: {one_line(str(error))}") from error
+            raise PictureError(f"{self.name}: cannot be written as {self.format}: {printable(str(error))}") from error
 
     def _opened(self, data: bytes) -> RasterFile:
         if not data:
