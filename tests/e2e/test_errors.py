@@ -141,7 +141,11 @@ MISTAKES_WITH_RAY = [
         marks=pytest.mark.slow,
     ),
     ("finetune cifar10 --data folder:{place}/no-pictures", r"{place}/no-pictures: the folder is empty"),
-    ("finetune cifar10 --data cifar10-sample --limit 10", "cifar10-sample: 10 colour pictures: fine-tuning needs 16 at least, "),
+    pytest.param(
+        "finetune cifar10 --data cifar10-sample --limit 10",
+        "cifar10-sample: 10 colour pictures: fine-tuning needs 16 at least, ",
+        marks=pytest.mark.slow,
+    ),
     pytest.param(
         "finetune cifar10 --data cifar10-sample --limit 40 --batch-size 64 --workers 1",
         "cifar10-sample: [0-9]+ training pictures are ",
@@ -307,7 +311,8 @@ def test_an_interrupt_that_a_callback_swallows_is_raised_again(capsys: pytest.Ca
     assert capsys.readouterr() == ("", "colorize: interrupted\n")
 
 
-@pytest.mark.parametrize("after", ["Ray ", pytest.param("training ", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("after", ["Ray ", "training "])
 def test_an_interrupt_before_the_first_epoch(tmp_path: Path, after: str) -> None:
     mark = uuid.uuid4().hex
     program = start(mark, "train", "--epochs", 50, "--width", 16, "--run", tmp_path / "run")

@@ -222,6 +222,7 @@ def test_a_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow  # of the whole program: tests/e2e/test_archive_command.py
 def test_an_interrupt_keeps_whole_files_and_a_manifest_that_knows_them(tmp_path: Path) -> None:
     source = put(tmp_path / "in", {f"{number:02}.jpg": GREY_JPEG for number in range(60)} | {"notes.txt": b"x"})
 

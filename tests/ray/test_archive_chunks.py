@@ -11,12 +11,13 @@ from colorize.archive.journal import Journal
 from colorize.archive.manifest import Row, to_rows
 from colorize.archive.painter import Order, Painter, to_block
 from colorize.archive.plan import IN_COLOR, Task
-from colorize.model.card import resolve
 from colorize.storage.place import LocalPlace
+from tests.models import small_model
 from tests.pictures import encoded, grey_scene, rgb_scene
 
 pytestmark = pytest.mark.ray
 
+MODEL = small_model(working_size=64).to_bytes()
 SIZES = [(60, 60), (60, 80), (80, 60), (60, 60), (90, 60)]
 FILES = {f"{number:02}.png": encoded(grey_scene(*SIZES[number % 5]), "PNG") for number in range(22)} | {
     "05.png": b"text", "07.png": encoded(rgb_scene(), "PNG"), "11.png": encoded(grey_scene(), "PNG")[:-40], "20.png": b"",
@@ -36,7 +37,7 @@ def painted(source: Path, target: Path, blocks: list[list[str]], *, begun: bool 
     journal = Journal(places[1], "run")
     journal.open()
     order = Order(source=places[0], target=places[1], source_identity=places[0].identity(), run_id="run", vividness=0.5)
-    painter = Painter(order, resolve("cifar10").read_bytes())
+    painter = Painter(order, MODEL)
     rows = {}
     for number, names in enumerate(blocks):
         if begun:
