@@ -19,6 +19,7 @@ from colorize.model.card import DEFAULT_MODEL, DEFAULT_VIVIDNESS
 if TYPE_CHECKING:
     from colorize.imaging.convert import Format
     from colorize.model.colorizer import Colorizer
+    from colorize.model.hints import Hint
     from colorize.model.settings import DecodeSettings
 
 
@@ -109,17 +110,17 @@ def _color(
         if os.path.lexists(target):
             raise PictureError(f"{file}: {target} is there already, and nothing is overwritten: give another folder")
     height, width = scan.pages[0].upright_shape
-    given = None
+    given: tuple[Hint, ...] = ()
     if document is not None:
         if len(scan.pages) > 1:
             raise HintError(f"{hints}: hints belong to one picture, and {file} has {len(scan.pages)} pages")
-        given = [parse_hints(document, width=width, height=height, name=str(hints))]
-    predictions = colorizer.predict(views(scan, card), settings, given)
+        given = parse_hints(document, width=width, height=height, name=str(hints))
+    predictions = colorizer.predict(views(scan, card), settings, [given] if given else None)
     pages = f", {len(scan.pages)} pages" if len(scan.pages) > 1 else ""
     certain = sum(prediction.mean_confidence for prediction in predictions) / len(predictions)
     for index, target in enumerate(targets):
         with writing_whole(target) as partial:
-            paint(scan, predictions, partial, note_of(card, settings), candidate=index, mark=mark, wanted=wanted)
+            paint(scan, predictions, partial, note_of(card, settings), candidate=index, mark=mark, wanted=wanted, hints=given)
         yield target, f"{width}×{height}{pages}, confidence {certain:.2f}"
     for target, page, prediction in zip(maps, scan.pages, predictions, strict=False):  # no maps, no rounds
         height, width = page.upright_shape

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from colorize.imaging.metadata import Metadata
 from colorize.imaging.note import Note
+from colorize.imaging.upsample import Point
 
 Pixels = npt.NDArray[Any]
 """uint8 or uint16, full range."""
@@ -60,6 +61,14 @@ class Page:
             plane = plane.swapaxes(-1, -2)
         return plane
 
+    def stored_place(self, across: float, down: float) -> tuple[float, float]:
+        """Where a place of the upright page, 0…1 of its width and height, lies as stored."""
+        if self.orientation in (2, 3, 6, 7):
+            across = 1 - across
+        if self.orientation in (3, 4, 7, 8):
+            down = 1 - down
+        return (down, across) if self.orientation in (5, 6, 7, 8) else (across, down)
+
 
 class Scan(ABC):
     """A picture file, opened and checked as far as its header says: format, size limits, pages."""
@@ -98,9 +107,10 @@ class Scan(ABC):
         """
 
     @abstractmethod
-    def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
+    def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None, points: Sequence[Point] = ()) -> None:
         """Writes the file in colour: one chroma (2, h', w') a page, as stored, at any resolution, covering the whole page.
 
+        points: of a file of one page, places as stored that have colours of their own, to the pixel.
         `target` is seekable, empty, and open for reading and writing. Raises PictureError where the file is damaged or its format cannot
         hold the result, and OSError where `target` cannot be written; then what it holds is worth nothing.
         """

@@ -24,8 +24,10 @@ from colorize.imaging.formats.tiff import TiffScan
 from colorize.imaging.mark import marked
 from colorize.imaging.note import Note
 from colorize.imaging.scan import Scan
+from colorize.imaging.upsample import Point
 from colorize.model.card import ModelCard
 from colorize.model.colorizer import Colorizer, Prediction, working_shape
+from colorize.model.hints import Hint
 from colorize.model.reference import Reference
 from colorize.model.settings import DecodeSettings
 from colorize.model.swatches import load_swatches
@@ -52,13 +54,17 @@ def paint(
     candidate: int = 0,
     mark: bool = False,
     wanted: Format | None = None,
+    hints: Sequence[Hint] = (),
 ) -> None:
     """Writes the scan in colour into `target` (see `Scan.write`), with one prediction a page, of which it takes that candidate.
 
+    hints: of a scan of one page, those that the prediction was made with: each is obeyed to the pixel, however near another is.
     mark: a small flag in a corner shows that the colours are made (see `colorize.imaging.mark`). wanted: another format than the scan's.
     Raises PictureError.
     """
-    ab_2hw_of_pages = []
+    first, ab_2hw_of_pages = scan.pages[0], []
+    places = [first.stored_place(hint.across, hint.down) for hint in hints]
+    points = [Point(across=across, down=down, ab=hint.ab) for (across, down), hint in zip(places, hints, strict=True)]
     for index, (page, prediction) in enumerate(zip(scan.pages, predictions, strict=True)):
         ab_2hw = np.ascontiguousarray(page.as_stored(prediction.ab_n2hw[candidate].numpy()))
         if mark:
@@ -66,10 +72,10 @@ def paint(
             ab_2hw = marked(ab_2hw, scan.lightness(index, height, width))
         ab_2hw_of_pages.append(ab_2hw)
     if wanted is None or wanted.upper() == scan.format:
-        scan.write(target, ab_2hw_of_pages, note)
+        scan.write(target, ab_2hw_of_pages, note, points)
         return
     with TemporaryFile() as own:  # not in memory, where a TIFF without compression would lie whole
-        scan.write(own, ab_2hw_of_pages, note)
+        scan.write(own, ab_2hw_of_pages, note, points)
         own.seek(0)
         colored = TiffScan(own, scan.name) if scan.format == "TIFF" else open_scan(own.read(), name=scan.name)
         convert(colored, wanted, target, note)

@@ -10,7 +10,6 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from colorize.errors import HintError
 from colorize.imaging.colorspace import rgb_to_lab
+from colorize.imaging.upsample import Point
 
 MOST_HINTS = 1_000
 """For one picture."""
@@ -29,16 +29,8 @@ _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _FIELDS = ("x", "y", "color")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Hint:
-    """One colour that is given."""
-
-    across: float
-    """0…1 of the upright page's width."""
-    down: float
-    """0…1 of its height."""
-    ab: tuple[float, float]
-    """ab units."""
+class Hint(Point):
+    """One colour that is given, at a place of the upright page."""
 
 
 def parse_hints(document: str | bytes, *, width: int, height: int, name: str = "hints") -> tuple[Hint, ...]:

@@ -87,7 +87,7 @@ def spread(
 
     ab_n2hw: n predicted colourings, ab units; share_khw: the predicted distribution, and spread_hw its standard deviation in ab units,
     of the same (h, w). L_hw: (H, W) lightness 0…100. All on the CPU, float32. `hints`: at least one; of two at the same point the later
-    one counts, as in `hint_planes`. Two nearer to each other than about two pixels of the map are not both obeyed.
+    one counts, as in `hint_planes`. Two nearer to each other than about two pixels of the map are not both obeyed before `paint`.
     """
     hints = list({(hint.across, hint.down): hint for hint in hints}.values())
     kernel = (kernel or Kernel()).of(len(hints))

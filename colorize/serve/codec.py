@@ -5,6 +5,7 @@ is 68 MB of lightness, of which the network sees 34,000 numbers at a working siz
 which the network sees 256 in bfloat16, and what is below 100 KB goes along with the call instead of through the object store.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal
@@ -141,10 +142,10 @@ def questions(scan: Scan, wish: Wish, card: ModelCard) -> list[Question]:
     return [Question(L16_hw=packed(L_hw), settings=wish.settings, model=wish.model, hints=hints) for L_hw in views(scan, card)]
 
 
-def coloring(scan: Scan, answers: list[Answer], wish: Wish, card: ModelCard, name: str) -> Coloring:
+def coloring(scan: Scan, answers: list[Answer], wish: Wish, card: ModelCard, name: str, hints: Sequence[Hint] = ()) -> Coloring:
     """The files in colour, and the confidence map where it is wished for.
 
-    card: of the model that answered. name: what the picture is called, with its suffix. Raises PictureError.
+    card: of the model that answered. name: what the picture is called, with its suffix. hints: those of the questions. Raises PictureError.
     """
     predictions = [answer.prediction for answer in answers]
     stem, dot, suffix = name.rpartition(".")
@@ -157,7 +158,7 @@ def coloring(scan: Scan, answers: list[Answer], wish: Wish, card: ModelCard, nam
         wanted = range(wish.settings.candidates) if wish.candidate is None else [wish.candidate - 1]
         for index in wanted:
             target = BytesIO()
-            paint(scan, predictions, target, note_of(card, wish.settings), candidate=index, wanted=wish.format)
+            paint(scan, predictions, target, note_of(card, wish.settings), candidate=index, wanted=wish.format, hints=hints)
             number = f"-{index + 1}" if index else ""
             files.append((f"{stem}{number}{suffix}", MEDIA_TYPES[kind], target.getvalue()))
     if wish.confidence != "no":

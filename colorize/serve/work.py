@@ -54,7 +54,7 @@ async def colored(desk: Desk, body: bytes, wish: Wish, name: str = "") -> Done:
             answer = answers[0]
             card = dataclasses.replace(entry.card, name=answer.model, weights_sha256=answer.model_sha256)
             name = name or f"picture{SUFFIXES[scan.format]}"
-            result = await desk.run(coloring, scan, answers, wish, card, name)
+            result = await desk.run(coloring, scan, answers, wish, card, name, asked[0].hints)
         except (PictureError, HintError) as error:
             raise Refusal(422, str(error)) from error
         marks.append(time.monotonic())

@@ -1,5 +1,6 @@
 """A scan and a network brought together: upright for the network, as stored for the file, in every format."""
 
+import json
 from io import BytesIO
 
 import numpy as np
@@ -14,6 +15,7 @@ from colorize.imaging.metadata import read_note
 from colorize.imaging.note import Note
 from colorize.model.coloring import confidence_png, note_of, paint, views
 from colorize.model.colorizer import Prediction
+from colorize.model.hints import parse_hints
 from tests.models import constant_model, small_model
 from tests.pictures import encoded, grey_scene
 
@@ -73,6 +75,26 @@ def test_colors_land_where_the_network_saw_their_place(orientation: int, kind: s
     assert a_hw[: height // 2 - 12, : width // 2 - 12].min() > 30
     assert np.abs(a_hw[height // 2 + 12 :]).max() < 5
     assert np.abs(a_hw[:, width // 2 + 12 :]).max() < 5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("kind", "apart"), [("JPEG", 6), ("PNG", 1), ("TIFF", 1)])
+def test_hints_side_by_side_are_each_obeyed(kind: str, apart: int, orientation: int) -> None:
+    """Nearer to each other than any map tells apart. (A JPEG's decoder mixes each cell of chroma, 2×2 pixels, with those beside it.)"""
+    scan = open_scan(encoded(np.full((480, 640), 128, np.uint8), kind, exif=exif(orientation)))
+    height, width = scan.pages[0].upright_shape
+    places = [(100, 120), (100 + apart, 120), (100, 120 + apart)]
+    colors = ["#a05050", "#5060a0", "#508050"]
+    document = json.dumps([{"x": x, "y": y, "color": color} for (x, y), color in zip(places, colors, strict=True)])
+    hints = parse_hints(document, width=width, height=height)
+    target = BytesIO()
+    paint(scan, [Prediction(ab_n2hw=torch.zeros(1, 2, 8, 8), confidence_hw=torch.ones(8, 8))], target, None, hints=hints)
+    lab_hwc = rgb2lab(np.array(ImageOps.exif_transpose(Image.open(BytesIO(target.getvalue()))).convert("RGB")))
+    assert lab_hwc.shape == (height, width, 3)
+    for hint, (x, y) in zip(hints, places, strict=True):
+        assert np.linalg.norm(lab_hwc[y, x, 1:] - hint.ab) < (4 if kind == "JPEG" else 1)
+    lab_hwc[110:140, 90:120] = 0
+    assert np.abs(lab_hwc[..., 1:]).max() < 3, "the map's own colour elsewhere"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000"])

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colorize.imaging.upsample import ChromaUpsampler
+from colorize.imaging.upsample import ChromaUpsampler, Point
 
 Plane = npt.NDArray[np.float32]
 HEIGHT, WIDTH = 300, 400
@@ -96,3 +96,24 @@ def test_any_sizes_stay_within_the_colors_that_came(height: int, width: int, low
     assert result_2hw.shape == (2, height, width)
     assert (result_2hw >= ab_2hw.min(axis=(1, 2), keepdims=True) - 1e-3).all()
     assert (result_2hw <= ab_2hw.max(axis=(1, 2), keepdims=True) + 1e-3).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    places=st.lists(st.tuples(st.integers(0, WIDTH - 1), st.integers(0, HEIGHT - 1)), min_size=1, max_size=30),
+    height=st.integers(1, HEIGHT),
+    top=st.integers(0, HEIGHT - 1),
+)
+def test_every_point_has_its_own_colour_to_the_pixel(places: list[tuple[int, int]], height: int, top: int) -> None:
+    """Of several at one pixel the last one counts; rows that are asked for apart are those of the whole."""
+    colors = {place: (float(number), float(-number)) for number, place in enumerate(places, 1)}
+    points = [Point(across=(x + 0.5) / WIDTH, down=(y + 0.5) / HEIGHT, ab=(number, -number)) for number, (x, y) in enumerate(places, 1)]
+    flat_hw = np.full((HEIGHT, WIDTH), 50, np.float32)
+    upsampler = ChromaUpsampler(np.zeros((2, 6, 8), np.float32), flat_hw, HEIGHT, WIDTH, points)
+    ab_2hw = upsampler.rows(0, flat_hw)
+    for (x, y), ab in colors.items():
+        assert tuple(ab_2hw[:, y, x]) == ab
+    height = min(height, HEIGHT - top)
+    assert np.array_equal(upsampler.rows(top, flat_hw[:height]), ab_2hw[:, top : top + height])
+    for y, x in np.argwhere(ab_2hw[0]).tolist():
+        assert min(np.hypot(x - column, y - row) for column, row in colors) <= 1.5

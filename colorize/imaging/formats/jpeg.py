@@ -47,7 +47,7 @@ from colorize.imaging.metadata import Metadata, jpeg_metadata, orientation_of, s
 from colorize.imaging.note import Note
 from colorize.imaging.scan import Page, Pixels, Scan
 from colorize.imaging.space import RgbSpace
-from colorize.imaging.upsample import ChromaUpsampler
+from colorize.imaging.upsample import ChromaUpsampler, Point
 
 STRIP_PIXELS = 1 << 17
 REPAINTED_QUALITY = 95
@@ -110,19 +110,20 @@ class JpegScan(Scan):
         rows = max(1, STRIP_PIXELS // rgb_hwc.shape[1])
         yield from ((rgb_hwc[top : top + rows], None) for top in range(0, len(rgb_hwc), rows))
 
-    def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
+    def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None, points: Sequence[Point] = ()) -> None:
         (ab_of_page,) = ab_2hw
-        data = (self._grafted(ab_of_page) if self.is_lossless else self._repainted(ab_of_page)).encoded()
+        data = (self._grafted(ab_of_page, points) if self.is_lossless else self._repainted(ab_of_page, points)).encoded()
         target.write(stamp_jpeg(data, note, self._profile, self.name))
 
-    def _grafted(self, ab_2hw: npt.NDArray[np.float32]) -> JpegStream:
+    def _grafted(self, ab_2hw: npt.NDArray[np.float32], points: Sequence[Point]) -> JpegStream:
         """The luma as it is, and new chroma."""
         luma_hw = self._half_luma()
         luma = luma_of(self._stream, self.name)
         restart = luma.scans[-1].restart_interval
         is_progressive = luma.frame == SOF_PROGRESSIVE
         planes = [
-            encode_plane(plane, number, is_progressive, restart) for number, plane in enumerate(self._chroma_planes(luma_hw, ab_2hw), 2)
+            encode_plane(plane, number, is_progressive, restart)
+            for number, plane in enumerate(self._chroma_planes(luma_hw, ab_2hw, points), 2)
         ]
         return replace(
             luma,
@@ -132,11 +133,13 @@ class JpegScan(Scan):
             has_end=True,
         ).with_transform(1)
 
-    def _chroma_planes(self, luma_hw: npt.NDArray[np.uint8], ab_2hw: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    def _chroma_planes(
+        self, luma_hw: npt.NDArray[np.uint8], ab_2hw: npt.NDArray[np.float32], points: Sequence[Point]
+    ) -> npt.NDArray[np.uint8]:
         """CbCr (2, h, w) of the luma at half the resolution."""
         height, width = luma_hw.shape
         L_hw = self._space.lightness(luma_hw)
-        upsampler = ChromaUpsampler(ab_2hw, L_hw, height, width)
+        upsampler = ChromaUpsampler(ab_2hw, L_hw, height, width, points)
         table = chroma_table(self._space.output_profile)
         cbcr_2hw = np.empty((2, height, width), np.uint8)
         rows = max(1, STRIP_PIXELS // width)
@@ -145,13 +148,13 @@ class JpegScan(Scan):
             cbcr_2hw[:, top : top + rows] = table(luma_hw[top : top + rows], ab_2nw)
         return cbcr_2hw
 
-    def _repainted(self, ab_2hw: npt.NDArray[np.float32]) -> JpegStream:
+    def _repainted(self, ab_2hw: npt.NDArray[np.float32], points: Sequence[Point]) -> JpegStream:
         """All pixels anew, at their lightness."""
         rgb_hwc = self._decoded("RGB", self._stream.height, self._stream.width)
         height, width = rgb_hwc.shape[:2]
         rows = max(1, STRIP_PIXELS // width)
         L_hw = np.concatenate([self._space.lab(rgb_hwc[top : top + rows])[0] for top in range(0, height, rows)])
-        upsampler = ChromaUpsampler(ab_2hw, L_hw, height, width)
+        upsampler = ChromaUpsampler(ab_2hw, L_hw, height, width, points)
         colored_hwc = np.empty_like(rgb_hwc)
         for top in range(0, height, rows):
             L_nw = L_hw[top : top + rows]

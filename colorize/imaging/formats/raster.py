@@ -31,7 +31,7 @@ from colorize.imaging.metadata import Metadata
 from colorize.imaging.note import Note
 from colorize.imaging.scan import Page, Pixels, Scan
 from colorize.imaging.space import RgbSpace
-from colorize.imaging.upsample import ChromaUpsampler
+from colorize.imaging.upsample import ChromaUpsampler, Point
 
 STRIP_PIXELS = 1 << 18
 
@@ -134,14 +134,14 @@ class RasterScan(Scan):
             rows = pixels[top:bottom]
             yield np.repeat(rows[..., None], 3, axis=2) if rows.ndim == 2 else rows, None if alpha_hw is None else alpha_hw[top:bottom]
 
-    def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
+    def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None, points: Sequence[Point] = ()) -> None:
         """See `Scan`. Lossless files stay so: L differs by at most 1/255 of full scale in 8 bits, by 2/65535 in 16.
 
         BMP and Netpbm files have no place for a note.
         """
         assert len(ab_2hw) == 1, f"one chroma a page: 1, not {len(ab_2hw)}"
         pixels, alpha_hw = self._decoded()
-        rgb_hwc = _colored(pixels, ab_2hw[0], self._file.space, self._file.bits)
+        rgb_hwc = _colored(pixels, ab_2hw[0], self._file.space, self._file.bits, points)
         del pixels
         try:
             self._file.encode(target, rgb_hwc, alpha_hw, note)
@@ -179,12 +179,12 @@ class RasterScan(Scan):
         return decoded
 
 
-def _colored(pixels: Pixels, ab_2hw: npt.NDArray[np.float32], space: RgbSpace, bits: int) -> Pixels:
+def _colored(pixels: Pixels, ab_2hw: npt.NDArray[np.float32], space: RgbSpace, bits: int, points: Sequence[Point]) -> Pixels:
     """RGB (h, w, 3): the pixels' lightness, the chroma upsampled along their edges, a strip at a time."""
     height, width = pixels.shape[:2]
     rgb_hwc = np.empty((height, width, 3), np.uint8 if bits == 8 else np.uint16)
     (small_L_hw,) = _shrunk(pixels, space.lightness, *ab_2hw.shape[1:])
-    upsampler = ChromaUpsampler(ab_2hw, small_L_hw, height, width)
+    upsampler = ChromaUpsampler(ab_2hw, small_L_hw, height, width, points)
     for top, bottom in _strips(height, width):
         L_hw = space.lightness(pixels[top:bottom])
         rgb_hwc[top:bottom] = space.compose(L_hw, upsampler.rows(top, L_hw), bits)

@@ -44,7 +44,7 @@ from colorize.imaging.metadata import Metadata, iptc_of_tag
 from colorize.imaging.note import Note
 from colorize.imaging.scan import Page, Pixels, Scan
 from colorize.imaging.space import RgbSpace
-from colorize.imaging.upsample import ChromaUpsampler
+from colorize.imaging.upsample import ChromaUpsampler, Point
 from colorize.imaging.xmp import provenance_xmp
 
 XMP, ICC_PROFILE, ORIENTATION, KIND_OF_PAGE = 700, 34675, 274, 254
@@ -71,6 +71,10 @@ class _Picture:
     space: RgbSpace
     is_main: bool
     """In the main chain, not below another page."""
+
+
+_Part = tuple[int, npt.NDArray[np.float32], Sequence[Point]]
+"""A page, its chroma and its points."""
 
 
 class TiffScan(Scan):
@@ -144,9 +148,10 @@ class TiffScan(Scan):
         x, y = (scale * above / below for above, below in pairs)
         return x, y
 
-    def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None) -> None:
+    def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None, points: Sequence[Point] = ()) -> None:
         assert len(ab_2hw) == len(self.pages), f"{len(ab_2hw)} chromas for {len(self.pages)} pages"
-        parts = iter(zip(range(len(self.pages)), ab_2hw, strict=True))
+        assert not points or len(self.pages) == 1, f"points of one page, not of {len(self.pages)}"
+        parts = iter([(page, ab_of_page, points) for page, ab_of_page in enumerate(ab_2hw)])
         with self._source.opened():
             new = Target(target, self._source, self._structure.big)
             new.finish(tuple([self._colored(directory, parts, new, note) for directory in self._structure.chain]))
@@ -187,16 +192,14 @@ class TiffScan(Scan):
             self._small = (page, height, width), picture.space.lab(reduction.pixels())
         return self._small[1]
 
-    def _colored(
-        self, directory: Directory, parts: Iterator[tuple[int, npt.NDArray[np.float32]]], target: Target, note: Note | None
-    ) -> NewDirectory:
+    def _colored(self, directory: Directory, parts: Iterator[_Part], target: Target, note: Note | None) -> NewDirectory:
         """A page with those below it, whose pixels are in the target now."""
         if _is_mask(self._source, directory):
             return self._copied_mask(directory, target)
-        page, ab_2hw = next(parts)
+        page, ab_2hw, points = next(parts)
         picture = self._pictures[page]
         assert picture.directory is directory, "pages come in their order"
-        pixels = self._write_pixels(page, ab_2hw, target)
+        pixels = self._write_pixels(page, ab_2hw, points, target)
         replaced = _OF_OLD_PIXELS | {ICC_PROFILE, XMP} | (set() if picture.raster.photometric == RGB else {_TRANSFER_FUNCTION})
         tags = [
             NewTag(tag.code, tag.type, tuple([self._colored(child, parts, target, note) for child in tag.children]))
@@ -215,7 +218,7 @@ class TiffScan(Scan):
             tags.append(NewTag(XMP, old.type if old else 1, xmp))
         return NewDirectory((*tags, *pixels))
 
-    def _write_pixels(self, page: int, ab_2hw: npt.NDArray[np.float32], target: Target) -> list[NewTag]:
+    def _write_pixels(self, page: int, ab_2hw: npt.NDArray[np.float32], points: Sequence[Point], target: Target) -> list[NewTag]:
         """The page in colour, band by band; the tags that describe it.
 
         What guides the chroma is read anew at the chroma's size, so that the result does not depend on what was asked for before.
@@ -223,7 +226,8 @@ class TiffScan(Scan):
         picture = self._pictures[page]
         raster, space = picture.raster, picture.space
         small = min(ab_2hw.shape[1], raster.height), min(ab_2hw.shape[2], raster.width)
-        upsampler = ChromaUpsampler(np.ascontiguousarray(ab_2hw, np.float32), self._small_lab(page, *small)[0], raster.height, raster.width)
+        ab_2hw, small_L_hw = np.ascontiguousarray(ab_2hw, np.float32), self._small_lab(page, *small)[0]
+        upsampler = ChromaUpsampler(ab_2hw, small_L_hw, raster.height, raster.width, points)
         writer = BandWriter(target, raster, self._source.order)
         for band in read_bands(self._source, raster):
             L_hw = space.lightness(band.pixels)
