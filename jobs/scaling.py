@@ -1,7 +1,7 @@
 """What a bulk run would take on 10 and 100 GPUs, and for a billion pictures: computed from what one core was measured to take.
 
-    python -m jobs.scaling scans          the costs of each stage anew, on these pictures, into jobs/scaling.json
-    python -m jobs.docs                   docs/scaling.md, from that
+    python -m jobs.benchmarks.stages scans      the costs of each stage anew, on these pictures, into jobs/scaling.json
+    python -m jobs.docs                         docs/scaling.md, from that
 
 `simulate` plays a run through, event by event: one driver that hands out blocks and takes rows back, workers that colour a block each with
 a spread of times, spot nodes that are taken away in the middle, and come back. All that it starts from is a measured cost, or an assumption
@@ -10,17 +10,14 @@ that stands in ASSUMED with where it is from. No GPU was measured: what one pred
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import json
 import random
-from dataclasses import asdict, dataclass
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
 
 from colorize.archive.job import BLOCK_PICTURES
 from colorize.archive.painter import GROUP_PICTURES
-from colorize.imaging.files import write_whole
 
 RECORD = Path(__file__).with_name("scaling.json")
 LISTED = 20_000
@@ -187,18 +184,3 @@ def dollars_a_million(cluster: Cluster, rate: float) -> tuple[float, float]:
 def recorded() -> Measured:
     """What was measured last."""
     return Measured(**json.loads(RECORD.read_text()))
-
-
-def main() -> None:
-    from jobs.benchmarks.stages import measure  # which the page does without
-
-    parser = argparse.ArgumentParser(prog="python -m jobs.scaling", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    sample = Path(str(files("colorize") / "sample" / "archive"))
-    parser.add_argument("scans", type=Path, nargs="?", default=sample, help="a folder of grey scans; without one the bundled sample")
-    measured = json.dumps(asdict(measure(parser.parse_args().scans)), indent=1) + "\n"
-    write_whole(RECORD, measured.encode())
-    print(measured, end="")
-
-
-if __name__ == "__main__":
-    main()

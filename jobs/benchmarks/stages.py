@@ -1,12 +1,20 @@
-"""What each stage of a bulk run takes on one core, and the driver's part: where `jobs.scaling` starts from."""
+"""What each stage of a bulk run takes on one core, and the driver's part: where `jobs.scaling` starts from.
+
+    python -m jobs.benchmarks.stages scans      into jobs/scaling.json
+
+All are processor time, of one core.
+"""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import json
 import os
 import tempfile
 import time
 from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,11 +28,12 @@ from colorize.archive.journal import Journal
 from colorize.archive.manifest import STAGES, Row, to_table
 from colorize.archive.painter import Painter, to_block
 from colorize.archive.summary import Tally
+from colorize.imaging.files import write_whole
 from colorize.model.card import DEFAULT_MODEL
 from colorize.model.colormodel import load_model
 from colorize.storage.place import LocalPlace
 from colorize.train.run import processor
-from jobs.scaling import LISTED, Measured
+from jobs.scaling import LISTED, RECORD, Measured
 
 
 def measure(scans: Path) -> Measured:
@@ -89,3 +98,18 @@ def _driver(folder: Path, row: Row) -> tuple[float, float, float, float]:
     driver = (time.process_time() - began) / LISTED
     assert isinstance(merged, pa.Table)
     return listed, driver, merged.nbytes / LISTED, (folder / manifest.CURRENT).stat().st_size / LISTED
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.benchmarks.stages", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    sample = Path(str(files("colorize") / "sample" / "archive"))
+    parser.add_argument("scans", type=Path, nargs="?", default=sample, help="a folder of grey scans; without one the bundled sample")
+    measured = json.dumps(asdict(measure(parser.parse_args().scans)), indent=1) + "\n"
+    write_whole(RECORD, measured.encode())
+    print(measured, end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -40,7 +40,7 @@ python -m jobs.docs
 
 The first measures training and the bulk job on one node and on two ([results.md](results.md#more-nodes)). The second makes this page: it
 plays a bulk run through on more machines than there were to measure on, event by event, from what one core was measured to take
-(`jobs/scaling.json`) and from the assumptions below. `python -m jobs.scaling scans` measures anew.
+(`jobs/scaling.json`) and from the assumptions below. `python -m jobs.benchmarks.stages scans` measures anew.
 
 **Every figure is measured, computed or assumed, and says which.** No GPU and no cloud was measured.
 
