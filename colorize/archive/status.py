@@ -33,7 +33,7 @@ class ArchiveStatus:
     models: list[tuple[str, str, float, int]]
     """(model, SHA-256 of its weights, vividness, pictures)."""
     formats: dict[str, int]
-    """Coloured pages by format."""
+    """Coloured files by format."""
     megapixels: float
     source_bytes: int
     target_bytes: int
@@ -42,8 +42,8 @@ class ArchiveStatus:
     """A worker's seconds for all that is coloured, by stage."""
     failures: list[tuple[str, str]]
     """(path, reason) of the first failures."""
-    doubtful: list[tuple[str, float]]
-    """(path, mean confidence) of the least confident pictures."""
+    doubtful: list[tuple[str, int, int | None, float]]
+    """(path, page from 0 on, pages, mean confidence) of the least confident pictures."""
     unfinished: list[str]
     """Runs that are under way, or were killed: their pictures are counted here, and settled by the next run."""
 
@@ -73,13 +73,13 @@ def read_status(target: str | Path) -> ArchiveStatus:
         statuses=_counts(first["status"]),
         reasons=_tuples(grouped.sort_by([("path_count", "descending")]), "status", "reason", "path_count"),
         models=_tuples(models.sort_by([("path_count", "descending")]), "model", "model_sha256", "vividness", "path_count"),
-        formats=_counts(colored["format"]),
+        formats=_counts(outputs["format"]),
         megapixels=_sum(pc.multiply(pc.cast(colored["width"], pa.int64()), colored["height"])) / 1e6,
         source_bytes=int(_sum(outputs["source_bytes"])),
         target_bytes=int(_sum(outputs["target_bytes"])),
         stages={stage: _sum(colored[stage]) for stage in STAGES},
         failures=_tuples(failed.slice(0, LISTED), "path", "reason"),
-        doubtful=_tuples(doubtful, "path", "mean_confidence"),
+        doubtful=_tuples(doubtful, "path", "page", "pages", "mean_confidence"),
         unfinished=[journal.folder.rpartition("/")[2] for journal in runs],
     )
 

@@ -31,6 +31,9 @@ LISTED_FAILURES = 20
 
 LISTED_REASONS = 20
 
+SPEED_PICTURES = 50
+"""Of fewer pictures no speed is told at the end."""
+
 STATUS = "status"
 
 
@@ -194,9 +197,11 @@ def _print_summary(summary: ArchiveSummary) -> None:
         print(f"colorize: {were} of this program, not of the files: please report it", file=sys.stderr)
     skipped = sum(summary.skipped.values())
     kept = f", {summary.kept:,} coloured already" if summary.kept else ""
+    # Of few pictures the start of the workers is most of the time, and the two numbers would contradict each other.
+    speed = f", {summary.pictures_per_second:.1f} pictures/s once warm" if summary.colored + summary.failed >= SPEED_PICTURES else ""
     console.print(
         f"{_count(summary.colored, 'picture')} coloured{kept}, {summary.failed:,} failed, {skipped:,} skipped{_reasons(summary.skipped)}: "
-        f"{summary.megapixels:,.1f} MP in {duration(summary.seconds)}, {summary.pictures_per_second:.1f} pictures/s",
+        f"{summary.megapixels:,.1f} MP in {duration(summary.seconds)}{speed}",
         markup=False,
     )
     console.print(f"manifest  {printable(summary.manifest)}", markup=False)
@@ -204,17 +209,10 @@ def _print_summary(summary: ArchiveSummary) -> None:
 
 
 def _print_status(target: str, as_json: bool) -> None:
-    from rich.table import Table
     from rich.text import Text
 
     from colorize.archive.status import read_status
-    from colorize.cli.display import console, duration
-
-    def table(*columns: str, numbers: tuple[int, ...] = ()) -> Table:
-        made = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
-        for index, column in enumerate(columns):
-            made.add_column(column, justify="right" if index in numbers else "left", overflow="fold")
-        return made
+    from colorize.cli.display import console, duration, table
 
     def cell(text: str) -> Text:
         return Text(printable(text))
@@ -253,8 +251,8 @@ def _print_status(target: str, as_json: bool) -> None:
             console.print(f"and {now.statuses['failed'] - len(now.failures):,} more: status `failed` in the manifest", markup=False)
     if now.doubtful:
         doubtful = table("least confident", "confidence", numbers=(1,))
-        for path, confidence in now.doubtful:
-            doubtful.add_row(cell(path), f"{confidence:.2f}")
+        for path, page, pages, confidence in now.doubtful:
+            doubtful.add_row(cell(f"{path}, page {page + 1}" if (pages or 1) > 1 else path), f"{confidence:.2f}")
         console.print("", doubtful)
 
 

@@ -30,6 +30,14 @@ def describe(dataset: LabDataset) -> str:
     return ", ".join(parts)
 
 
+def table(*columns: str, numbers: tuple[int, ...] = ()) -> Table:
+    """An empty table without lines; `numbers`: which columns are set flush right."""
+    made = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="right" if index in numbers else "left", overflow="fold")
+    return made
+
+
 def duration(seconds: float) -> str:
     """`42 s`, `3 min 05 s`, `2 h 04 min`."""
     whole = max(0, round(seconds))

@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
+from colorize.errors import printable
 from colorize.model.card import ModelCard, read_card, resolve, shipped_names, without_nan
+
+_SHOWN = (("ssim", 4, ""), ("psnr_mean", 2, " dB"))
 
 
 def models(
@@ -16,20 +19,22 @@ def models(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List models: name, size, what they were trained on, how well they do."""
-    from colorize.cli.display import console
+    from rich.text import Text
+
+    from colorize.cli.display import console, table
 
     cards = [(path, read_card(path)) for path in map(resolve, files or shipped_names())]
     if json:
         print(json_module.dumps([_facts(path, card) for path, card in cards], indent=2))
         return
+    listed = table("model", "weights", "file", "pictures", "SSIM", "PSNR", numbers=(1, 2, 3, 4, 5))
     for path, card in cards:
         scores = card.metrics.get("metrics", {})
-        ssim, psnr = scores.get("ssim"), scores.get("psnr_mean")
-        told = f"  SSIM {ssim:.4f}  PSNR {psnr:.2f} dB" if ssim is not None and psnr is not None else ""
-        pictures = card.training.get("pictures", 0)
-        console.print(
-            f"{card.name}  {card.parameters / 1e6:.1f} M parameters  {path.stat().st_size / 1e6:.1f} MB  {pictures:,} pictures{told}"
-        )
+        ssim, psnr = (f"{scores[name]:.{digits}f}{unit}" if scores.get(name) is not None else "" for name, digits, unit in _SHOWN)
+        pictures = f"{card.training['pictures']:,}" if "pictures" in card.training else ""
+        size = f"{path.stat().st_size / 1e6:.1f} MB"
+        listed.add_row(Text(printable(card.name)), f"{card.parameters / 1e6:.1f} M", size, pictures, ssim, psnr)
+    console.print(listed)
 
 
 def _facts(path: Path, card: ModelCard) -> dict[str, object]:

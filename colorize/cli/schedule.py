@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from colorize.schedule.runner import Jobs
     from colorize.schedule.store import Store
 
-STORE = typer.Option(metavar="FILE", help="The store of schedules.", show_default="~/.local/state/colorize/schedule.sqlite")
+STORE = typer.Option(metavar="FILE", help="The store of schedules.", show_default="schedule.sqlite in ~/.local/state/colorize")
 NAME = typer.Argument(help="The schedule's name.", show_default=False)
 ADDRESS = typer.Option(help="The cluster's job server (http://host:8265, host:port, auto); without it RAY_ADDRESS, else this machine's.")
 JSON = typer.Option("--json", help="Print JSON.")

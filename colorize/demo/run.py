@@ -78,7 +78,7 @@ def run_demo(
         directory.create(config)
         with watch(config.epochs) as display:
             result = fit(config, directory, train=train.dataset, validation=test.dataset, on_report=display.show)
-        models = {"the model that ships": load_model(CIFAR_MODEL), "the model just trained": result.model}
+        models = {f"{CIFAR_MODEL}, which ships": load_model(CIFAR_MODEL), "the model just trained": result.model}
         scores: dict[str, dict[str, float]] = {}
         for name, model in models.items():
             evaluation = evaluate(model, test.dataset, data=DATA, settings=DecodeSettings())
@@ -97,10 +97,11 @@ def run_demo(
             Sheet(title=name, rows=examples(model, test.dataset, settings=DecodeSettings(), count=SHEET_ROWS))
             for name, model in models.items()
         ]
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
     report = DemoReport(
         title="Colour for a whole archive",
         lead="One run of every stage: pictures sharded and converted, a network trained, two networks judged, an archive coloured.",
-        facts=facts | {"Time": f"{time.monotonic() - began:.0f} s"},
+        facts=facts | {"Time": f"{minutes} min {seconds:02} s"},
         archive=_pairs(archive),
         failures=archive.failures,
         sheets=sheets,
@@ -117,7 +118,7 @@ def next_commands(output: Path) -> list[tuple[str, str]]:
     """Three commands that a newcomer can go on with, each with what it does."""
     colorize = _program()
     return [
-        (f"{colorize} archive MY_SCANS MY_SCANS_IN_COLOR --vividness 0.5", "colours a folder of your own scans"),
+        (f"{colorize} archive scans scans-in-colour --vividness 0.5", "colours a folder of your own scans"),
         (f"{colorize} serve --model {shlex.quote(str(output / RUN))}", "answers POST /v1/colorize with the model just trained"),
         (f"{colorize} train --data cifar10 --epochs 30", "trains on all 50,000 pictures (the download is 170 MB)"),
     ]

@@ -44,6 +44,20 @@ def page_at(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(PICTURES)
     ]  # fmt: skip
     rows += [
+        *(
+            Row(
+                path="letter.tif",
+                page=page,
+                pages=2,
+                status="coloured",
+                format="TIFF",
+                width=9,
+                height=9,
+                target_path="letter.tif",
+                run_id="1",
+            )
+            for page in (0, 1)
+        ),
         Row(path=NAME, status="failed", reason="is <b>text</b>", run_id="1"),
         Row(path="z.txt", status="skipped", reason="no", run_id="1"),
     ]
@@ -80,17 +94,18 @@ def where(page: playwright.Page) -> str:
 def test_failures_come_first_and_names_are_text(page: playwright.Page) -> None:
     assert names(page)[0] == NAME
     assert page.locator(".card").first.locator(".why").inner_text() == "FAILED\nis <b>text</b>"
-    assert where(page) == "page 1 of 3, 132 shown"
+    assert where(page) == "page 1 of 3, 134 shown"
     assert page.locator(".card").count() == 60
-    assert page.locator("#filters button").all_inner_texts() == ["all 132", "coloured 130", "failed 1", "skipped 1"]
+    assert page.locator("#filters button").all_inner_texts() == ["all 133", "coloured 131", "failed 1", "skipped 1"], "files, not pages"
+    assert page.locator("#total").inner_text() == "133 files"
 
 
 def test_the_keyboard_turns_pages_filters_and_searches(page: playwright.Page) -> None:
     page.keyboard.press("ArrowRight")
-    assert where(page) == "page 2 of 3, 132 shown"
+    assert where(page) == "page 2 of 3, 134 shown"
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    assert where(page) == "page 3 of 3, 132 shown"
+    assert where(page) == "page 3 of 3, 134 shown"
     assert names(page)[-1] == "z.txt"
     page.keyboard.press("3")
     assert where(page) == "page 1 of 1, 1 shown"

@@ -5,12 +5,15 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from colorize.archive import report
-from colorize.archive.manifest import Row, to_table
+from colorize.archive.manifest import Row, to_table, write_manifest
+from colorize.archive.status import read_status
 from colorize.archive.thumbnails import SIDE, Thumbnail, fitting, sheet
+from colorize.cli.main import main
 from colorize.imaging.colorspace import rgb_to_lab
 from colorize.imaging.formats import open_scan
 from colorize.model.metrics import colorfulness
@@ -51,6 +54,21 @@ def test_every_row_is_in_the_list_and_the_page_holds_no_names(tmp_path: Path) ->
     assert 'data-originals="../../my%20scans/"' in page
     assert not re.search(r"\$\w|\$\{(scripts|source|target|run_id|originals)", page)
     assert not re.search(r"https?://", page)
+
+
+def test_what_a_target_holds_is_counted_in_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of two pages has two rows; the least confident are named by page."""
+    pages = [
+        Row(path="a.tif", page=page, pages=2, status="coloured", format="TIFF", mean_confidence=0.5 - 0.1 * page, run_id="1")
+        for page in (0, 1)
+    ]
+    rows = to_table([*pages, Row(path="b.jpg", status="coloured", format="JPEG", mean_confidence=0.45, run_id="1")])
+    write_manifest(LocalPlace(tmp_path, "out"), rows, rows.slice(0, 0), "1")
+    status = read_status(tmp_path)
+    assert (status.files, status.statuses, status.formats) == (2, {"coloured": 2}, {"TIFF": 1, "JPEG": 1})
+    assert [(path, page, pages) for path, page, pages, _ in status.doubtful] == [("a.tif", 1, 2), ("b.jpg", 0, None), ("a.tif", 0, 2)]
+    assert main(["archive", "status", str(tmp_path)]) == 0
+    assert re.search(r"a\.tif, page 2 +0\.40\s", capsys.readouterr().out)
 
 
 def test_originals_in_a_bucket_have_no_links(tmp_path: Path) -> None:
