@@ -58,11 +58,9 @@ def test_every_row_is_in_the_list_and_the_page_holds_no_names(tmp_path: Path) ->
 
 def test_what_a_target_holds_is_counted_in_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file of two pages has two rows; the least confident are named by page."""
-    pages = [
-        Row(path="a.tif", page=page, pages=2, status="coloured", format="TIFF", mean_confidence=0.5 - 0.1 * page, run_id="1")
-        for page in (0, 1)
-    ]
-    rows = to_table([*pages, Row(path="b.jpg", status="coloured", format="JPEG", mean_confidence=0.45, run_id="1")])
+    made = {"status": "coloured", "model": "m", "model_sha256": "ab", "vividness": 0.5, "run_id": "1"}
+    pages = [Row(path="a.tif", page=page, pages=2, format="TIFF", mean_confidence=0.5 - 0.1 * page, **made) for page in (0, 1)]
+    rows = to_table([*pages, Row(path="b.jpg", format="JPEG", mean_confidence=0.45, **made)])
     write_manifest(LocalPlace(tmp_path, "out"), rows, rows.slice(0, 0), "1")
     status = read_status(tmp_path)
     assert (status.files, status.statuses, status.formats) == (2, {"coloured": 2}, {"TIFF": 1, "JPEG": 1})
