@@ -82,7 +82,9 @@ class Album extends EventTarget {
 
   /** The coloured file in full resolution and its own format, with the wishes of now. Rejects with a Refused. */
   async file(picture) {
-    while (!this.isFresh(picture)) {
+    for (;;) {
+      if (!this.pictures.includes(picture)) throw new Refused("It was removed."); // nobody works on it: it would be waited for without end
+      if (this.isFresh(picture)) break;
       if (picture.state === "failed" && !this.#idle.has(picture)) throw new Refused(picture.reason);
       this.#now(picture);
       await this.#settled(picture);

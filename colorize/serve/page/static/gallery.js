@@ -104,9 +104,8 @@ export class Gallery {
     const button = find("download-all");
     button.disabled = true;
     try {
-      const saved = await saveAll((done, of) => { button.textContent = `${done} of ${of}…`; });
-      const failed = album.pictures.length - saved;
-      say(`${count(saved, "picture")} in the zip${failed ? `; ${failed} failed and ${failed === 1 ? "is" : "are"} not` : ""}.`);
+      const { saved, failed } = await saveAll((done, of) => { button.textContent = `${done} of ${of}…`; });
+      if (saved || failed) say(`${count(saved, "picture")} in the zip${failed ? `; ${failed} failed and ${failed === 1 ? "is" : "are"} not` : ""}.`);
     } catch (error) {
       say(error.message);
     } finally {
