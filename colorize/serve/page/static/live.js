@@ -17,6 +17,8 @@ const TROUBLE = {
   NotReadableError: "The camera is in use by another program.",
 };
 
+const release = media => { for (const track of media?.getTracks() ?? []) track.stop(); };
+
 export class Live {
   #video = element("video", { muted: true, playsInline: true });
   #grab = new OffscreenCanvas(WIDTH, HEIGHT);
@@ -24,6 +26,7 @@ export class Live {
   #after = find("live-after").getContext("2d");
   #socket = null;
   #media = null;
+  #turn = 0; // raised by stop(): a start of an earlier turn gives back the camera that it gets
   #sent = new Map(); // frame → {at, bitmap}
   #count = 0; // frames sent over this socket
   #first = null; // the number that the service gives to the first frame
@@ -45,12 +48,16 @@ export class Live {
   async start(camera) {
     this.stop();
     if (!navigator.mediaDevices) return this.#note("A camera can be used over https or on this machine only.");
+    const turn = this.#turn;
     this.#note("Starting the camera…");
     try {
-      this.#media = await navigator.mediaDevices.getUserMedia({ audio: false, video: { width: { ideal: 640 }, height: { ideal: 480 }, ...(camera ? { deviceId: { exact: camera } } : { facingMode: "environment" }) } });
-      this.#video.srcObject = this.#media;
+      const media = await navigator.mediaDevices.getUserMedia({ audio: false, video: { width: { ideal: 640 }, height: { ideal: 480 }, ...(camera ? { deviceId: { exact: camera } } : { facingMode: "environment" }) } });
+      if (turn !== this.#turn) return release(media);
+      this.#video.srcObject = this.#media = media;
       await this.#video.play();
+      if (turn !== this.#turn) return undefined;
     } catch (error) {
+      if (turn !== this.#turn) return undefined;
       this.stop();
       return this.#note(TROUBLE[error.name] ?? `The camera does not start: ${error.message}`);
     }
@@ -63,7 +70,8 @@ export class Live {
   }
 
   stop() {
-    for (const track of this.#media?.getTracks() ?? []) track.stop();
+    this.#turn += 1;
+    release(this.#media);
     this.#media = null;
     this.#video.srcObject = null;
     this.#disconnect();
