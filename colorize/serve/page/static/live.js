@@ -26,6 +26,7 @@ export class Live {
   #after = find("live-after").getContext("2d");
   #socket = null;
   #media = null;
+  #model = null; // the one that the stream was asked for
   #turn = 0; // raised by stop(): a start of an earlier turn gives back the camera that it gets
   #sent = new Map(); // frame → {at, bitmap}
   #count = 0; // frames sent over this socket
@@ -42,6 +43,7 @@ export class Live {
     new ResizeObserver(() => this.divider.place()).observe(monitor);
     find("live-start").addEventListener("click", () => { if (this.#media) this.stop(); else this.start(); });
     find("live-vividness").addEventListener("change", () => { if (this.#media) this.#connect(); });
+    album.addEventListener("wishes", () => { if (this.#media && album.model !== this.#model) this.#connect(); });
     find("camera").addEventListener("change", () => { if (this.#media) this.start(find("camera").value); });
   }
 
@@ -94,7 +96,8 @@ export class Live {
     const url = address("v1/stream");
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     url.searchParams.set("vividness", find("live-vividness").value);
-    if (album.model) url.searchParams.set("model", album.model);
+    this.#model = album.model;
+    if (this.#model) url.searchParams.set("model", this.#model);
     let socket;
     try { // a browser can send a key in no other way; the protocol beside it is what the service answers with
       socket = new WebSocket(url, key.current() ? ["colorize", `key.${key.current()}`] : []);
