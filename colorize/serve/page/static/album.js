@@ -3,6 +3,7 @@
 //
 // A request for the original in full resolution costs what its pixels cost. So it is sent at once when a picture is added, but after an
 // edit only when nobody has edited for IDLE_MS, or on download; meanwhile the editor works on a small copy (editor.js).
+import { allowAsking } from "./key.js";
 import { colorize, Refused } from "./service.js";
 import { Picture } from "./picture.js";
 import { Queue } from "./queue.js";
@@ -23,6 +24,7 @@ class Album extends EventTarget {
 
   /** files: [{file, path}]. Answers the new pictures. */
   add(files) {
+    allowAsking();
     const added = files.map(({ file, path }) => new Picture(file, path));
     this.pictures.push(...added);
     this.dispatchEvent(new Event("list"));
@@ -53,12 +55,14 @@ class Album extends EventTarget {
 
   /** Changes what counts for every picture that has no wish of its own. */
   setAll({ vividness = this.vividness, model = this.model }) {
+    allowAsking();
     Object.assign(this, { vividness, model });
     for (const picture of this.pictures) if (!this.isFresh(picture)) this.retry(picture);
     this.dispatchEvent(new Event("wishes"));
   }
 
   retry(picture) {
+    allowAsking();
     if (picture.state !== "working") Object.assign(picture, { state: "waiting", reason: "" });
     this.#queue.add(picture);
     this.#tell(picture);

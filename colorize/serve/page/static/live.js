@@ -51,6 +51,7 @@ export class Live {
     this.stop();
     if (!navigator.mediaDevices) return this.#note("A camera can be used over https or on this machine only.");
     const turn = this.#turn;
+    key.allowAsking();
     this.#note("Starting the camera…");
     try {
       const media = await navigator.mediaDevices.getUserMedia({ audio: false, video: { width: { ideal: 640 }, height: { ideal: 480 }, ...(camera ? { deviceId: { exact: camera } } : { facingMode: "environment" }) } });

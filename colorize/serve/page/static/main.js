@@ -5,7 +5,7 @@ import { Editor } from "./editor.js";
 import { Gallery } from "./gallery.js";
 import { listen } from "./intake.js";
 import { Live } from "./live.js";
-import { address, models } from "./service.js";
+import { address, answers, models } from "./service.js";
 
 const SAMPLES = [["nagasaki-boats.jpg", "Boats at Nagasaki", 1024 / 819], ["dust-bowl-home.jpg", "A home in the Dust Bowl", 1024 / 788], ["french-alpine-landscape.jpg", "The French Alps", 1024 / 484]];
 const MANY = 5; // pictures whose loss deserves a question
@@ -90,15 +90,22 @@ for (const [name, title, aspect] of SAMPLES) {
   find("samples").append(item);
 }
 
+let isListed = false; // or on the way there
+
+/** At the start, and where that failed (no key, no service), when a request has been answered. */
 async function listModels() {
+  if (isListed) return;
+  isListed = true;
   try {
     const { default: first, models: all } = await models();
     find("model").replaceChildren(...all.map(({ name }) => element("option", { value: name, selected: name === first }, name)));
     find("model-choice").hidden = all.length < 2;
     find("model-name").textContent = all.length < 2 ? `Model ${first}` : "";
   } catch (error) {
+    isListed = false;
     say(error.message);
   }
 }
+answers.addEventListener("answered", listModels);
 find("model").addEventListener("change", event => album.setAll({ model: event.target.value }));
 listModels();

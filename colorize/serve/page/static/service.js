@@ -13,6 +13,9 @@ export class Refused extends Error {
   }
 }
 
+/** Told "answered" when the service has done what it was asked: it is there, and the key is good. */
+export const answers = new EventTarget();
+
 export const address = path => new URL(path, document.baseURI);
 
 /** {default, models} as `/v1/models` has them. */
@@ -51,7 +54,10 @@ async function send(path, options, onWait = () => {}) {
       await sleep(500 * 2 ** lost, options.signal);
       continue;
     }
-    if (response.ok) return response;
+    if (response.ok) {
+      answers.dispatchEvent(new Event("answered"));
+      return response;
+    }
     if (response.status === 401) {
       if (await key.ask(used)) continue;
       throw new Refused("This service needs an API key.", 401);
