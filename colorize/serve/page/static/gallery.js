@@ -15,6 +15,7 @@ export class Gallery {
     album.addEventListener("list", () => this.#list());
     album.addEventListener("change", ({ detail }) => { this.#update(detail); this.#tally(); });
     find("vividness-all").addEventListener("change", event => album.setAll({ vividness: event.target.valueAsNumber }));
+    find("retry-all").addEventListener("click", () => this.#retryAll());
     find("clear").addEventListener("click", () => album.clear());
     find("download-all").addEventListener("click", () => this.#saveAll());
   }
@@ -48,7 +49,7 @@ export class Gallery {
       element("div", { className: "caption" }, element("span", { className: "name", title: picture.path }, picture.name), state),
       element("div", { className: "tools" }, again, remove));
     open.addEventListener("click", () => this.#onOpen(picture));
-    again.addEventListener("click", () => album.retry(picture));
+    again.addEventListener("click", () => { album.retry(picture); open.focus(); });
     remove.addEventListener("click", () => album.remove(picture));
     const small = element("img", { alt: "" });
     const thumb = element("button", { type: "button", "aria-label": picture.name, title: picture.name }, small);
@@ -97,7 +98,15 @@ export class Gallery {
     find("progress").value = all ? (of.done + of.failed) / all : 0;
     find("progress").hidden = !left;
     find("download-all").disabled = !of.done;
+    find("retry-all").hidden = !of.failed;
+    find("retry-all").textContent = `Try ${of.failed.toLocaleString("en")} again`;
     if (!left) find("announcement").textContent = find("tally").textContent; // not each of 200: a screen reader would never end
+  }
+
+  #retryAll() {
+    const failed = album.pictures.filter(({ state }) => state === "failed");
+    for (const picture of failed) album.retry(picture);
+    this.focus(failed[0]); // the button is gone
   }
 
   async #saveAll() {
