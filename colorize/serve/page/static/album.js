@@ -49,6 +49,7 @@ class Album extends EventTarget {
   /** Changes vividness, candidate or hints of one picture; the original follows when the user pauses. */
   edit(picture, wishes) {
     Object.assign(picture, wishes);
+    if (picture.state === "failed") Object.assign(picture, { state: "waiting", reason: "" }); // it was another wish that failed
     this.#later(picture);
     this.#tell(picture);
   }
@@ -128,9 +129,10 @@ class Album extends EventTarget {
   #now(picture) {
     clearTimeout(this.#idle.get(picture));
     this.#idle.delete(picture);
-    if (this.isFresh(picture) || picture.state === "working") return;
-    Object.assign(picture, { state: "waiting", reason: "" });
-    this.#queue.add(picture, { first: true });
+    if (picture.state === "working") return;
+    const isDone = this.isFresh(picture); // an edit that failed, taken back
+    Object.assign(picture, { state: isDone ? "done" : "waiting", reason: "" });
+    if (!isDone) this.#queue.add(picture, { first: true });
     this.#tell(picture);
   }
 
