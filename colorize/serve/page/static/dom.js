@@ -27,6 +27,13 @@ export function icon(name) {
 
 export const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 
+/** Says a slider's 0.5 as "50 %", which is what it shows or means; answers that. */
+export function speak(slider) {
+  const text = `${Math.round(100 * slider.value)} %`;
+  slider.setAttribute("aria-valuetext", text);
+  return text;
+}
+
 let hiding = 0;
 
 /** Tells the user something that needs no answer, for a few seconds; a screen reader says it. */

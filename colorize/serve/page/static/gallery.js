@@ -1,7 +1,7 @@
 // The gallery: a card a picture with its state, what is done of all of them, and the strip below an open picture.
 // A card costs a few elements and two thumbnails; those out of sight are neither laid out nor painted (gallery.css, content-visibility).
 import { album } from "./album.js";
-import { count, element, find, icon, say, showBlob } from "./dom.js";
+import { count, element, find, icon, say, showBlob, speak } from "./dom.js";
 import { saveAll } from "./save.js";
 
 const WORDS = { waiting: "waiting", working: "working", done: "coloured", failed: "failed" };
@@ -14,6 +14,7 @@ export class Gallery {
     this.#onOpen = onOpen;
     album.addEventListener("list", () => this.#list());
     album.addEventListener("change", ({ detail }) => { this.#update(detail); this.#tally(); });
+    find("vividness-all").addEventListener("input", event => speak(event.target));
     find("vividness-all").addEventListener("change", event => album.setAll({ vividness: event.target.valueAsNumber }));
     find("retry-all").addEventListener("click", () => this.#retryAll());
     find("clear").addEventListener("click", () => album.clear());

@@ -2,7 +2,7 @@
 // The latest frame wins: a frame is taken from the camera only when fewer than IN_FLIGHT are under way, so none ever waits in a queue.
 import { album } from "./album.js";
 import { Divider } from "./divider.js";
-import { element, find } from "./dom.js";
+import { element, find, speak } from "./dom.js";
 import * as key from "./key.js";
 import { address, models } from "./service.js";
 
@@ -42,6 +42,7 @@ export class Live {
     this.divider = new Divider(find("live-divider"), monitor, () => ({ left: 0, width: monitor.clientWidth }), () => monitor.style.setProperty("--split", `${100 * this.divider.value}%`));
     new ResizeObserver(() => this.divider.place()).observe(monitor);
     find("live-start").addEventListener("click", () => { if (this.#media) this.stop(); else this.start(); });
+    find("live-vividness").addEventListener("input", event => speak(event.target));
     find("live-vividness").addEventListener("change", () => { if (this.#media) this.#connect(); });
     album.addEventListener("wishes", () => { if (this.#media && album.model !== this.#model) this.#connect(); });
     find("camera").addEventListener("change", () => { if (this.#media) this.start(find("camera").value); });
