@@ -378,7 +378,7 @@ def test_a_full_service_is_asked_again_and_a_failure_can_be_tried_again(page: pl
     expected.append("status of 503|status of 413")
     answers = [
         {"status": 503, "headers": {"Retry-After": "1"}, "json": {"error": "the service is full; try again"}},
-        {"status": 413, "json": {"error": "the picture: is too large"}},
+        {"status": 413, "json": {"error": "the body: is too large; up to 67,108,864 bytes are read"}},
     ]
     page.route("**/v1/colorize?*", lambda route: route.fulfill(**answers.pop(0)) if answers else route.continue_())
     files = [{"name": name, "mimeType": "image/jpeg", "buffer": encoded(grey_scene(), "JPEG")} for name in ("a.jpg", "b.jpg")]
@@ -387,7 +387,7 @@ def test_a_full_service_is_asked_again_and_a_failure_can_be_tried_again(page: pl
     assert not answers
     failed = page.locator(".card[data-state=failed]")
     playwright.expect(failed).to_have_count(1)
-    assert failed.locator(".why").inner_text() == "the picture: is too large"
+    assert failed.locator(".why").inner_text() == "It is too large; up to 64 MB are read"
     failed.get_by_role("button", name=re.compile("Try .* again")).click()
     playwright.expect(page.locator(".card[data-state=done]")).to_have_count(2)
 

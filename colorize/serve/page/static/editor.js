@@ -7,7 +7,7 @@
 // downloads (album.js); its answer then replaces the laid-on colours.
 import { album, CANDIDATES } from "./album.js";
 import { Candidates } from "./candidates.js";
-import { find, say, showBlob, speak } from "./dom.js";
+import { find, say, showBlob, sizeOf, speak } from "./dom.js";
 import { Hints } from "./hints.js";
 import { colorize } from "./service.js";
 import { Stage } from "./stage.js";
@@ -87,7 +87,7 @@ export class Editor {
     const vividness = picture.vividness ?? album.vividness;
     find("vividness").value = vividness;
     find("vividness-value").textContent = speak(find("vividness"));
-    const parts = [picture.width ? `${picture.width.toLocaleString("en")} × ${picture.height.toLocaleString("en")}` : "", `${(picture.file.size / 1e6).toFixed(1)} MB`];
+    const parts = [picture.width ? `${picture.width.toLocaleString("en")} × ${picture.height.toLocaleString("en")}` : "", sizeOf(picture.file.size)];
     find("about").textContent = parts.filter(Boolean).join(" · ");
     const isFailed = picture.state === "failed";
     find("trouble").hidden = !isFailed;

@@ -4,7 +4,7 @@ import { album } from "./album.js";
 import { Divider } from "./divider.js";
 import { element, find, speak } from "./dom.js";
 import * as key from "./key.js";
-import { address, models } from "./service.js";
+import { address, models, plain } from "./service.js";
 
 const WIDTH = 320, HEIGHT = 240, IN_FLIGHT = 2, QUALITY = 0.85;
 const WINDOW_MS = 2000; // over which frames a second and delay are averaged
@@ -177,9 +177,9 @@ export class Live {
   async #receive(data) {
     if (typeof data === "string") {
       const said = JSON.parse(data);
-      if (said.error) this.#note(said.error);
+      if (said.error) this.#note(plain(said.error));
       if (said.frame === undefined) { // about the stream, which the service now ends
-        this.#reason = said.error;
+        this.#reason = said.error && plain(said.error);
         return;
       }
       this.#first ??= said.frame;
