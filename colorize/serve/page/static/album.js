@@ -184,7 +184,8 @@ class Album extends EventTarget {
     } catch (error) {
       if (!(error instanceof Refused) || error.status !== 422) throw error;
       const { blob, confidence } = await colorize(picture.file, wishes, signal, onWait);
-      Object.assign(picture, { view: null, output: blob, of, confidence });
+      const unshown = /^It has .* pages/.test(error.message) ? "No preview: several pages" : "No preview of this format";
+      Object.assign(picture, { view: null, output: blob, of, confidence, unshown });
       return;
     }
     if (!picture.grey) {

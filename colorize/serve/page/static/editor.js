@@ -96,7 +96,7 @@ export class Editor {
     find("download").disabled = isFailed;
     const isShown = find("stage").dataset.after !== "nothing";
     find("stage-note").textContent = isFailed ? `This ${!isShown ? "one" : picture.of ? "change" : "original"} could not be coloured.` : picture.reason || (isShown ? "" : picture.source ? "Colouring…" : "This browser cannot show the format. Waiting for the service’s preview…");
-    if (picture.state === "done" && !picture.source) find("stage-note").textContent = "Coloured. This browser cannot show the file; download it.";
+    if (picture.state === "done" && !picture.source) find("stage-note").textContent = `Coloured. ${picture.unshown}; download it.`;
   }
 
   /** The picture has changed: its state, or what there is of it. */

@@ -82,12 +82,14 @@ export class Gallery {
       colored.decode().then(() => colored.classList.add("here"), () => {});
     }
     const isFailed = picture.state === "failed";
-    why.hidden = !isFailed;
-    if (isFailed) why.textContent = picture.reason;
+    const note = isFailed ? picture.reason : best ? "" : picture.unshown;
+    why.hidden = !note;
+    why.textContent = note;
     again.hidden = !isFailed;
-    thumb.classList.toggle("failed", isFailed);
+    thumb.dataset.sign = isFailed ? "!" : note ? picture.name.split(".").at(-1).slice(0, 4) : "";
+    thumb.setAttribute("aria-label", isFailed ? `${picture.name}: failed` : picture.name);
     state.textContent = picture.state !== "failed" && picture.reason ? picture.reason : WORDS[picture.state];
-    open.setAttribute("aria-label", `${picture.name}: ${WORDS[picture.state]}${isFailed ? `: ${picture.reason}` : ""}`);
+    open.setAttribute("aria-label", `${picture.name}: ${WORDS[picture.state]}${note && `: ${note}`}`);
   }
 
   #tally() {

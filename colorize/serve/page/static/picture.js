@@ -14,6 +14,7 @@ export class Picture {
   hints = []; // {across, down, color}; the places are 0…1 of the upright picture
 
   shown = null; // whether this browser can show the file: null until it was tried
+  unshown = ""; // why there is no preview of what is coloured
   thumbnail = null; // blobs
   coloredThumbnail = null;
   grey = null; // what stands for the original where the browser cannot show it
