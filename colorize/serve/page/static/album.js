@@ -85,6 +85,11 @@ class Album extends EventTarget {
   /** Whether what has come back is what is wished for now. */
   isFresh(picture) { return (picture.view ?? picture.output) !== null && picture.of === this.#key(picture); }
 
+  /** What would be lost with the page: coloured or edited, and not saved as it is wished for now. */
+  get unsaved() {
+    return this.pictures.filter(picture => (picture.state === "done" || picture.isEdited) && picture.saved !== this.#key(picture));
+  }
+
   /** The coloured file in full resolution and its own format, with the wishes of now. Rejects with a Refused. */
   async file(picture) {
     for (;;) {

@@ -214,7 +214,7 @@ export class Editor {
     find("download-note").textContent = "Colouring the original in full resolution…";
     try {
       save(await album.file(picture), picture.downloadName);
-      picture.isSaved = true;
+      picture.saved = picture.of;
     } catch (error) {
       say(error.message);
     } finally {

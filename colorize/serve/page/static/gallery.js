@@ -17,7 +17,7 @@ export class Gallery {
     find("vividness-all").addEventListener("input", event => speak(event.target));
     find("vividness-all").addEventListener("change", event => album.setAll({ vividness: event.target.valueAsNumber }));
     find("retry-all").addEventListener("click", () => this.#retryAll());
-    find("clear").addEventListener("click", () => album.clear());
+    find("clear").addEventListener("click", () => this.#clear());
     find("download-all").addEventListener("click", () => this.#saveAll());
   }
 
@@ -51,12 +51,12 @@ export class Gallery {
       element("div", { className: "tools" }, again, remove));
     open.addEventListener("click", () => this.#onOpen(picture));
     again.addEventListener("click", () => { album.retry(picture); open.focus(); });
-    remove.addEventListener("click", () => album.remove(picture));
+    remove.addEventListener("click", () => this.#remove(picture));
     const small = element("img", { alt: "" });
     const thumb = element("button", { type: "button", "aria-label": picture.name, title: picture.name }, small);
     thumb.addEventListener("click", () => this.#onOpen(picture));
     const place = element("li", {}, thumb);
-    this.#cards.set(picture, { item, open, grey, colored, why, state, again, place, thumb, small, has: {} });
+    this.#cards.set(picture, { item, open, grey, colored, why, state, again, remove, place, thumb, small, has: {} });
     find("cards").append(item);
     find("strip").append(place);
     this.#update(picture);
@@ -104,6 +104,21 @@ export class Gallery {
     find("retry-all").hidden = !of.failed;
     find("retry-all").textContent = `Try ${of.failed.toLocaleString("en")} again`;
     if (!left) find("announcement").textContent = find("tally").textContent; // not each of 200: a screen reader would never end
+  }
+
+  #clear() {
+    const unsaved = album.unsaved.length;
+    if (unsaved && !confirm(`Remove all? ${count(unsaved, "picture is", "pictures are")} not saved.`)) return;
+    album.clear();
+    find("choose").focus();
+  }
+
+  /** Removes it, and goes on to the same button of the next one: the keyboard's place would be lost with the card. */
+  #remove(picture) {
+    const place = album.pictures.indexOf(picture);
+    album.remove(picture);
+    const next = album.pictures[Math.min(place, album.pictures.length - 1)];
+    (next ? this.#cards.get(next).remove : find("choose")).focus();
   }
 
   #retryAll() {

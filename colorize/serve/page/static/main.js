@@ -8,7 +8,7 @@ import { Live } from "./live.js";
 import { address, answers, models } from "./service.js";
 
 const SAMPLES = [["nagasaki-boats.jpg", "Boats at Nagasaki", 1024 / 819], ["dust-bowl-home.jpg", "A home in the Dust Bowl", 1024 / 788], ["french-alpine-landscape.jpg", "The French Alps", 1024 / 484]];
-const MANY = 5; // pictures whose loss deserves a question
+const MANY = 5; // coloured pictures whose loss deserves a question; an edited one deserves it by itself
 
 const editor = new Editor(), live = new Live(), gallery = new Gallery(picture => open(picture));
 
@@ -60,6 +60,11 @@ listen(files => {
 });
 album.addEventListener("list", () => { if (!album.pictures.length) show("welcome"); });
 
+find("wordmark").addEventListener("click", event => {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return; // a page of its own
+  event.preventDefault();
+  if (document.body.dataset.view === "editor") goBack(); else show(home());
+});
 find("back").addEventListener("click", goBack);
 find("previous").addEventListener("click", () => turn(-1));
 find("next").addEventListener("click", () => turn(1));
@@ -75,7 +80,8 @@ addEventListener("popstate", ({ state }) => {
 });
 history.replaceState({ view: "welcome", picture: null }, "", ".");
 addEventListener("beforeunload", event => {
-  if (album.pictures.filter(picture => picture.state === "done" && !picture.isSaved).length >= MANY) event.preventDefault();
+  const { unsaved } = album;
+  if (unsaved.length >= MANY || unsaved.some(({ isEdited }) => isEdited)) event.preventDefault();
 });
 
 for (const [name, title, aspect] of SAMPLES) {

@@ -19,7 +19,7 @@ export async function saveAll(onProgress) {
     onProgress(files.length, pictures.length);
     try {
       files.push({ name: unique(picture.path, taken), blob: await album.file(picture) });
-      picture.isSaved = true;
+      picture.saved = picture.of;
     } catch {
       if (album.pictures.includes(picture)) failed += 1; // its card says why
     }
