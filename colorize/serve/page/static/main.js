@@ -10,6 +10,8 @@ import { address, answers, models } from "./service.js";
 const SAMPLES = [["nagasaki-boats.jpg", "Boats at Nagasaki", 1024 / 819], ["dust-bowl-home.jpg", "A home in the Dust Bowl", 1024 / 788], ["french-alpine-landscape.jpg", "The French Alps", 1024 / 484]];
 const MANY = 5; // coloured pictures whose loss deserves a question; an edited one deserves it by itself
 
+let isLeaving = false; // Back is under way; a second one would leave the cards too
+
 const editor = new Editor(), live = new Live(), gallery = new Gallery(picture => open(picture));
 
 /** Shows a view, and makes the browser's Back lead to the one before. picture: of the editor. */
@@ -21,8 +23,8 @@ function show(view, picture = null, { isBack = false } = {}) {
   find(view === "live" ? "tab-live" : "tab-pictures").setAttribute("aria-current", "page");
   find(view === "live" ? "tab-pictures" : "tab-live").removeAttribute("aria-current");
   const state = { view, picture: picture?.id ?? null };
-  if (!isBack && before !== view) history.pushState(state, "", view === "welcome" ? "." : `#${view}`);
-  else if (!isBack) history.replaceState(state, "");
+  if (!isBack && before !== view) history.pushState({ ...state, before }, "", view === "welcome" ? "." : `#${view}`);
+  else if (!isBack) history.replaceState({ ...state, before: history.state.before }, "");
   document.title = { editor: picture && `${picture.name} – colorize`, live: "Live – colorize" }[view] ?? "colorize";
   if (view !== before) scrollTo(0, 0);
 }
@@ -41,8 +43,14 @@ function enter(picture) {
   find("stage").focus({ preventScroll: true });
 }
 
+/** From the editor to the cards: where they were before it, as the browser's Back, which would else find the picture once more. */
 function goBack() {
   const { picture } = editor;
+  if (history.state.before === "gallery") {
+    if (!isLeaving) history.back();
+    isLeaving = true;
+    return;
+  }
   show(home());
   gallery.focus(picture);
 }
@@ -75,8 +83,10 @@ find("tab-live").addEventListener("click", () => show("live"));
 addEventListener("popstate", ({ state }) => {
   const picture = album.pictures.find(({ id }) => id === state?.picture);
   const view = state?.view === "live" || state?.view === "editor" && picture ? state.view : home();
+  const { picture: left } = editor;
+  isLeaving = false;
   show(view, picture, { isBack: true });
-  if (view === "editor") enter(picture);
+  if (view === "editor") enter(picture); else if (view === "gallery" && left) gallery.focus(left);
 });
 history.replaceState({ view: "welcome", picture: null }, "", ".");
 addEventListener("beforeunload", event => {
