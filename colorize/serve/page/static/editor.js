@@ -87,16 +87,19 @@ export class Editor {
     const vividness = picture.vividness ?? album.vividness;
     find("vividness").value = vividness;
     find("vividness-value").textContent = speak(find("vividness"));
-    const parts = [picture.width ? `${picture.width.toLocaleString("en")} × ${picture.height.toLocaleString("en")}` : "", sizeOf(picture.file.size)];
-    find("about").textContent = parts.filter(Boolean).join(" · ");
+    const pixels = picture.width ? `${picture.width.toLocaleString("en")} × ${picture.height.toLocaleString("en")}` : "";
+    find("about").textContent = [pixels, sizeOf(picture.file.size)].filter(Boolean).join(" · ");
     const isFailed = picture.state === "failed";
     find("trouble").hidden = !isFailed;
     find("trouble-text").textContent = isFailed ? picture.reason : "";
     find("confidence").textContent = picture.confidence === null ? "" : `Mean confidence ${Math.round(100 * picture.confidence)} %. Nobody knows the true colours.`;
     find("download").disabled = isFailed;
     const isShown = find("stage").dataset.after !== "nothing";
-    find("stage-note").textContent = isFailed ? `This ${!isShown ? "one" : picture.of ? "change" : "original"} could not be coloured.` : picture.reason || (isShown ? "" : picture.source ? "Colouring…" : "This browser cannot show the format. Waiting for the service’s preview…");
-    if (picture.state === "done" && !picture.source) find("stage-note").textContent = `Coloured. ${picture.unshown}; download it.`;
+    const waiting = picture.source ? "Colouring…" : "This browser cannot show the format. Waiting for the service’s preview…";
+    let note = picture.reason || (isShown ? "" : waiting);
+    if (isFailed) note = `This ${!isShown ? "one" : picture.of ? "change" : "original"} could not be coloured.`;
+    else if (picture.state === "done" && !picture.source) note = `Coloured. ${picture.unshown}; download it.`;
+    find("stage-note").textContent = note;
   }
 
   /** The picture has changed: its state, or what there is of it. */

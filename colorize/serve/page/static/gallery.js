@@ -132,7 +132,8 @@ export class Gallery {
     button.disabled = true;
     try {
       const { saved, failed } = await saveAll((done, of) => { button.textContent = `${done} of ${of}…`; });
-      if (saved || failed) say(`${count(saved, "picture")} in the zip${failed ? `; ${failed} failed and ${failed === 1 ? "is" : "are"} not` : ""}.`);
+      const without = failed ? `; ${failed} failed and ${failed === 1 ? "is" : "are"} not` : "";
+      if (saved || failed) say(`${count(saved, "picture")} in the zip${without}.`);
     } catch (error) {
       say(error.message);
     } finally {

@@ -55,7 +55,9 @@ export class Live {
     key.allowAsking();
     this.#note("Starting the camera…");
     try {
-      const media = await navigator.mediaDevices.getUserMedia({ audio: false, video: { width: { ideal: 640 }, height: { ideal: 480 }, ...(camera ? { deviceId: { exact: camera } } : { facingMode: "environment" }) } });
+      const which = camera ? { deviceId: { exact: camera } } : { facingMode: "environment" };
+      const video = { width: { ideal: 640 }, height: { ideal: 480 }, ...which };
+      const media = await navigator.mediaDevices.getUserMedia({ audio: false, video });
       if (turn !== this.#turn) return release(media);
       this.#video.srcObject = this.#media = media;
       await this.#video.play();

@@ -10,7 +10,10 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(url), 60_000); // the browser may still be reading
 }
 
-/** All pictures that are coloured, in one zip, under the paths that they came with. Answers {saved, failed}: how many; onProgress(done, of) on the way. */
+/**
+ * All pictures that are coloured, in one zip, under the paths that they came with. Answers {saved, failed}: how many;
+ * onProgress(done, of) on the way.
+ */
 export async function saveAll(onProgress) {
   const pictures = album.pictures.filter(picture => picture.state !== "failed");
   const files = [], taken = new Set();
