@@ -23,7 +23,8 @@ function show(view, picture = null, { isBack = false } = {}) {
   find(view === "live" ? "tab-live" : "tab-pictures").setAttribute("aria-current", "page");
   find(view === "live" ? "tab-pictures" : "tab-live").removeAttribute("aria-current");
   const state = { view, picture: picture?.id ?? null };
-  if (!isBack && before !== view) history.pushState({ ...state, before }, "", view === "welcome" ? "." : `#${view}`);
+  // "#/": no element is called so, or Back would scroll to it and take the focus away.
+  if (!isBack && before !== view) history.pushState({ ...state, before }, "", view === "welcome" ? "." : `#/${view}`);
   else if (!isBack) history.replaceState({ ...state, before: history.state.before }, "");
   document.title = { editor: picture && `${picture.name} – colorize`, live: "Live – colorize" }[view] ?? "colorize";
   if (view !== before) scrollTo(0, 0);
