@@ -25,7 +25,7 @@ function show(view, picture = null, { isBack = false } = {}) {
   const state = { view, picture: picture?.id ?? null };
   // "#/": no element is called so, or Back would scroll to it and take the focus away.
   if (!isBack && before !== view) history.pushState({ ...state, before }, "", view === "welcome" ? "." : `#/${view}`);
-  else if (!isBack) history.replaceState({ ...state, before: history.state.before }, "");
+  else if (!isBack) history.replaceState({ ...state, before: history.state?.before }, "");
   document.title = { editor: picture && `${picture.name} – colorize`, live: "Live – colorize" }[view] ?? "colorize";
   if (view !== before) scrollTo(0, 0);
 }
@@ -47,7 +47,7 @@ function enter(picture) {
 /** From the editor to the cards: where they were before it, as the browser's Back, which would else find the picture once more. */
 function goBack() {
   const { picture } = editor;
-  if (history.state.before === "gallery") {
+  if (history.state?.before === "gallery") {
     if (!isLeaving) history.back();
     isLeaving = true;
     return;
@@ -82,8 +82,9 @@ find("tab-pictures").addEventListener("click", () => { if (document.body.dataset
 find("tab-live").addEventListener("click", () => show("live"));
 
 addEventListener("popstate", ({ state }) => {
-  const picture = album.pictures.find(({ id }) => id === state?.picture);
-  const view = state?.view === "live" || state?.view === "editor" && picture ? state.view : home();
+  if (!state) return; // "Skip to the pictures" is an entry of its own, in the same view
+  const picture = album.pictures.find(({ id }) => id === state.picture);
+  const view = state.view === "live" || state.view === "editor" && picture ? state.view : home();
   const { picture: left } = editor;
   isLeaving = false;
   show(view, picture, { isBack: true });
