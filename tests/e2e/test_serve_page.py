@@ -1,152 +1,35 @@
 """The service's page in a real browser, against the service's application with an API key: what users do, and a silent console.
 
-The application is the one that a replica runs, in this process and without Ray: tests/ray has the same routes behind Serve.
-
-The fixture `page` fails a test on any error in the console, any violation of the content security policy, any failed request and any
-request to another host; answers of the service that a test provokes are named in `expected`.
+tests/ray has the same routes behind Serve.
 """
 
-import asyncio
 import base64
-import os
 import re
-import shutil
-import socket
-import threading
-import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import uvicorn
 from PIL import Image
 
 from colorize.imaging.colorspace import rgb_to_lab
 from colorize.imaging.formats import open_scan
 from colorize.imaging.verify import verify
-from colorize.model.colorizer import Colorizer
-from colorize.model.colormodel import load_model
-from colorize.serve.api import create_app
-from colorize.serve.catalog import Catalog
-from colorize.serve.codec import Answer, Question
-from colorize.serve.config import ServeConfig
-from colorize.serve.desk import Desk
-from colorize.serve.keys import digest_of
-from colorize.serve.meter import Series
-from colorize.serve.page import site
+from tests.page import BOATS, CHROMIUM, KEY, PATIENCE_MS, SAMPLE, all_settled, shows_original
 from tests.pictures import encoded, grey_scene
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'colorize[dev]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PATIENCE_MS = 60_000
-KEY = "0123456789abcdef0123456789abcdef"
-SAMPLE = Path(site.__file__).parents[2] / "sample" / "archive"
-BOATS = SAMPLE / "nagasaki-boats.jpg"
 MOST_REQUESTS = 4
-FLAGS = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(900),
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium"),
 ]
-
-
-class Network:
-    """The `Network` of a desk: the model that ships, in a thread of this process."""
-
-    def __init__(self) -> None:
-        self.model = load_model("photo")
-        self._colorizer, self._thread = Colorizer(self.model), ThreadPoolExecutor(1)
-
-    async def predict(self, question: Question) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, question)
-
-    def _predict(self, question: Question) -> Answer:
-        hints = [question.hints] if question.hints else None
-        (prediction,) = self._colorizer.predict([question.lightness()], question.settings, hints, working_size=question.working_size)
-        return Answer(
-            ab_n2hw=prediction.ab_n2hw.numpy(), confidence_hw=prediction.confidence_hw.numpy(), batch_size=1,
-            model=self.model.card.name, model_sha256=self.model.card.weights_sha256,
-        )  # fmt: skip
-
-    async def loaded(self) -> list[str]:
-        return [self.model.card.name]
-
-    async def measured(self) -> dict[str, list[Series]]:
-        return {}
-
-    def close(self) -> None:
-        self._thread.shutdown()
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as an ingress replica does: on busy cores, torch's threads wait for one another
-    network = Network()
-    desk = Desk(ServeConfig(api_keys=(digest_of(KEY),)), Catalog(network.model.card, None), network)
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(desk), log_level="warning", ws="websockets-sansio", timeout_graceful_shutdown=5))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    network.close()
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    arguments = [*FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def expected() -> list[str]:
-    """What the console may say: regular expressions that a test adds."""
-    return []
-
-
-@pytest.fixture(params=[{"width": 1280, "height": 860}], ids=["desktop"])
-def page(request: pytest.FixtureRequest, browser: playwright.Browser, url: str, expected: list[str]) -> Iterator[playwright.Page]:
-    is_phone = request.param["width"] < 500
-    context = browser.new_context(viewport=request.param, has_touch=is_phone, is_mobile=is_phone, accept_downloads=True)
-    context.add_init_script(f"sessionStorage.getItem('colorize-key') ?? sessionStorage.setItem('colorize-key', '{KEY}')")
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
-    playwright.expect.set_options(timeout=PATIENCE_MS)
-    trouble: list[str] = []
-    page.on("console", lambda message: trouble.append(message.text))
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("request", lambda sent: trouble.append(sent.url) if not sent.url.startswith((url, "blob:")) else None)
-    page.goto(url)
-    yield page
-    context.close()
-    assert [text for text in trouble if not any(re.search(pattern, text) for pattern in expected)] == []
-
-
-def shows_original(page: playwright.Page) -> None:
-    """Waits until the stage shows the coloured original, with the wishes of now."""
-    page.locator("#stage[data-after=original]:not([data-pending])").wait_for()
-
-
-def all_settled(page: playwright.Page) -> None:
-    playwright.expect(page.locator(".card:not([data-state=done], [data-state=failed])")).to_have_count(0)
 
 
 def pixels(page: playwright.Page, image: str) -> np.ndarray:
@@ -378,7 +261,7 @@ def test_a_full_service_is_asked_again_and_a_failure_can_be_tried_again(page: pl
     expected.append("status of 503|status of 413")
     answers = [
         {"status": 503, "headers": {"Retry-After": "1"}, "json": {"error": "the service is full; try again"}},
-        {"status": 413, "json": {"error": "the picture: is too large"}},
+        {"status": 413, "json": {"error": "the body: is too large; up to 67,108,864 bytes are read"}},
     ]
     page.route("**/v1/colorize?*", lambda route: route.fulfill(**answers.pop(0)) if answers else route.continue_())
     files = [{"name": name, "mimeType": "image/jpeg", "buffer": encoded(grey_scene(), "JPEG")} for name in ("a.jpg", "b.jpg")]
@@ -387,7 +270,7 @@ def test_a_full_service_is_asked_again_and_a_failure_can_be_tried_again(page: pl
     assert not answers
     failed = page.locator(".card[data-state=failed]")
     playwright.expect(failed).to_have_count(1)
-    assert failed.locator(".why").inner_text() == "the picture: is too large"
+    assert failed.locator(".why").inner_text() == "It is too large; up to 64 MB are read"
     failed.get_by_role("button", name=re.compile("Try .* again")).click()
     playwright.expect(page.locator(".card[data-state=done]")).to_have_count(2)
 

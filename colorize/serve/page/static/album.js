@@ -3,6 +3,7 @@
 //
 // A request for the original in full resolution costs what its pixels cost. So it is sent at once when a picture is added, but after an
 // edit only when nobody has edited for IDLE_MS, or on download; meanwhile the editor works on a small copy (editor.js).
+import { allowAsking } from "./key.js";
 import { colorize, Refused } from "./service.js";
 import { Picture } from "./picture.js";
 import { Queue } from "./queue.js";
@@ -23,6 +24,7 @@ class Album extends EventTarget {
 
   /** files: [{file, path}]. Answers the new pictures. */
   add(files) {
+    allowAsking();
     const added = files.map(({ file, path }) => new Picture(file, path));
     this.pictures.push(...added);
     this.dispatchEvent(new Event("list"));
@@ -47,18 +49,21 @@ class Album extends EventTarget {
   /** Changes vividness, candidate or hints of one picture; the original follows when the user pauses. */
   edit(picture, wishes) {
     Object.assign(picture, wishes);
+    if (picture.state === "failed") Object.assign(picture, { state: "waiting", reason: "" }); // it was another wish that failed
     this.#later(picture);
     this.#tell(picture);
   }
 
   /** Changes what counts for every picture that has no wish of its own. */
   setAll({ vividness = this.vividness, model = this.model }) {
+    allowAsking();
     Object.assign(this, { vividness, model });
     for (const picture of this.pictures) if (!this.isFresh(picture)) this.retry(picture);
     this.dispatchEvent(new Event("wishes"));
   }
 
   retry(picture) {
+    allowAsking();
     if (picture.state !== "working") Object.assign(picture, { state: "waiting", reason: "" });
     this.#queue.add(picture);
     this.#tell(picture);
@@ -80,9 +85,16 @@ class Album extends EventTarget {
   /** Whether what has come back is what is wished for now. */
   isFresh(picture) { return (picture.view ?? picture.output) !== null && picture.of === this.#key(picture); }
 
+  /** What would be lost with the page: coloured or edited, and not saved as it is wished for now. */
+  get unsaved() {
+    return this.pictures.filter(picture => (picture.state === "done" || picture.isEdited) && picture.saved !== this.#key(picture));
+  }
+
   /** The coloured file in full resolution and its own format, with the wishes of now. Rejects with a Refused. */
   async file(picture) {
-    while (!this.isFresh(picture)) {
+    for (;;) {
+      if (!this.pictures.includes(picture)) throw new Refused("It was removed."); // nobody works on it: it would be waited for without end
+      if (this.isFresh(picture)) break;
       if (picture.state === "failed" && !this.#idle.has(picture)) throw new Refused(picture.reason);
       this.#now(picture);
       await this.#settled(picture);
@@ -122,9 +134,10 @@ class Album extends EventTarget {
   #now(picture) {
     clearTimeout(this.#idle.get(picture));
     this.#idle.delete(picture);
-    if (this.isFresh(picture) || picture.state === "working") return;
-    Object.assign(picture, { state: "waiting", reason: "" });
-    this.#queue.add(picture, { first: true });
+    if (picture.state === "working") return;
+    const isDone = this.isFresh(picture); // an edit that failed, taken back
+    Object.assign(picture, { state: isDone ? "done" : "waiting", reason: "" });
+    if (!isDone) this.#queue.add(picture, { first: true });
     this.#tell(picture);
   }
 
@@ -176,7 +189,8 @@ class Album extends EventTarget {
     } catch (error) {
       if (!(error instanceof Refused) || error.status !== 422) throw error;
       const { blob, confidence } = await colorize(picture.file, wishes, signal, onWait);
-      Object.assign(picture, { view: null, output: blob, of, confidence });
+      const unshown = /^It has .* pages/.test(error.message) ? "No preview: several pages" : "No preview of this format";
+      Object.assign(picture, { view: null, output: blob, of, confidence, unshown });
       return;
     }
     if (!picture.grey) {

@@ -23,12 +23,16 @@ export class Candidates {
 
   wait() { this.#root.classList.add("busy"); }
 
-  empty() { for (const image of this.#images) showBlob(image, null); }
+  rest() { this.#root.classList.remove("busy"); }
+
+  empty() {
+    for (const image of this.#images) showBlob(image, null);
+    this.rest();
+  }
 
   /** answer: the service's zip of all of them, in order. */
   async show(answer) {
     const files = await read(answer);
     for (const [index, { blob }] of files.entries()) if (this.#images[index]) showBlob(this.#images[index], blob.slice(0, blob.size, "image/jpeg"));
-    this.#root.classList.remove("busy");
   }
 }

@@ -27,6 +27,19 @@ export function icon(name) {
 
 export const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 
+/** 512 as "1 kB", 67,108,864 as "64 MB": as the service counts its limits. */
+export function sizeOf(bytes) {
+  const kB = bytes / 2 ** 10;
+  return kB < 1000 ? `${Math.ceil(kB)} kB` : `${Number((kB / 2 ** 10).toFixed(1)).toLocaleString("en")} MB`;
+}
+
+/** Says a slider's 0.5 as "50 %", which is what it shows or means; answers that. */
+export function speak(slider) {
+  const text = `${Math.round(100 * slider.value)} %`;
+  slider.setAttribute("aria-valuetext", text);
+  return text;
+}
+
 let hiding = 0;
 
 /** Tells the user something that needs no answer, for a few seconds; a screen reader says it. */

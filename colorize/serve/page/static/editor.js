@@ -7,7 +7,7 @@
 // downloads (album.js); its answer then replaces the laid-on colours.
 import { album, CANDIDATES } from "./album.js";
 import { Candidates } from "./candidates.js";
-import { find, say, showBlob } from "./dom.js";
+import { find, say, showBlob, sizeOf, speak } from "./dom.js";
 import { Hints } from "./hints.js";
 import { colorize } from "./service.js";
 import { Stage } from "./stage.js";
@@ -27,13 +27,14 @@ export class Editor {
   #isPreviewing = false;
   #isStale = false; // edited while a preview was under way
   #timer = 0;
+  #asked = { candidates: 0, doubt: 0 }; // how often; only the last answer is shown, whichever comes last
 
   constructor() {
     find("vividness").addEventListener("input", event => this.#edit({ vividness: event.target.valueAsNumber }));
     this.#hints.addEventListener("change", () => this.#edit({ hints: this.#hints.list }));
     find("doubt-switch").addEventListener("change", () => this.#doubt());
     find("download").addEventListener("click", () => this.#download());
-    find("retry").addEventListener("click", () => album.retry(this.picture));
+    find("retry").addEventListener("click", () => this.#retry());
     album.addEventListener("wishes", () => { if (this.picture) { this.#preview(); this.#loadCandidates(); } });
     album.addEventListener("change", ({ detail }) => { if (detail === this.picture) this.#update(); });
   }
@@ -70,26 +71,42 @@ export class Editor {
     this.#loadCandidates("candidate" in wishes);
   }
 
+  /** All that may have failed with the original, which is the one that says so. */
+  #retry() {
+    find("stage").dataset.pending = "";
+    album.retry(this.picture);
+    this.#preview();
+    this.#loadCandidates();
+    this.#doubt();
+    find("stage").focus({ preventScroll: true }); // the button is gone
+  }
+
   #describe() {
-    const { picture } = this, vividness = picture.vividness ?? album.vividness;
+    const { picture } = this;
+    if (!picture) return; // left while a picture was decoded
+    const vividness = picture.vividness ?? album.vividness;
     find("vividness").value = vividness;
-    find("vividness-value").textContent = `${Math.round(100 * vividness)} %`;
-    const parts = [picture.width ? `${picture.width.toLocaleString("en")} × ${picture.height.toLocaleString("en")}` : "", `${(picture.file.size / 1e6).toFixed(1)} MB`];
-    find("about").textContent = parts.filter(Boolean).join(" · ");
+    find("vividness-value").textContent = speak(find("vividness"));
+    const pixels = picture.width ? `${picture.width.toLocaleString("en")} × ${picture.height.toLocaleString("en")}` : "";
+    find("about").textContent = [pixels, sizeOf(picture.file.size)].filter(Boolean).join(" · ");
     const isFailed = picture.state === "failed";
     find("trouble").hidden = !isFailed;
     find("trouble-text").textContent = isFailed ? picture.reason : "";
     find("confidence").textContent = picture.confidence === null ? "" : `Mean confidence ${Math.round(100 * picture.confidence)} %. Nobody knows the true colours.`;
     find("download").disabled = isFailed;
     const isShown = find("stage").dataset.after !== "nothing";
-    find("stage-note").textContent = isFailed ? "This one could not be coloured." : picture.reason || (isShown ? "" : picture.source ? "Colouring…" : "This browser cannot show the format. Waiting for the service’s preview…");
-    if (picture.state === "done" && !picture.source) find("stage-note").textContent = "Coloured. This browser cannot show the file; download it.";
+    const waiting = picture.source ? "Colouring…" : "This browser cannot show the format. Waiting for the service’s preview…";
+    let note = picture.reason || (isShown ? "" : waiting);
+    if (isFailed) note = `This ${!isShown ? "one" : picture.of ? "change" : "original"} could not be coloured.`;
+    else if (picture.state === "done" && !picture.source) note = `Coloured. ${picture.unshown}; download it.`;
+    find("stage-note").textContent = note;
   }
 
   /** The picture has changed: its state, or what there is of it. */
   async #update() {
     const { picture } = this;
     this.#describe();
+    if (picture.state === "failed") delete find("stage").dataset.pending;
     if (picture.source && this.#copies?.source !== picture.source) await this.#begin(picture);
     if (picture === this.picture && picture.view && album.isFresh(picture)) await this.#showFinal(picture);
   }
@@ -164,14 +181,17 @@ export class Editor {
     if (isOnlyChoice || !this.#copies?.small) return;
     clearTimeout(this.#timer);
     this.#candidates.wait();
+    const number = ++this.#asked.candidates;
     this.#timer = setTimeout(async () => {
       const { picture } = this, { signal } = this.#asking, { small } = this.#copies;
       const { vividness, model } = album.wishes(picture);
       try {
         const { blob } = await colorize(small.blob, { vividness, model, candidates: CANDIDATES, hints: picture.hintsAt(small) }, signal);
-        if (!signal.aborted) await this.#candidates.show(blob);
+        if (!signal.aborted && number === this.#asked.candidates) await this.#candidates.show(blob);
       } catch (error) {
         this.#explain(error, signal);
+      } finally {
+        if (number === this.#asked.candidates) this.#candidates.rest();
       }
     }, CANDIDATES_DELAY_MS);
   }
@@ -181,10 +201,11 @@ export class Editor {
     if (!isOn) showBlob(veil, null);
     veil.hidden = !isOn;
     if (!isOn || !copy) return;
+    const number = ++this.#asked.doubt;
     try {
       const { blob } = await colorize(copy.blob, { ...album.wishes(picture), confidence: "only", hints: picture.hintsAt(copy) }, signal);
       const shown = await run("doubt", blob, COPY_SIDE, { first: true });
-      if (!signal.aborted && find("doubt-switch").checked) showBlob(veil, shown.blob);
+      if (!signal.aborted && number === this.#asked.doubt && find("doubt-switch").checked) showBlob(veil, shown.blob);
     } catch (error) {
       this.#explain(error, signal);
     }
@@ -196,7 +217,7 @@ export class Editor {
     find("download-note").textContent = "Colouring the original in full resolution…";
     try {
       save(await album.file(picture), picture.downloadName);
-      picture.isSaved = true;
+      picture.saved = picture.of;
     } catch (error) {
       say(error.message);
     } finally {

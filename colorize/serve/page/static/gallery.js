@@ -1,7 +1,7 @@
 // The gallery: a card a picture with its state, what is done of all of them, and the strip below an open picture.
 // A card costs a few elements and two thumbnails; those out of sight are neither laid out nor painted (gallery.css, content-visibility).
 import { album } from "./album.js";
-import { count, element, find, icon, say, showBlob } from "./dom.js";
+import { count, element, find, icon, say, showBlob, speak } from "./dom.js";
 import { saveAll } from "./save.js";
 
 const WORDS = { waiting: "waiting", working: "working", done: "coloured", failed: "failed" };
@@ -14,8 +14,10 @@ export class Gallery {
     this.#onOpen = onOpen;
     album.addEventListener("list", () => this.#list());
     album.addEventListener("change", ({ detail }) => { this.#update(detail); this.#tally(); });
+    find("vividness-all").addEventListener("input", event => speak(event.target));
     find("vividness-all").addEventListener("change", event => album.setAll({ vividness: event.target.valueAsNumber }));
-    find("clear").addEventListener("click", () => album.clear());
+    find("retry-all").addEventListener("click", () => this.#retryAll());
+    find("clear").addEventListener("click", () => this.#clear());
     find("download-all").addEventListener("click", () => this.#saveAll());
   }
 
@@ -48,13 +50,13 @@ export class Gallery {
       element("div", { className: "caption" }, element("span", { className: "name", title: picture.path }, picture.name), state),
       element("div", { className: "tools" }, again, remove));
     open.addEventListener("click", () => this.#onOpen(picture));
-    again.addEventListener("click", () => album.retry(picture));
-    remove.addEventListener("click", () => album.remove(picture));
+    again.addEventListener("click", () => { album.retry(picture); open.focus(); });
+    remove.addEventListener("click", () => this.#remove(picture));
     const small = element("img", { alt: "" });
     const thumb = element("button", { type: "button", "aria-label": picture.name, title: picture.name }, small);
     thumb.addEventListener("click", () => this.#onOpen(picture));
     const place = element("li", {}, thumb);
-    this.#cards.set(picture, { item, open, grey, colored, why, state, again, place, thumb, small, has: {} });
+    this.#cards.set(picture, { item, open, grey, colored, why, state, again, remove, place, thumb, small, has: {} });
     find("cards").append(item);
     find("strip").append(place);
     this.#update(picture);
@@ -80,12 +82,14 @@ export class Gallery {
       colored.decode().then(() => colored.classList.add("here"), () => {});
     }
     const isFailed = picture.state === "failed";
-    why.hidden = !isFailed;
-    if (isFailed) why.textContent = picture.reason;
+    const note = isFailed ? picture.reason : best ? "" : picture.unshown;
+    why.hidden = !note;
+    why.textContent = note;
     again.hidden = !isFailed;
-    thumb.classList.toggle("failed", isFailed);
+    thumb.dataset.sign = isFailed ? "!" : note ? picture.name.split(".").at(-1).slice(0, 4) : "";
+    thumb.setAttribute("aria-label", isFailed ? `${picture.name}: failed` : picture.name);
     state.textContent = picture.state !== "failed" && picture.reason ? picture.reason : WORDS[picture.state];
-    open.setAttribute("aria-label", `${picture.name}: ${WORDS[picture.state]}${isFailed ? `: ${picture.reason}` : ""}`);
+    open.setAttribute("aria-label", `${picture.name}: ${WORDS[picture.state]}${note && `: ${note}`}`);
   }
 
   #tally() {
@@ -97,16 +101,39 @@ export class Gallery {
     find("progress").value = all ? (of.done + of.failed) / all : 0;
     find("progress").hidden = !left;
     find("download-all").disabled = !of.done;
+    find("retry-all").hidden = !of.failed;
+    find("retry-all").textContent = `Try ${of.failed.toLocaleString("en")} again`;
     if (!left) find("announcement").textContent = find("tally").textContent; // not each of 200: a screen reader would never end
+  }
+
+  #clear() {
+    const unsaved = album.unsaved.length;
+    if (unsaved && !confirm(`Remove all? ${count(unsaved, "picture is", "pictures are")} not saved.`)) return;
+    album.clear();
+    find("choose").focus();
+  }
+
+  /** Removes it, and goes on to the same button of the next one: the keyboard's place would be lost with the card. */
+  #remove(picture) {
+    const place = album.pictures.indexOf(picture);
+    album.remove(picture);
+    const next = album.pictures[Math.min(place, album.pictures.length - 1)];
+    (next ? this.#cards.get(next).remove : find("choose")).focus();
+  }
+
+  #retryAll() {
+    const failed = album.pictures.filter(({ state }) => state === "failed");
+    for (const picture of failed) album.retry(picture);
+    this.focus(failed[0]); // the button is gone
   }
 
   async #saveAll() {
     const button = find("download-all");
     button.disabled = true;
     try {
-      const saved = await saveAll((done, of) => { button.textContent = `${done} of ${of}…`; });
-      const failed = album.pictures.length - saved;
-      say(`${count(saved, "picture")} in the zip${failed ? `; ${failed} failed and ${failed === 1 ? "is" : "are"} not` : ""}.`);
+      const { saved, failed } = await saveAll((done, of) => { button.textContent = `${done} of ${of}…`; });
+      const without = failed ? `; ${failed} failed and ${failed === 1 ? "is" : "are"} not` : "";
+      if (saved || failed) say(`${count(saved, "picture")} in the zip${without}.`);
     } catch (error) {
       say(error.message);
     } finally {

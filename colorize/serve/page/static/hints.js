@@ -50,6 +50,7 @@ export class Hints extends EventTarget {
 
   #update(index, what) {
     const before = this.list[index];
+    if (!before) return; // the system's colour picker stays open after its hint was put down
     this.list = this.list.map((hint, place) => place === index ? { ...hint, ...what } : hint);
     const { across, down, color } = this.list[index];
     if (across === before.across && down === before.down && color === before.color) return;
@@ -99,10 +100,10 @@ export class Hints extends EventTarget {
     for (const end of ["pointerup", "pointercancel"]) marker.addEventListener(end, () => { marker.dataset.moved = grip?.moved ? "yes" : ""; grip = null; });
     marker.addEventListener("click", event => {
       event.stopPropagation();
-      if (marker.dataset.moved) marker.dataset.moved = "";
-      else this.#select(this.#selected === index ? -1 : index);
-      // From the keyboard: on to the colours.
-      if (event.detail === 0 && this.#selected === index) this.#bar.querySelector("button").focus();
+      const isKeyboard = event.detail === 0;
+      if (marker.dataset.moved && !isKeyboard) marker.dataset.moved = "";
+      else this.#select(this.#selected === index && !isKeyboard ? -1 : index);
+      if (isKeyboard) this.#bar.querySelector("button").focus(); // Enter chooses the colour; Escape puts the mark down
     });
     marker.addEventListener("keydown", event => this.#key(event, index));
     return marker;

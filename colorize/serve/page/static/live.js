@@ -2,9 +2,9 @@
 // The latest frame wins: a frame is taken from the camera only when fewer than IN_FLIGHT are under way, so none ever waits in a queue.
 import { album } from "./album.js";
 import { Divider } from "./divider.js";
-import { element, find } from "./dom.js";
+import { element, find, speak } from "./dom.js";
 import * as key from "./key.js";
-import { address, models } from "./service.js";
+import { address, models, plain } from "./service.js";
 
 const WIDTH = 320, HEIGHT = 240, IN_FLIGHT = 2, QUALITY = 0.85;
 const WINDOW_MS = 2000; // over which frames a second and delay are averaged
@@ -17,6 +17,8 @@ const TROUBLE = {
   NotReadableError: "The camera is in use by another program.",
 };
 
+const release = media => { for (const track of media?.getTracks() ?? []) track.stop(); };
+
 export class Live {
   #video = element("video", { muted: true, playsInline: true });
   #grab = new OffscreenCanvas(WIDTH, HEIGHT);
@@ -24,6 +26,8 @@ export class Live {
   #after = find("live-after").getContext("2d");
   #socket = null;
   #media = null;
+  #model = null; // the one that the stream was asked for
+  #turn = 0; // raised by stop(): a start of an earlier turn gives back the camera that it gets
   #sent = new Map(); // frame → {at, bitmap}
   #count = 0; // frames sent over this socket
   #first = null; // the number that the service gives to the first frame
@@ -38,19 +42,28 @@ export class Live {
     this.divider = new Divider(find("live-divider"), monitor, () => ({ left: 0, width: monitor.clientWidth }), () => monitor.style.setProperty("--split", `${100 * this.divider.value}%`));
     new ResizeObserver(() => this.divider.place()).observe(monitor);
     find("live-start").addEventListener("click", () => { if (this.#media) this.stop(); else this.start(); });
+    find("live-vividness").addEventListener("input", event => speak(event.target));
     find("live-vividness").addEventListener("change", () => { if (this.#media) this.#connect(); });
+    album.addEventListener("wishes", () => { if (this.#media && album.model !== this.#model) this.#connect(); });
     find("camera").addEventListener("change", () => { if (this.#media) this.start(find("camera").value); });
   }
 
   async start(camera) {
     this.stop();
     if (!navigator.mediaDevices) return this.#note("A camera can be used over https or on this machine only.");
+    const turn = this.#turn;
+    key.allowAsking();
     this.#note("Starting the camera…");
     try {
-      this.#media = await navigator.mediaDevices.getUserMedia({ audio: false, video: { width: { ideal: 640 }, height: { ideal: 480 }, ...(camera ? { deviceId: { exact: camera } } : { facingMode: "environment" }) } });
-      this.#video.srcObject = this.#media;
+      const which = camera ? { deviceId: { exact: camera } } : { facingMode: "environment" };
+      const video = { width: { ideal: 640 }, height: { ideal: 480 }, ...which };
+      const media = await navigator.mediaDevices.getUserMedia({ audio: false, video });
+      if (turn !== this.#turn) return release(media);
+      this.#video.srcObject = this.#media = media;
       await this.#video.play();
+      if (turn !== this.#turn) return undefined;
     } catch (error) {
+      if (turn !== this.#turn) return undefined;
       this.stop();
       return this.#note(TROUBLE[error.name] ?? `The camera does not start: ${error.message}`);
     }
@@ -63,7 +76,8 @@ export class Live {
   }
 
   stop() {
-    for (const track of this.#media?.getTracks() ?? []) track.stop();
+    this.#turn += 1;
+    release(this.#media);
     this.#media = null;
     this.#video.srcObject = null;
     this.#disconnect();
@@ -86,7 +100,8 @@ export class Live {
     const url = address("v1/stream");
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     url.searchParams.set("vividness", find("live-vividness").value);
-    if (album.model) url.searchParams.set("model", album.model);
+    this.#model = album.model;
+    if (this.#model) url.searchParams.set("model", this.#model);
     let socket;
     try { // a browser can send a key in no other way; the protocol beside it is what the service answers with
       socket = new WebSocket(url, key.current() ? ["colorize", `key.${key.current()}`] : []);
@@ -164,9 +179,9 @@ export class Live {
   async #receive(data) {
     if (typeof data === "string") {
       const said = JSON.parse(data);
-      if (said.error) this.#note(said.error);
+      if (said.error) this.#note(plain(said.error));
       if (said.frame === undefined) { // about the stream, which the service now ends
-        this.#reason = said.error;
+        this.#reason = said.error && plain(said.error);
         return;
       }
       this.#first ??= said.frame;

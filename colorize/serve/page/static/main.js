@@ -5,10 +5,12 @@ import { Editor } from "./editor.js";
 import { Gallery } from "./gallery.js";
 import { listen } from "./intake.js";
 import { Live } from "./live.js";
-import { address, models } from "./service.js";
+import { address, answers, models } from "./service.js";
 
 const SAMPLES = [["nagasaki-boats.jpg", "Boats at Nagasaki", 1024 / 819], ["dust-bowl-home.jpg", "A home in the Dust Bowl", 1024 / 788], ["french-alpine-landscape.jpg", "The French Alps", 1024 / 484]];
-const MANY = 5; // pictures whose loss deserves a question
+const MANY = 5; // coloured pictures whose loss deserves a question; an edited one deserves it by itself
+
+let isLeaving = false; // Back is under way; a second one would leave the cards too
 
 const editor = new Editor(), live = new Live(), gallery = new Gallery(picture => open(picture));
 
@@ -21,8 +23,9 @@ function show(view, picture = null, { isBack = false } = {}) {
   find(view === "live" ? "tab-live" : "tab-pictures").setAttribute("aria-current", "page");
   find(view === "live" ? "tab-pictures" : "tab-live").removeAttribute("aria-current");
   const state = { view, picture: picture?.id ?? null };
-  if (!isBack && before !== view) history.pushState(state, "", view === "welcome" ? "." : `#${view}`);
-  else if (!isBack) history.replaceState(state, "");
+  // "#/": no element is called so, or Back would scroll to it and take the focus away.
+  if (!isBack && before !== view) history.pushState({ ...state, before }, "", view === "welcome" ? "." : `#/${view}`);
+  else if (!isBack) history.replaceState({ ...state, before: history.state?.before }, "");
   document.title = { editor: picture && `${picture.name} – colorize`, live: "Live – colorize" }[view] ?? "colorize";
   if (view !== before) scrollTo(0, 0);
 }
@@ -41,8 +44,14 @@ function enter(picture) {
   find("stage").focus({ preventScroll: true });
 }
 
+/** From the editor to the cards: where they were before it, as the browser's Back, which would else find the picture once more. */
 function goBack() {
   const { picture } = editor;
+  if (history.state?.before === "gallery") {
+    if (!isLeaving) history.back();
+    isLeaving = true;
+    return;
+  }
   show(home());
   gallery.focus(picture);
 }
@@ -60,6 +69,11 @@ listen(files => {
 });
 album.addEventListener("list", () => { if (!album.pictures.length) show("welcome"); });
 
+find("wordmark").addEventListener("click", event => {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return; // a page of its own
+  event.preventDefault();
+  if (document.body.dataset.view === "editor") goBack(); else show(home());
+});
 find("back").addEventListener("click", goBack);
 find("previous").addEventListener("click", () => turn(-1));
 find("next").addEventListener("click", () => turn(1));
@@ -68,14 +82,18 @@ find("tab-pictures").addEventListener("click", () => { if (document.body.dataset
 find("tab-live").addEventListener("click", () => show("live"));
 
 addEventListener("popstate", ({ state }) => {
-  const picture = album.pictures.find(({ id }) => id === state?.picture);
-  const view = state?.view === "live" || state?.view === "editor" && picture ? state.view : home();
+  if (!state) return; // "Skip to the pictures" is an entry of its own, in the same view
+  const picture = album.pictures.find(({ id }) => id === state.picture);
+  const view = state.view === "live" || state.view === "editor" && picture ? state.view : home();
+  const { picture: left } = editor;
+  isLeaving = false;
   show(view, picture, { isBack: true });
-  if (view === "editor") enter(picture);
+  if (view === "editor") enter(picture); else if (view === "gallery" && left) gallery.focus(left);
 });
 history.replaceState({ view: "welcome", picture: null }, "", ".");
 addEventListener("beforeunload", event => {
-  if (album.pictures.filter(picture => picture.state === "done" && !picture.isSaved).length >= MANY) event.preventDefault();
+  const { unsaved } = album;
+  if (unsaved.length >= MANY || unsaved.some(({ isEdited }) => isEdited)) event.preventDefault();
 });
 
 for (const [name, title, aspect] of SAMPLES) {
@@ -90,15 +108,22 @@ for (const [name, title, aspect] of SAMPLES) {
   find("samples").append(item);
 }
 
+let isListed = false; // or on the way there
+
+/** At the start, and where that failed (no key, no service), when a request has been answered. */
 async function listModels() {
+  if (isListed) return;
+  isListed = true;
   try {
     const { default: first, models: all } = await models();
     find("model").replaceChildren(...all.map(({ name }) => element("option", { value: name, selected: name === first }, name)));
     find("model-choice").hidden = all.length < 2;
     find("model-name").textContent = all.length < 2 ? `Model ${first}` : "";
   } catch (error) {
+    isListed = false;
     say(error.message);
   }
 }
+answers.addEventListener("answered", listModels);
 find("model").addEventListener("change", event => album.setAll({ model: event.target.value }));
 listModels();

@@ -14,12 +14,14 @@ export class Picture {
   hints = []; // {across, down, color}; the places are 0…1 of the upright picture
 
   shown = null; // whether this browser can show the file: null until it was tried
+  unshown = ""; // why there is no preview of what is coloured
   thumbnail = null; // blobs
   coloredThumbnail = null;
   grey = null; // what stands for the original where the browser cannot show it
   view = null; // the coloured picture, in full resolution and a format that the browser shows
   output = null; // the coloured picture in the file's own format
   of = null; // the wishes that `view` and `output` answer
+  saved = null; // the wishes of what the user has saved
   confidence = null; // 0…1
 
   /** path: with the folders that it was given with, below which it lies in a zip. */
@@ -31,6 +33,8 @@ export class Picture {
 
   /** What the browser can show of the original; null until the service has sent a preview of a format that it cannot. */
   get source() { return this.shown ? this.file : this.grey; }
+
+  get isEdited() { return this.vividness !== null || this.candidate > 1 || this.hints.length > 0; }
 
   get size() { return { width: this.width, height: this.height }; }
 

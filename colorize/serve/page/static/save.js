@@ -10,21 +10,25 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(url), 60_000); // the browser may still be reading
 }
 
-/** All pictures that are coloured, in one zip, under the paths that they came with. Answers how many; onProgress(done, of) on the way. */
+/**
+ * All pictures that are coloured, in one zip, under the paths that they came with. Answers {saved, failed}: how many;
+ * onProgress(done, of) on the way.
+ */
 export async function saveAll(onProgress) {
   const pictures = album.pictures.filter(picture => picture.state !== "failed");
   const files = [], taken = new Set();
+  let failed = album.pictures.length - pictures.length;
   for (const picture of pictures) {
     onProgress(files.length, pictures.length);
     try {
       files.push({ name: unique(picture.path, taken), blob: await album.file(picture) });
-      picture.isSaved = true;
+      picture.saved = picture.of;
     } catch {
-      // it has failed meanwhile, and its card says why
+      if (album.pictures.includes(picture)) failed += 1; // its card says why
     }
   }
   if (files.length) save(await write(files), "in-colour.zip");
-  return files.length;
+  return { saved: files.length, failed };
 }
 
 function unique(path, taken) {

@@ -1,6 +1,6 @@
 // The service's API over HTTP. Knows nothing of the page but the key's dialog: what goes wrong is a Refused with one line for the user.
 import * as key from "./key.js";
-import { sleep } from "./dom.js";
+import { sizeOf, sleep } from "./dom.js";
 
 const TRIES = 10; // of a request that is answered 429 or 503
 const LONGEST_WAIT_MS = 60_000;
@@ -12,6 +12,9 @@ export class Refused extends Error {
     this.status = status;
   }
 }
+
+/** Told "answered" when the service has done what it was asked: it is there, and the key is good. */
+export const answers = new EventTarget();
 
 export const address = path => new URL(path, document.baseURI);
 
@@ -51,7 +54,10 @@ async function send(path, options, onWait = () => {}) {
       await sleep(500 * 2 ** lost, options.signal);
       continue;
     }
-    if (response.ok) return response;
+    if (response.ok) {
+      answers.dispatchEvent(new Event("answered"));
+      return response;
+    }
     if (response.status === 401) {
       if (await key.ask(used)) continue;
       throw new Refused("This service needs an API key.", 401);
@@ -73,11 +79,24 @@ function waitOf(response) {
   return Math.min(Math.max(Number.isNaN(ms) ? 1000 : ms, 250), LONGEST_WAIT_MS) * (1 + Math.random() / 4);
 }
 
+/**
+ * A reason of the service for the user. It names the part of the request that it is about, which stands beside it here:
+ * "the body: is too large; up to 67,108,864 bytes are read" becomes "It is too large; up to 64 MB are read".
+ */
+export function plain(reason) {
+  const text = reason
+    .replace(/^the (picture|body|frame): /, "")
+    .replace(/^(is|has|did|cannot) /, "it $1 ")
+    .replace(/(\d[\d,]{4,}) bytes/g, (_, number) => sizeOf(Number(number.replaceAll(",", ""))));
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
 async function reasonOf(response) {
   try {
-    return (await response.json()).error || `the service answers ${response.status}`;
+    const { error } = await response.json();
+    return error ? plain(error) : `The service answers ${response.status}`;
   } catch {
-    return `the service answers ${response.status} ${response.statusText}`.trim();
+    return `The service answers ${response.status} ${response.statusText}`.trim();
   }
 }
 
