@@ -302,9 +302,9 @@ class Store:
 def only_scheduler(path: Path) -> Iterator[None]:
     """Holds the lock that one scheduler of a store has while it runs; the kernel frees it however the process ends.
 
-    Raises ScheduleError where another holds it.
+    It lies beside the file itself, whatever links lead there. Raises ScheduleError where another holds it.
     """
-    lock = path.with_name(path.name + ".lock")
+    lock = Path(f"{os.path.realpath(path)}.lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)

@@ -155,6 +155,19 @@ def test_one_scheduler_a_store(tmp_path: Path) -> None:
         pass
 
 
+def test_one_scheduler_a_store_by_whatever_link(tmp_path: Path) -> None:
+    path, link, folder = tmp_path / "store.sqlite", tmp_path / "link.sqlite", tmp_path / "folder"
+    link.symlink_to(path)
+    folder.symlink_to(tmp_path)
+    for other in (link, folder / "store.sqlite", folder / "link.sqlite"):
+        with only_scheduler(path), pytest.raises(ScheduleError, match="another scheduler is running"), only_scheduler(other):
+            pass
+    link.unlink()
+    link.symlink_to(link)
+    with only_scheduler(link), pytest.raises(ScheduleError, match="cannot be used as the store"):
+        Store(link)
+
+
 def test_nothing_in_a_store_is_a_pickle(desk: Desk) -> None:
     desk.add(retries=1)
     desk.at(TWO)
