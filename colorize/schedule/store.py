@@ -68,25 +68,38 @@ class Store:
         self._database.row_factory = sqlite3.Row
         try:
             with self._told():
+                self._is_new()  # before the first change, so that another program's file stays as it is
                 self._database.execute("PRAGMA journal_mode = WAL")
                 self._database.execute("PRAGMA synchronous = FULL")  # what is written stays written through a power cut
                 self._prepare()
-                (self._word,) = self._database.execute("SELECT word FROM identity").fetchone()
+                identity = self._database.execute("SELECT word FROM identity").fetchone()
+            if identity is None:
+                raise ScheduleError(f"{path}: is damaged: its table identity is empty, by which its jobs are known; use another --store")
+            self._word = identity["word"]
         except ScheduleError:
             self.close()
             raise
 
+    def _is_new(self) -> bool:
+        """Whether nothing is in the file yet. Raises ScheduleError where it is no store of this version's."""
+        # One query, one moment: between two of them another process may make the tables.
+        version, tables = self._database.execute(
+            "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
+        ).fetchone()
+        if version == 0 and not tables:
+            return True
+        if version != VERSION:
+            newer = "of a newer colorize" if version > VERSION else "of another program"
+            raise ScheduleError(f"{self.path}: is a database {newer}, not a store of schedules that this one reads")
+        return False
+
     def _prepare(self) -> None:
         with self._transaction():
-            (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            if version == 0 and not self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            if self._is_new():
                 for statement in _TABLES.split(";"):
                     self._database.execute(statement)
                 self._database.execute("INSERT INTO identity VALUES (?)", (secrets.token_hex(4),))
                 self._database.execute(f"PRAGMA user_version = {VERSION}")
-            elif version != VERSION:
-                newer = "of a newer colorize" if version > VERSION else "of another program"
-                raise ScheduleError(f"{self.path}: is a database {newer}, not a store of schedules that this one reads")
 
     def close(self) -> None:
         self._database.close()

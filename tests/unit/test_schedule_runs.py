@@ -136,15 +136,22 @@ def test_a_file_that_is_no_store_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(newer) as database:
         database.execute("PRAGMA user_version = 2")
     database.close()
-    before = text.read_bytes()
+    before = {path: path.read_bytes() for path in (text, other, newer)}
     for path, told in ((text, "not a database"), (other, "of another program"), (newer, "of a newer colorize")):
         with pytest.raises(ScheduleError, match=told):
             Store(path)
-    assert text.read_bytes() == before
+    assert {path: path.read_bytes() for path in before} == before
+    assert sorted(tmp_path.iterdir()) == sorted(before)
     with pytest.raises(ScheduleError, match="cannot be used as the store"):
         Store(tmp_path)
     with pytest.raises(ScheduleError, match="cannot be used as the store"):
         Store(text / "below")
+
+
+def test_a_store_without_its_identity_says_so(desk: Desk) -> None:
+    desk.store._database.execute("DELETE FROM identity")
+    with pytest.raises(ScheduleError, match=r"store\.sqlite: is damaged: its table identity is empty"):
+        Store(desk.store.path)
 
 
 def test_one_scheduler_a_store(tmp_path: Path) -> None:
