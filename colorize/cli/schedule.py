@@ -7,6 +7,7 @@ import json as json_module
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,16 +83,18 @@ def list_(json: Annotated[bool, JSON] = False, store: Annotated[Path | None, STO
 
     now = time.time()
     with _open(store) as opened:
-        found = [(schedule, next(iter(opened.history(schedule.name, 1)), None)) for schedule in opened.schedules()]
+        unreadable = opened.unreadable()
+        schedules = [schedule for schedule in opened.schedules() if schedule.name not in unreadable]
+        found = [(schedule, _last(opened, schedule.name)) for schedule in schedules]
     due = {schedule.name: None if schedule.paused else schedule.due.following(now) for schedule, _ in found}
     if json:
         told = [
             _told(schedule) | {"next_due": due[schedule.name], "last": None if last is None else {"due": last.due, "state": last.state}}
             for schedule, last in found
         ]
-        print(json_module.dumps(told))
+        print(json_module.dumps([*told, *({"name": name, "unreadable": why} for name, why in unreadable.items())]))
         return
-    if not found:
+    if not found and not unreadable:
         console.print("no schedules")
         return
     lines = [("name", "cron", "next", "last", "command")]
@@ -101,7 +104,7 @@ def list_(json: Annotated[bool, JSON] = False, store: Annotated[Path | None, STO
             (schedule.name, schedule.cron, "paused" if at is None else shown(at, schedule.timezone),
              "" if last is None else f"{last.state} ({shown(last.due, schedule.timezone)})", shlex.join(schedule.command))
         )  # fmt: skip
-    _print_columns(lines)
+    _print_columns([*lines, *((name, "", "unreadable", "", why) for name, why in unreadable.items())])
 
 
 @app.command()
@@ -180,7 +183,6 @@ def remove(
     if address is not None and not stop:
         raise ConfigError(f"--address {address}: is only used with --stop")
     with _open(store) as opened:
-        opened.schedule(name)
         runner = Runner(opened, lambda: _jobs(address), _print_event)
         if stop and opened.open_runs(name):
             _jobs(address)  # before anything is changed: whether it answers
@@ -270,6 +272,13 @@ def _jobs(address: str | None) -> Jobs:
     from colorize.submit.jobs import JobClient
 
     return JobClient(address)
+
+
+def _last(store: Store, name: str) -> Run | None:
+    """The last run of a schedule, where there is one that can be read; `history` says what is damaged."""
+    with suppress(ScheduleError):
+        return next(iter(store.history(name, 1)), None)
+    return None
 
 
 def _pause(name: str, paused: bool, store: Path | None) -> None:

@@ -37,7 +37,7 @@ STAGE = "schedule"
 """What the lines of its log call it."""
 
 _LEVELS = {
-    "failed": logging.ERROR, "store": logging.ERROR,
+    "failed": logging.ERROR, "store": logging.ERROR, "unreadable": logging.ERROR,
     "attempt_failed": logging.WARNING, "refused": logging.WARNING, "ray_away": logging.WARNING,
 }  # fmt: skip
 """Of the events that somebody should look at; all others are told as they come."""

@@ -66,17 +66,24 @@ class Runner:
         self._not_before = 0.0
         self._refused: dict[str, int] = {}
         self._later: dict[str, float] = {}
+        self._unreadable: dict[str, str] = {}
 
     def step(self, now: float) -> None:
         """One look at everything: what is under way, what has fallen due, and what is to be started. `now`: seconds since 1970.
 
-        Raises ScheduleError where the store cannot be used. A Ray that does not answer is logged, and asked again later.
+        Raises ScheduleError where the store cannot be used. A Ray that does not answer is logged, and asked again later; a schedule
+        that cannot be read is logged once, and left out.
         """
         self.advance(now)  # first, so that no due time is skipped for a run that has ended meanwhile
         # While Ray does not answer nobody knows whether a job goes on: its schedule's due times are settled when it does.
         unknown = {run.name for run in self._store.open_runs() if run.state in ("submitted", "running")} if self._unanswered else set()
+        unreadable = self._store.unreadable()
+        for name in unreadable:
+            if unreadable[name] != self._unreadable.get(name):
+                self._log("unreadable", schedule=name, reason=unreadable[name])
+        self._unreadable = unreadable
         for schedule in self._store.schedules():
-            if schedule.name in unknown:
+            if schedule.name in unknown or schedule.name in unreadable:
                 continue
             for run in self._store.plan(schedule.name, now):
                 self._log(run.state, **_particulars(run), **({"reason": run.message} if run.message else {}))

@@ -20,6 +20,7 @@ from typing import Any
 
 from colorize.errors import ScheduleError
 from colorize.schedule.plan import OVER, Attempt, Fate, Run, Schedule, fates, shown
+from colorize.schedule.rows import as_run, as_schedule, readable
 
 VERSION = 1
 
@@ -53,7 +54,10 @@ def default_path() -> Path:
 
 
 class Store:
-    """An open store. A context manager. Every method raises ScheduleError where the file cannot be read or written."""
+    """An open store. A context manager.
+
+    Every method raises ScheduleError where the file cannot be read or written, or what it is asked for was damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         """Opens the store, or makes one. Raises ScheduleError where that cannot be."""
@@ -121,14 +125,26 @@ class Store:
             self._database.execute(f"INSERT INTO schedules ({', '.join(row)}) VALUES ({', '.join(f':{column}' for column in row)})", row)
 
     def schedules(self) -> list[Schedule]:
-        """All of them, by name."""
+        """All that can be read, by name."""
         with self._told():
-            return [_schedule(row) for row in self._database.execute("SELECT * FROM schedules ORDER BY name")]
+            return readable(as_schedule, self._database.execute("SELECT * FROM schedules ORDER BY name"))
+
+    def unreadable(self) -> dict[str, str]:
+        """Why a schedule, or a run of it that is not over, cannot be read; by the schedule's name. Nothing is started for it."""
+        why: dict[str, str] = {}
+        with self._told():
+            for read, query in ((as_run, f"SELECT * FROM runs WHERE {_OPEN}"), (as_schedule, "SELECT * FROM schedules ORDER BY name")):
+                for row in self._database.execute(query):
+                    try:
+                        read(row)
+                    except ScheduleError as error:
+                        why[str(row["name"])] = str(error)
+        return why
 
     def schedule(self, name: str) -> Schedule:
         """One by its name. Raises ScheduleError where there is none."""
         with self._told():
-            return _schedule(self._row(name))
+            return as_schedule(self._row(name))
 
     def pause(self, name: str, paused: bool, now: float) -> bool:
         """Pauses or resumes; says whether anything changed. Raises ScheduleError.
@@ -150,7 +166,7 @@ class Store:
             self._row(name)
             self._database.execute("DELETE FROM schedules WHERE name = ?", (name,))
             self._database.execute(f"UPDATE runs SET withdrawn = 1 WHERE name = ? AND {_OPEN}", (name,))
-            return self._open_runs(name)
+            return readable(as_run, self._open_rows(name))
 
     def _row(self, name: str) -> sqlite3.Row:
         row = self._database.execute("SELECT * FROM schedules WHERE name = ?", (name,)).fetchone()
@@ -169,7 +185,7 @@ class Store:
         """
         with self._told():
             row = self._database.execute("SELECT * FROM schedules WHERE name = ?", (name,)).fetchone()
-            if row is None or not _schedule(row).due.between(row["planned_until"], now):
+            if row is None or not as_schedule(row).due.between(row["planned_until"], now):
                 return []  # as nearly always, and without a lock
             with self._transaction():
                 return self._plan(name, now)
@@ -177,7 +193,7 @@ class Store:
     def begin(self, name: str, now: float) -> Run:
         """A run by hand, planned for now. Raises ScheduleError where a run of the schedule is not over, or there is no such schedule."""
         with self._told(), self._transaction():
-            schedule = _schedule(self._row(name))
+            schedule = as_schedule(self._row(name))
             for run in self._open_runs(name):
                 raise ScheduleError(
                     f"schedule {name}: its run of {shown(run.due, schedule.timezone)} is not over ({run.state}); runs of one schedule do "
@@ -195,16 +211,16 @@ class Store:
             return self._run(name, due)
 
     def open_runs(self, name: str | None = None) -> list[Run]:
-        """The runs that are not over, of one schedule or of all, each schedule's oldest first."""
+        """The runs that are not over and can be read, of one schedule or of all, each schedule's oldest first."""
         with self._told():
-            return self._open_runs(name)
+            return readable(as_run, self._open_rows(name))
 
     def history(self, name: str | None = None, limit: int | None = None) -> list[Run]:
         """The runs of one schedule, also of one that was removed, or of all; the latest first."""
         where = "" if name is None else "WHERE name = ?"
         values = [*([] if name is None else [name]), -1 if limit is None else limit]
         with self._told():
-            return [_run(row) for row in self._database.execute(f"SELECT * FROM runs {where} ORDER BY due DESC, name LIMIT ?", values)]
+            return [as_run(row) for row in self._database.execute(f"SELECT * FROM runs {where} ORDER BY due DESC, name LIMIT ?", values)]
 
     def attempts(self, run: Run) -> list[Attempt]:
         """The jobs of a run, the first one first."""
@@ -244,7 +260,7 @@ class Store:
         row = self._database.execute("SELECT * FROM schedules WHERE name = ?", (name,)).fetchone()
         if row is None or row["paused"] or now <= row["planned_until"]:
             return []
-        schedule = _schedule(row)
+        schedule = as_schedule(row)
         dues = schedule.due.between(row["planned_until"], now)
         if not dues:  # not written down: nothing is lost when the next call looks at these minutes again
             return []
@@ -283,11 +299,14 @@ class Store:
         return changed.rowcount == 1
 
     def _run(self, name: str, due: int) -> Run:
-        return _run(self._database.execute("SELECT * FROM runs WHERE name = ? AND due = ?", (name, due)).fetchone())
+        return as_run(self._database.execute("SELECT * FROM runs WHERE name = ? AND due = ?", (name, due)).fetchone())
 
-    def _open_runs(self, name: str | None) -> list[Run]:
+    def _open_runs(self, name: str) -> list[Run]:
+        return [as_run(row) for row in self._open_rows(name)]
+
+    def _open_rows(self, name: str | None) -> sqlite3.Cursor:
         where, values = ("", ()) if name is None else (" AND name = ?", (name,))
-        return [_run(row) for row in self._database.execute(f"SELECT * FROM runs WHERE {_OPEN}{where} ORDER BY name, due", values)]
+        return self._database.execute(f"SELECT * FROM runs WHERE {_OPEN}{where} ORDER BY name, due", values)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -331,14 +350,3 @@ def only_scheduler(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
-
-
-def _schedule(row: sqlite3.Row) -> Schedule:
-    values = dict(row)
-    del values["planned_until"]
-    return Schedule(**values | {"command": tuple(json.loads(row["command"])), "paused": bool(row["paused"])})
-
-
-def _run(row: sqlite3.Row) -> Run:
-    flags = {column: bool(row[column]) for column in ("by_hand", "withdrawn")}
-    return Run(**dict(row) | flags | {"command": tuple(json.loads(row["command"]))})

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -78,6 +79,32 @@ def test_a_schedule_is_added_listed_paused_resumed_and_removed(schedule: Callabl
     told = capsys.readouterr()
     assert told.out == "nightly: removed; its history stays\n"
     assert told.err == "colorize: schedule nightly: there is none of this name; there are: none\n"
+
+
+def test_a_schedule_that_cannot_be_read_is_listed_and_removed(
+    schedule: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule(*ADD, *ARCHIVE)
+    schedule("add", "weekly", "--cron", "@weekly", "--timezone", "UTC", *ARCHIVE)
+    with sqlite3.connect(tmp_path / "store.sqlite") as database:
+        database.execute("UPDATE schedules SET timezone = 'Europe/Atlantis' WHERE name = 'nightly'")
+    database.close()
+    why = "schedule nightly: cannot be read, only removed: timezone 'Europe/Atlantis': there is none of this name"
+    capsys.readouterr()
+    assert schedule("list") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told] == ["name", "weekly", "nightly"]
+    assert re.match(rf"nightly +unreadable +{why}", told[-1])
+    assert schedule("list", "--json") == 0
+    weekly, nightly = json.loads(capsys.readouterr().out)
+    assert (weekly["name"], nightly["name"]) == ("weekly", "nightly")
+    assert nightly["unreadable"].startswith(why)
+    for name in ("pause", "run"):
+        assert schedule(name, "nightly") == 1
+        assert capsys.readouterr().err.startswith(f"colorize: {why}")
+    assert schedule("remove", "nightly") == 0
+    assert schedule("list") == 0
+    assert "nightly" not in capsys.readouterr().out.replace("nightly: removed", "")
 
 
 def test_relative_paths_are_of_the_folder_in_which_it_was_added(

@@ -154,6 +154,52 @@ def test_a_store_without_its_identity_says_so(desk: Desk) -> None:
         Store(desk.store.path)
 
 
+DAMAGES = [
+    ("schedules", "timezone = 'Europe/Atlantis'", "timezone 'Europe/Atlantis': there is none of this name"),
+    ("schedules", "command = 'nojson'", "command 'nojson': is no list of words"),
+    ("schedules", "command = '5'", "command '5': is no list of words"),
+    ("schedules", "command = '[1]'", "command '[1]': is no list of words"),
+    ("schedules", "retries = 'abc'", "retries 'abc': is a str"),
+    ("schedules", "retries = 99", "retries 99: must lie in"),
+    ("schedules", "retry_seconds = x'00'", "retry_seconds b'\\x00': is a bytes"),
+    ("schedules", "planned_until = -1e300", "planned_until -1e+300: is before 1970"),
+    ("schedules", "planned_until = 'soon'", "planned_until 'soon': is a str"),
+    ("schedules", "cron = x'00'", "cron b'\\x00': is a bytes"),
+    ("schedules", "cron = 'a' || char(10) || 'b'", r"cron 'a\nb': 5 fields are needed"),
+    ("runs", "command = 'nojson'", "its run due 1780279200 cannot be read: command 'nojson': is no list of words"),
+    ("runs", "next_try = 'soon'", "its run due 1780279200 cannot be read: next_try 'soon': is a str"),
+    ("runs", "due = 1e18", "its run due 1000000000000000000 cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("table", "change", "told"), DAMAGES)
+def test_a_schedule_that_cannot_be_read_stops_no_other_and_can_be_removed(desk: Desk, table: str, change: str, told: str) -> None:
+    desk.add(name="bad", retries=1)
+    desk.add(name="good")
+    desk.at(TWO)
+    desk.store._database.execute(f"UPDATE {table} SET {change} WHERE name = 'bad'")
+    desk.at(TWO + 700)
+    desk.at(TWO + 24 * HOUR)
+    assert [(run.due, run.state) for run in desk.store.history("good")] == [(TWO + 24 * HOUR, "submitted"), (TWO, "succeeded")]
+    ((reason, name),) = [(line["reason"], line["schedule"]) for event, line in desk.lines if event == "unreadable"]  # once
+    assert (name, reason) == ("bad", desk.store.unreadable()["bad"])
+    assert told in reason
+    assert "\n" not in reason
+    assert sum("-bad-" in job for job in desk.jobs.jobs) == 1
+    desk.store.remove("bad")
+    assert [one.name for one in desk.store.schedules()] == ["good"]
+    desk.at(TWO + 48 * HOUR)
+    assert [run.state for run in desk.store.history("good")] == ["submitted", "succeeded", "succeeded"]
+
+
+def test_a_schedule_that_can_be_read_again_goes_on(desk: Desk) -> None:
+    desk.add()
+    for timezone in ("Europe/Atlantis", "UTC", "Europe/Atlantis"):
+        desk.store._database.execute("UPDATE schedules SET timezone = ?", (timezone,))
+        desk.at(TWO)
+    assert desk.events() == ["unreadable", "planned", "submitted", "unreadable"]
+
+
 def test_one_scheduler_a_store(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     with only_scheduler(path), pytest.raises(ScheduleError, match="another scheduler is running"), only_scheduler(path):
