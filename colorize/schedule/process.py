@@ -39,6 +39,7 @@ STAGE = "schedule"
 _LEVELS = {
     "failed": logging.ERROR, "store": logging.ERROR, "unreadable": logging.ERROR,
     "attempt_failed": logging.WARNING, "refused": logging.WARNING, "ray_away": logging.WARNING,
+    "clock_was_ahead": logging.WARNING,
 }  # fmt: skip
 """Of the events that somebody should look at; all others are told as they come."""
 

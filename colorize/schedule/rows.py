@@ -6,6 +6,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from colorize.errors import ScheduleError, one_line
@@ -17,6 +18,8 @@ _KINDS: dict[str, Any] = {
     **dict.fromkeys(("started", "ended"), float | None),
 }
 """What the tables' columns hold where it is not text. SQLite itself keeps anything in any."""
+
+_LAST = datetime.max.replace(tzinfo=UTC).timestamp()
 
 _DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, OSError)
 """What Python raises for a value of the wrong kind, a column too many or too few, and a time that no calendar has."""
@@ -37,8 +40,8 @@ def as_schedule(row: sqlite3.Row) -> Schedule:
     """Raises ScheduleError where the row was damaged, or its time zone is none of this machine's."""
     try:
         values = _values(row)
-        if (until := values.pop("planned_until")) < 0:
-            raise ValueError(f"planned_until {until:g}: is before 1970")
+        if not 0 <= (until := values.pop("planned_until")) <= _LAST:
+            raise ValueError(f"planned_until {until:g}: is no time from 1970 to 9999")
         return Schedule(**values | {"paused": bool(row["paused"])})
     except _DAMAGE as error:
         raise ScheduleError(f"schedule {one_line(row['name'])}: cannot be read, only removed: {one_line(error)}") from error

@@ -85,6 +85,9 @@ class Runner:
         for schedule in self._store.schedules():
             if schedule.name in unknown or schedule.name in unreadable:
                 continue
+            if ahead := self._store.take_back(schedule.name, now):
+                until, skipped = ahead
+                self._log("clock_was_ahead", schedule=schedule.name, until=shown(until, "UTC"), due_again=skipped)
             for run in self._store.plan(schedule.name, now):
                 self._log(run.state, **_particulars(run), **({"reason": run.message} if run.message else {}))
         self.advance(now, only_new=True)

@@ -15,6 +15,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ from colorize.schedule.rows import as_run, as_schedule, readable
 VERSION = 1
 
 BUSY_SECONDS = 15.0
+
+AHEAD_SECONDS = 24 * 3600.0
+"""How much later than now all may be settled until before the clock that did so counts as one that was ahead."""
+
+_WRITTEN = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+"""No right clock stands before this program was written. That of a machine that has just started may, and then it is the wrong one."""
 
 _TABLES = """
 CREATE TABLE identity (word TEXT NOT NULL);
@@ -122,6 +129,7 @@ class Store:
         with self._told(), self._transaction():
             if self._database.execute("SELECT 1 FROM schedules WHERE name = ?", (schedule.name,)).fetchone():
                 raise ScheduleError(f"schedule {schedule.name}: is there already: remove it first, or take another name")
+            self._take_back(schedule.name, now)  # one of its name may have had a clock that was ahead
             self._database.execute(f"INSERT INTO schedules ({', '.join(row)}) VALUES ({', '.join(f':{column}' for column in row)})", row)
 
     def schedules(self) -> list[Schedule]:
@@ -189,6 +197,20 @@ class Store:
                 return []  # as nearly always, and without a lock
             with self._transaction():
                 return self._plan(name, now)
+
+    def take_back(self, name: str, now: float) -> tuple[float, int] | None:
+        """Undoes what a clock has done that was ahead: the due times after `now` that it skipped are due again, and so are all others.
+
+        Gives until when all was settled and how many it had skipped; None, and nothing done, where that is no more than a day ahead. A
+        due time that was run keeps its row: no clock has it run twice.
+        """
+        with self._told():
+            row = self._database.execute("SELECT planned_until FROM schedules WHERE name = ?", (name,)).fetchone()
+            if row is None or row["planned_until"] <= now + AHEAD_SECONDS or now < _WRITTEN:
+                return None
+            with self._transaction():
+                self._database.execute("UPDATE schedules SET planned_until = ? WHERE name = ?", (now, name))
+                return row["planned_until"], self._take_back(name, now)
 
     def begin(self, name: str, now: float) -> Run:
         """A run by hand, planned for now. Raises ScheduleError where a run of the schedule is not over, or there is no such schedule."""
@@ -266,7 +288,8 @@ class Store:
             return []
         taken = {due for (due,) in self._database.execute("SELECT due FROM runs WHERE name = ? AND due >= ?", (name, dues[0]))}
         under_way = self._open_runs(name)
-        made = fates(schedule, [due for due in dues if due not in taken], now, under_way[0] if under_way else None)
+        # Of all: where the last one was run already, by a clock that was put back since, it stands for the earlier ones.
+        made = [fate for fate in fates(schedule, dues, now, under_way[0] if under_way else None) if fate.due not in taken]
         if made and made[-1].state == "planned":
             for one in under_way[1:]:
                 told = f"overtaken: the run of {shown(made[-1].due, schedule.timezone)} waits in its place"
@@ -275,6 +298,10 @@ class Store:
             self._insert(schedule, fate, now, by_hand=False)
         self._database.execute("UPDATE schedules SET planned_until = ? WHERE name = ?", (now, name))
         return [self._run(name, fate.due) for fate in made]
+
+    def _take_back(self, name: str, now: float) -> int:
+        done = self._database.execute("DELETE FROM runs WHERE name = ? AND due > ? AND state = 'skipped' AND NOT by_hand", (name, now))
+        return done.rowcount
 
     def _attempt(self, run: Run, started: float, status: str, ended: float | None, message: str) -> None:
         self._database.execute(

@@ -162,7 +162,8 @@ DAMAGES = [
     ("schedules", "retries = 'abc'", "retries 'abc': is a str"),
     ("schedules", "retries = 99", "retries 99: must lie in"),
     ("schedules", "retry_seconds = x'00'", "retry_seconds b'\\x00': is a bytes"),
-    ("schedules", "planned_until = -1e300", "planned_until -1e+300: is before 1970"),
+    ("schedules", "planned_until = -1e300", "planned_until -1e+300: is no time"),
+    ("schedules", "planned_until = 9e999", "planned_until inf: is no time"),
     ("schedules", "planned_until = 'soon'", "planned_until 'soon': is a str"),
     ("schedules", "cron = x'00'", "cron b'\\x00': is a bytes"),
     ("schedules", "cron = 'a' || char(10) || 'b'", r"cron 'a\nb': 5 fields are needed"),
@@ -450,6 +451,70 @@ def test_a_clock_that_goes_back_runs_nothing_twice(desk: Desk) -> None:
     desk.at(TWO + 10)
     assert len(desk.jobs.jobs) == 1
     assert len(desk.store.history()) == 1
+
+
+def a_clock_that_is_four_years_ahead(desk: Desk) -> None:
+    for later in (0, 700):
+        desk.at(TWO + 4 * 365 * 24 * HOUR + later)
+    assert len(desk.history()) == 4 * 365 + 1
+
+
+def test_what_a_clock_that_was_ahead_has_skipped_is_due_again(desk: Desk) -> None:
+    desk.add()
+    a_clock_that_is_four_years_ahead(desk)
+    jobs = len(desk.jobs.jobs)
+    for day in range(5):
+        for later in (-1, 0, 700):
+            desk.at(TWO + day * 24 * HOUR + later)
+    assert [state for _, state in desk.history()[:5]] == ["succeeded"] * 5
+    assert len(desk.history()) == 6  # and the one that was run four years ahead
+    assert len(desk.jobs.jobs) == jobs + 5
+    assert [told for event, told in desk.lines if event == "clock_was_ahead"] == [
+        {"schedule": "nightly", "until": "2030-05-31 02:00 UTC", "due_again": 4 * 365}
+    ]
+
+
+def test_a_due_time_that_was_run_by_a_clock_that_was_ahead_is_not_run_again(desk: Desk) -> None:
+    desk.add()
+    for day in range(3):
+        for later in (0, 700):
+            desk.at(TWO + day * 24 * HOUR + later)
+    for day in range(5):
+        desk.at(TWO + day * 24 * HOUR + 5)
+    assert desk.history() == [(f"0{day} 02:00", "succeeded") for day in range(1, 5)] + [("05 02:00", "submitted")]
+    assert len(desk.jobs.jobs) == 5
+
+
+def test_a_schedule_that_is_added_anew_after_a_clock_was_ahead_is_due(desk: Desk) -> None:
+    desk.add()
+    a_clock_that_is_four_years_ahead(desk)
+    desk.store.remove("nightly")
+    desk.now = MIDNIGHT
+    desk.add()
+    desk.at(TWO)
+    assert desk.history()[0] == ("01 02:00", "submitted")
+
+
+@pytest.mark.parametrize("cron", ["0 2 * * *", "* * * * *", "0 0 1 1 *"])
+def test_a_clock_that_stands_in_1970_changes_nothing(desk: Desk, cron: str) -> None:
+    desk.add(cron=cron)
+    desk.at(TWO)
+    before = desk.store.history()
+    for now in (0.0, 7300.0, 86400.0 * 365):
+        desk.at(now)
+        assert desk.store.history() == before
+    desk.at(TWO + 60)
+    assert len(desk.store.history()) <= len(before) + 1
+
+
+def test_the_last_due_time_stands_for_the_missed_ones_also_where_it_was_run_by_hand(desk: Desk) -> None:
+    desk.add()
+    desk.store.begin("nightly", TWO + 48 * HOUR)
+    desk.now = TWO + 48 * HOUR
+    desk.runner.advance(desk.now)
+    desk.at(TWO + 49 * HOUR)
+    assert desk.history() == [("01 02:00", "skipped"), ("02 02:00", "skipped"), ("03 02:00", "succeeded")]
+    assert len(desk.jobs.jobs) == 1
 
 
 def test_two_processes_that_plan_at_once_plan_once(desk: Desk) -> None:
