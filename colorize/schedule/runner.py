@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from colorize.errors import ColorizeError, ScheduleError
-from colorize.schedule.plan import Run, shown
+from colorize.schedule.plan import LONGEST_DELAY_SECONDS, Run, shown
 from colorize.schedule.store import Store
 
 AWAY_SECONDS = (5.0, 300.0)
@@ -96,7 +96,7 @@ class Runner:
         """Takes the oldest open run of every schedule, or of one, as far as it goes now; later ones wait for its end."""
         seen: set[str] = set()
         for run in self._store.open_runs(name):
-            if now < self._not_before:
+            if _is_before(now, self._not_before, AWAY_SECONDS[1]):
                 return
             if run.name in seen or (only_new and run.state != "planned"):
                 seen.add(run.name)
@@ -132,7 +132,7 @@ class Runner:
             else:
                 self._over(run, now, "failed", f"{run.message}; not tried again: its schedule was removed")
             return
-        if now < max(run.next_try, self._later.get(job, 0.0)):
+        if _is_before(now, run.next_try, LONGEST_DELAY_SECONDS) or _is_before(now, self._later.get(job, 0.0), AWAY_SECONDS[1]):
             return
         jobs = self._server()
         try:
@@ -233,6 +233,11 @@ class Runner:
         if self._unanswered:
             self._log("ray_back")
         self._unanswered = 0
+
+
+def _is_before(now: float, then: float, longest: float) -> bool:
+    """Whether a wait of at most `longest` seconds goes on; not where its end is further off, since the clock was put back meanwhile."""
+    return now < then <= now + longest
 
 
 def _particulars(run: Run) -> dict[str, object]:

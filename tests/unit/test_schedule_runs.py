@@ -517,6 +517,28 @@ def test_the_last_due_time_stands_for_the_missed_ones_also_where_it_was_run_by_h
     assert len(desk.jobs.jobs) == 1
 
 
+@pytest.mark.parametrize("trouble", ["away", "refusing"])
+def test_a_clock_that_is_put_back_lengthens_no_wait_for_ray(desk: Desk, trouble: str) -> None:
+    desk.add()
+    setattr(desk.jobs, trouble, True)
+    desk.at(TWO)
+    setattr(desk.jobs, trouble, False)
+    desk.at(TWO + 4)
+    assert desk.last().state == "planned"
+    desk.at(TWO - 12 * HOUR)
+    assert desk.last().state == "submitted"
+
+
+def test_a_retry_does_not_wait_for_as_long_as_the_clock_is_put_back(desk: Desk) -> None:
+    desk.add(retries=1)
+    desk.ends = {1: "FAILED"}
+    desk.at(TWO)
+    desk.at(TWO + 700)
+    assert desk.last().state == "waiting"
+    desk.at(TWO - 12 * HOUR)
+    assert (desk.last().state, desk.last().attempt) == ("submitted", 2)
+
+
 def test_two_processes_that_plan_at_once_plan_once(desk: Desk) -> None:
     desk.add()
     with Store(desk.store.path) as other:
