@@ -129,17 +129,23 @@ def run(
 ) -> None:
     """Run a schedule's command now, show its log, and end as it ends: 0 where it succeeded.
 
-    It counts as a run of the schedule: it is refused while another one is not over, and has the same retries.
+    It counts as a run of the schedule, and has the same retries. While another one is not over it begins none, and takes that one to its
+    end.
     """
     from colorize.cli.display import console
+    from colorize.schedule.plan import shown
     from colorize.schedule.runner import Runner
 
     with _open(store) as opened:
-        opened.schedule(name)
+        timezone = opened.schedule(name).timezone
         jobs = _jobs(address)
         runner = Runner(opened, lambda: _jobs(address), _print_event)
         runner.advance(time.time(), name)  # what the store takes for going on may be over
-        now = opened.begin(name, time.time())
+        if under_way := opened.open_runs(name):
+            now = under_way[0]
+            console.print(f"goes on with the run of {shown(now.due, timezone)} ({now.state})", markup=False)
+        else:
+            now = opened.begin(name, time.time())
         try:
             while not now.is_over:
                 runner.advance(time.time(), name)
@@ -151,7 +157,12 @@ def run(
                 if not now.is_over:
                     time.sleep(min(LOOK_SECONDS[1], max(LOOK_SECONDS[0], now.next_try - time.time())))
         except KeyboardInterrupt:
-            console.print(f"the job goes on: {opened.job_id(opened.run(name, now.due))}", markup=False)
+            now = opened.run(name, now.due)
+            if now.state in ("submitted", "running"):
+                console.print(f"the job goes on: {opened.job_id(now)}", markup=False)
+            elif not now.is_over:
+                again = f"colorize schedule start, or by the next colorize schedule run {name}"
+                console.print(f"its attempt {now.attempt} is started by {again}", markup=False)
             raise
     if now.state != "succeeded":
         raise ScheduleError(f"schedule {name}: {now.state}: {now.message}".rstrip(": "))
@@ -186,12 +197,12 @@ def remove(
         runner = Runner(opened, lambda: _jobs(address), _print_event)
         if stop and opened.open_runs(name):
             _jobs(address)  # before anything is changed: whether it answers
-        left = opened.remove(name)
+        left = opened.remove(name, time.time())
         console.print(f"{name}: removed; its history stays", markup=False)
         for one in left:
             if stop:
                 runner.stop(one)
-            elif one.started is not None and one.state != "waiting":
+            elif one.state != "planned":
                 console.print(f"its job goes on: {opened.job_id(one)}", markup=False)
         deadline = time.monotonic() + WAIT_SECONDS
         while stop and opened.open_runs(name) and time.monotonic() < deadline:

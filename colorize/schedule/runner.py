@@ -11,7 +11,7 @@ from typing import Protocol
 
 from colorize.errors import ColorizeError, ScheduleError
 from colorize.schedule.plan import LONGEST_DELAY_SECONDS, Run, shown
-from colorize.schedule.store import Store
+from colorize.schedule.store import UNBEGUN, UNTRIED, Store
 
 AWAY_SECONDS = (5.0, 300.0)
 """How soon Ray is asked again when it does not answer: at first, and at most; in between twice as long each time."""
@@ -93,7 +93,7 @@ class Runner:
         self.advance(now, only_new=True)
 
     def advance(self, now: float, name: str | None = None, *, only_new: bool = False) -> None:
-        """Takes the oldest open run of every schedule, or of one, as far as it goes now; later ones wait for its end."""
+        """Takes the first open run of every schedule, or of one, as far as it goes now; later ones wait for its end."""
         seen: set[str] = set()
         for run in self._store.open_runs(name):
             if _is_before(now, self._not_before, AWAY_SECONDS[1]):
@@ -128,9 +128,9 @@ class Runner:
             if run.state == "planned" and (found := self._look(job)) is not None:
                 self._adopt(run, now, found)
             elif run.state == "planned":
-                self._over(run, now, "skipped", "its schedule was removed before it began")
+                self._over(run, now, "skipped", UNBEGUN)
             else:
-                self._over(run, now, "failed", f"{run.message}; not tried again: its schedule was removed")
+                self._over(run, now, "failed", run.message + UNTRIED)
             return
         if _is_before(now, run.next_try, LONGEST_DELAY_SECONDS) or _is_before(now, self._later.get(job, 0.0), AWAY_SECONDS[1]):
             return

@@ -51,6 +51,9 @@ CREATE TABLE attempts (
 );
 """
 
+UNBEGUN = "its schedule was removed before it began"
+UNTRIED = "; not tried again: its schedule was removed"
+
 _OPEN = "state IN ('planned', 'submitted', 'running', 'waiting')"
 
 
@@ -168,12 +171,25 @@ class Store:
             )
             return True
 
-    def remove(self, name: str) -> list[Run]:
-        """Takes a schedule out; its history stays. Gives the runs that are not over: they get no more attempts. Raises ScheduleError."""
+    def remove(self, name: str, now: float) -> list[Run]:
+        """Takes a schedule out; its history stays. Gives the runs that are not over, which get no more attempts. Raises ScheduleError.
+
+        What waits, for its retry or for the run before it, is over with that. Of one that is planned and has none before it only Ray
+        knows whether it was submitted, by a process that died before it wrote so.
+        """
         with self._told(), self._transaction():
             self._row(name)
             self._database.execute("DELETE FROM schedules WHERE name = ?", (name,))
             self._database.execute(f"UPDATE runs SET withdrawn = 1 WHERE name = ? AND {_OPEN}", (name,))
+            for row in self._open_rows(name).fetchall()[1:]:
+                self._database.execute(
+                    "UPDATE runs SET state = 'skipped', ended = ?, message = ? WHERE name = ? AND due = ? AND state = 'planned'",
+                    (now, UNBEGUN, name, row["due"]),
+                )
+            self._database.execute(
+                "UPDATE runs SET state = 'failed', ended = ?, message = message || ? WHERE name = ? AND state = 'waiting'",
+                (now, UNTRIED, name),
+            )
             return readable(as_run, self._open_rows(name))
 
     def _row(self, name: str) -> sqlite3.Row:
@@ -233,7 +249,7 @@ class Store:
             return self._run(name, due)
 
     def open_runs(self, name: str | None = None) -> list[Run]:
-        """The runs that are not over and can be read, of one schedule or of all, each schedule's oldest first."""
+        """The runs that are not over and can be read, of one schedule or of all; of each what has begun, then the oldest, first."""
         with self._told():
             return readable(as_run, self._open_rows(name))
 
@@ -333,7 +349,8 @@ class Store:
 
     def _open_rows(self, name: str | None) -> sqlite3.Cursor:
         where, values = ("", ()) if name is None else (" AND name = ?", (name,))
-        return self._database.execute(f"SELECT * FROM runs WHERE {_OPEN}{where} ORDER BY name, due", values)
+        order = "name, state = 'planned', due"  # a clock that was ahead may have begun one that is due long after those that are planned
+        return self._database.execute(f"SELECT * FROM runs WHERE {_OPEN}{where} ORDER BY {order}", values)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

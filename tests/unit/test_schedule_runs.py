@@ -187,7 +187,7 @@ def test_a_schedule_that_cannot_be_read_stops_no_other_and_can_be_removed(desk: 
     assert told in reason
     assert "\n" not in reason
     assert sum("-bad-" in job for job in desk.jobs.jobs) == 1
-    desk.store.remove("bad")
+    desk.store.remove("bad", desk.now)
     assert [one.name for one in desk.store.schedules()] == ["good"]
     desk.at(TWO + 48 * HOUR)
     assert [run.state for run in desk.store.history("good")] == ["submitted", "succeeded", "succeeded"]
@@ -488,7 +488,7 @@ def test_a_due_time_that_was_run_by_a_clock_that_was_ahead_is_not_run_again(desk
 def test_a_schedule_that_is_added_anew_after_a_clock_was_ahead_is_due(desk: Desk) -> None:
     desk.add()
     a_clock_that_is_four_years_ahead(desk)
-    desk.store.remove("nightly")
+    desk.store.remove("nightly", desk.now)
     desk.now = MIDNIGHT
     desk.add()
     desk.at(TWO)
@@ -584,9 +584,41 @@ def test_a_schedule_that_is_removed_leaves_its_history_and_its_job(desk: Desk) -
     desk.add(retries=3)
     desk.ends = {1: "FAILED"}
     desk.at(TWO)
-    assert [run.state for run in desk.store.remove("nightly")] == ["submitted"]
+    assert [run.state for run in desk.store.remove("nightly", desk.now)] == ["submitted"]
     desk.at(TWO + 24 * HOUR)
     assert desk.history() == [("01 02:00", "failed")]  # and no retry
+    assert len(desk.jobs.jobs) == 1
+
+
+def test_what_waits_is_over_when_its_schedule_is_removed(desk: Desk) -> None:
+    for name, cron in (("retry", "0 2 * * *"), ("queue", "0 * * * *")):
+        desk.add(name=name, cron=cron, overlap="wait", retries=3, retry_seconds=6 * HOUR)
+    desk.ends = {1: "FAILED"}
+    desk.at(MIDNIGHT + HOUR)
+    desk.at(TWO)
+    desk.at(TWO + 700)
+    assert [(run.name, run.state) for run in desk.store.open_runs()] == [("queue", "waiting"), ("queue", "planned"), ("retry", "waiting")]
+    for name in ("queue", "retry"):
+        assert desk.store.remove(name, desk.now) == []
+    runs = [(run.name, run.state, run.message, run.ended) for run in desk.store.history()]
+    reason = "it could not be; not tried again: its schedule was removed"
+    assert runs == [
+        ("queue", "skipped", "its schedule was removed before it began", desk.now),
+        ("retry", "failed", reason, desk.now),
+        ("queue", "failed", reason, desk.now),
+    ]
+    lines = len(desk.lines)
+    desk.at(TWO + 24 * HOUR)
+    assert len(desk.lines) == lines
+
+
+def test_what_is_planned_waits_for_what_a_clock_that_was_ahead_has_begun(desk: Desk) -> None:
+    desk.add(overlap="wait")
+    desk.seconds = 4 * 365 * 24 * HOUR + 5000
+    desk.at(TWO + 24 * HOUR * 3)
+    for day in range(2):
+        desk.at(TWO + 24 * HOUR * day)
+    assert desk.history() == [("01 02:00", "skipped"), ("02 02:00", "planned"), ("04 02:00", "submitted")]
     assert len(desk.jobs.jobs) == 1
 
 
@@ -594,7 +626,7 @@ def test_a_run_whose_schedule_is_removed_before_it_begins_does_not_begin(desk: D
     desk.add()
     desk.jobs.away = True
     desk.at(TWO)
-    desk.store.remove("nightly")
+    desk.store.remove("nightly", desk.now)
     desk.jobs.away = False
     desk.at(TWO + 60)
     assert desk.history() == [("01 02:00", "skipped")]
@@ -606,7 +638,7 @@ def test_a_submission_that_was_not_written_down_is_adopted_even_after_its_schedu
     desk.store.plan("nightly", TWO)
     desk.now = TWO
     desk.jobs.start(("archive",), id=desk.store.job_id(desk.last()))
-    desk.store.remove("nightly")
+    desk.store.remove("nightly", desk.now)
     desk.at(TWO + 5)
     desk.at(TWO + 700)
     assert desk.history() == [("01 02:00", "succeeded")]

@@ -39,7 +39,7 @@ def test_timers_follow_the_store(tmp_path: Path) -> None:
 
         store.add(NIGHTLY, time.time())
         assert timers() == {"nightly": "02:30"}
-        store.remove("nightly")
+        store.remove("nightly", time.time())
         store.add(Schedule(name="nightly", cron="45 3 * * *", timezone="Europe/Berlin", command=("archive", "/a", "/b")), time.time())
         assert timers() == {"nightly": "03:45"}
         store.pause("nightly", True, time.time())
