@@ -65,7 +65,7 @@ def _values(row: sqlite3.Row) -> dict[str, Any]:
     values = dict(row)
     for column, value in values.items():
         if not isinstance(value, _KINDS.get(column, str)):
-            raise ValueError(f"{column} {value!r}: is a {type(value).__name__}")
+            raise ValueError(f"{column} {value!r}: is of the wrong kind")
     try:
         words = json.loads(values["command"])
     except ValueError:
