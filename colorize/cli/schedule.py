@@ -7,6 +7,7 @@ import json as json_module
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,16 +83,18 @@ def list_(json: Annotated[bool, JSON] = False, store: Annotated[Path | None, STO
 
     now = time.time()
     with _open(store) as opened:
-        found = [(schedule, next(iter(opened.history(schedule.name, 1)), None)) for schedule in opened.schedules()]
+        unreadable = opened.unreadable()
+        schedules = [schedule for schedule in opened.schedules() if schedule.name not in unreadable]
+        found = [(schedule, _last(opened, schedule.name)) for schedule in schedules]
     due = {schedule.name: None if schedule.paused else schedule.due.following(now) for schedule, _ in found}
     if json:
         told = [
             _told(schedule) | {"next_due": due[schedule.name], "last": None if last is None else {"due": last.due, "state": last.state}}
             for schedule, last in found
         ]
-        print(json_module.dumps(told))
+        print(json_module.dumps([*told, *({"name": name, "unreadable": why} for name, why in unreadable.items())]))
         return
-    if not found:
+    if not found and not unreadable:
         console.print("no schedules")
         return
     lines = [("name", "cron", "next", "last", "command")]
@@ -101,7 +104,7 @@ def list_(json: Annotated[bool, JSON] = False, store: Annotated[Path | None, STO
             (schedule.name, schedule.cron, "paused" if at is None else shown(at, schedule.timezone),
              "" if last is None else f"{last.state} ({shown(last.due, schedule.timezone)})", shlex.join(schedule.command))
         )  # fmt: skip
-    _print_columns(lines)
+    _print_columns([*lines, *((name, "", "unreadable", "", why) for name, why in unreadable.items())])
 
 
 @app.command()
@@ -126,17 +129,23 @@ def run(
 ) -> None:
     """Run a schedule's command now, show its log, and end as it ends: 0 where it succeeded.
 
-    It counts as a run of the schedule: it is refused while another one is not over, and has the same retries.
+    It counts as a run of the schedule, and has the same retries. While another one is not over it begins none, and takes that one to its
+    end.
     """
     from colorize.cli.display import console
+    from colorize.schedule.plan import shown
     from colorize.schedule.runner import Runner
 
     with _open(store) as opened:
-        opened.schedule(name)
+        timezone = opened.schedule(name).timezone
         jobs = _jobs(address)
         runner = Runner(opened, lambda: _jobs(address), _print_event)
         runner.advance(time.time(), name)  # what the store takes for going on may be over
-        now = opened.begin(name, time.time())
+        if under_way := opened.open_runs(name):
+            now = under_way[0]
+            console.print(f"goes on with the run of {shown(now.due, timezone)} ({now.state})", markup=False)
+        else:
+            now = opened.begin(name, time.time())
         try:
             while not now.is_over:
                 runner.advance(time.time(), name)
@@ -148,7 +157,12 @@ def run(
                 if not now.is_over:
                     time.sleep(min(LOOK_SECONDS[1], max(LOOK_SECONDS[0], now.next_try - time.time())))
         except KeyboardInterrupt:
-            console.print(f"the job goes on: {opened.job_id(opened.run(name, now.due))}", markup=False)
+            now = opened.run(name, now.due)
+            if now.state in ("submitted", "running"):
+                console.print(f"the job goes on: {opened.job_id(now)}", markup=False)
+            elif not now.is_over:
+                again = f"colorize schedule start, or by the next colorize schedule run {name}"
+                console.print(f"its attempt {now.attempt} is started by {again}", markup=False)
             raise
     if now.state != "succeeded":
         raise ScheduleError(f"schedule {name}: {now.state}: {now.message}".rstrip(": "))
@@ -180,16 +194,15 @@ def remove(
     if address is not None and not stop:
         raise ConfigError(f"--address {address}: is only used with --stop")
     with _open(store) as opened:
-        opened.schedule(name)
         runner = Runner(opened, lambda: _jobs(address), _print_event)
         if stop and opened.open_runs(name):
             _jobs(address)  # before anything is changed: whether it answers
-        left = opened.remove(name)
+        left = opened.remove(name, time.time())
         console.print(f"{name}: removed; its history stays", markup=False)
         for one in left:
             if stop:
                 runner.stop(one)
-            elif one.started is not None and one.state != "waiting":
+            elif one.state != "planned":
                 console.print(f"its job goes on: {opened.job_id(one)}", markup=False)
         deadline = time.monotonic() + WAIT_SECONDS
         while stop and opened.open_runs(name) and time.monotonic() < deadline:
@@ -270,6 +283,13 @@ def _jobs(address: str | None) -> Jobs:
     from colorize.submit.jobs import JobClient
 
     return JobClient(address)
+
+
+def _last(store: Store, name: str) -> Run | None:
+    """The last run of a schedule, where there is one that can be read; `history` says what is damaged."""
+    with suppress(ScheduleError):
+        return next(iter(store.history(name, 1)), None)
+    return None
 
 
 def _pause(name: str, paused: bool, store: Path | None) -> None:

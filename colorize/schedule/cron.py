@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, lru_cache
 from zoneinfo import ZoneInfo
 
-from colorize.errors import ScheduleError
+from colorize.errors import ScheduleError, one_line
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -38,9 +38,10 @@ class _Field:
         """The values that a field allows. Raises ScheduleError."""
         allowed: set[int] = set()
         for part in text.split(","):
-            found = re.fullmatch(r"(\*|(\w+)(?:-(\w+))?)(?:/(\d+))?", part, re.ASCII)
+            # So many characters and no more: Python makes no number of more than 4300 digits.
+            found = re.fullmatch(r"(\*|(\w{1,9})(?:-(\w{1,9}))?)(?:/(\d{1,9}))?", part, re.ASCII)
             if not found:
-                raise ScheduleError(f"cron {line!r}: {part!r} is no {self.name}")
+                raise ScheduleError(f"cron {one_line(repr(line))}: {one_line(repr(part), 60)} is no {self.name}")
             whole, first, last, step = found.groups()
             if step is not None and whole != "*" and last is None:
                 raise ScheduleError(f"cron {line!r}: {part!r}: a step needs a range, as in {first}-{self.high}/{step}")

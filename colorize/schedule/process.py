@@ -20,7 +20,6 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
-from apscheduler.triggers.interval import IntervalTrigger
 
 from colorize import log
 from colorize.errors import ScheduleError
@@ -37,8 +36,9 @@ STAGE = "schedule"
 """What the lines of its log call it."""
 
 _LEVELS = {
-    "failed": logging.ERROR, "store": logging.ERROR,
+    "failed": logging.ERROR, "store": logging.ERROR, "unreadable": logging.ERROR,
     "attempt_failed": logging.WARNING, "refused": logging.WARNING, "ray_away": logging.WARNING,
+    "clock_was_ahead": logging.WARNING,
 }  # fmt: skip
 """Of the events that somebody should look at; all others are told as they come."""
 
@@ -106,14 +106,16 @@ def keep(
             faults.append(event.exception)
             over.put(None)
 
+        def poll() -> None:
+            scheduler.add_job(step, id=_POLL, replace_existing=True)  # now, once; in place of one that has not begun
+
         scheduler.add_listener(fault, EVENT_JOB_ERROR)
-        scheduler.add_job(step, IntervalTrigger(seconds=poll_seconds), id=_POLL, next_run_time=datetime.now(UTC))
         # APScheduler works in threads of its own, and signals raise nothing: it takes an interrupt for one job's error, and loses it.
         handlers = {number: signal.signal(number, lambda *_: over.put(None)) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             tell("started", store=path)
             scheduler.start()
-            _wait(over)
+            _wait(over, poll, poll_seconds)
             scheduler.shutdown(wait=True)  # the step under way comes to its end, and writes down what it has done
         finally:
             for number, handler in handlers.items():
@@ -123,17 +125,34 @@ def keep(
         tell("ended")
 
 
-def _wait(over: SimpleQueue[None]) -> None:
-    """Returns when something is in the queue. A signal that comes just before a wait does not end it, so none is long."""
+def _wait(over: SimpleQueue[None], poll: Callable[[], None], seconds: float) -> None:
+    """Calls `poll` every so many seconds until something is in the queue.
+
+    By the clock that nobody puts: APScheduler goes by the other one, and would stand still for as long as that is put back. A signal
+    that comes just before a wait does not end it, so none is long.
+    """
+    due = time.monotonic()
     while True:
+        if time.monotonic() >= due:
+            poll()
+            due = time.monotonic() + seconds
         with suppress(Empty):
-            return over.get(timeout=WAIT_SECONDS)
+            return over.get(timeout=min(WAIT_SECONDS, seconds))
 
 
 def _follow_changes(scheduler: BackgroundScheduler, store: Store, known: dict[str, tuple[str, str]], step: Callable[[], None]) -> None:
     """Gives APScheduler a job for each schedule that is not paused, so that due times are met to the second."""
     wanted = {one.name: one for one in store.schedules() if not one.paused}
-    for name in [name for name in known if name not in wanted or known[name] != (wanted[name].cron, wanted[name].timezone)]:
+    now = datetime.now(UTC)
+
+    def is_stale(name: str) -> bool:
+        """Whether it has changed, was paused or removed, or the clock was put back since it got its job."""
+        if name not in wanted or known[name] != (wanted[name].cron, wanted[name].timezone):
+            return True
+        job, due = scheduler.get_job(name), wanted[name].due.following(now.timestamp())
+        return due is not None and job.next_run_time.timestamp() > due
+
+    for name in [name for name in known if is_stale(name)]:
         scheduler.remove_job(name)
         del known[name]
     for name, schedule in wanted.items():

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from colorize.errors import ColorizeError, ScheduleError
-from colorize.schedule.plan import Run, shown
-from colorize.schedule.store import Store
+from colorize.schedule.plan import LONGEST_DELAY_SECONDS, Run, shown
+from colorize.schedule.store import UNBEGUN, UNTRIED, Store
 
 AWAY_SECONDS = (5.0, 300.0)
 """How soon Ray is asked again when it does not answer: at first, and at most; in between twice as long each time."""
@@ -66,27 +66,37 @@ class Runner:
         self._not_before = 0.0
         self._refused: dict[str, int] = {}
         self._later: dict[str, float] = {}
+        self._unreadable: dict[str, str] = {}
 
     def step(self, now: float) -> None:
         """One look at everything: what is under way, what has fallen due, and what is to be started. `now`: seconds since 1970.
 
-        Raises ScheduleError where the store cannot be used. A Ray that does not answer is logged, and asked again later.
+        Raises ScheduleError where the store cannot be used. A Ray that does not answer is logged, and asked again later; a schedule
+        that cannot be read is logged once, and left out.
         """
         self.advance(now)  # first, so that no due time is skipped for a run that has ended meanwhile
         # While Ray does not answer nobody knows whether a job goes on: its schedule's due times are settled when it does.
         unknown = {run.name for run in self._store.open_runs() if run.state in ("submitted", "running")} if self._unanswered else set()
+        unreadable = self._store.unreadable()
+        for name in unreadable:
+            if unreadable[name] != self._unreadable.get(name):
+                self._log("unreadable", schedule=name, reason=unreadable[name])
+        self._unreadable = unreadable
         for schedule in self._store.schedules():
-            if schedule.name in unknown:
+            if schedule.name in unknown or schedule.name in unreadable:
                 continue
+            if ahead := self._store.take_back(schedule.name, now):
+                until, skipped = ahead
+                self._log("clock_was_ahead", schedule=schedule.name, until=shown(until, "UTC"), due_again=skipped)
             for run in self._store.plan(schedule.name, now):
                 self._log(run.state, **_particulars(run), **({"reason": run.message} if run.message else {}))
         self.advance(now, only_new=True)
 
     def advance(self, now: float, name: str | None = None, *, only_new: bool = False) -> None:
-        """Takes the oldest open run of every schedule, or of one, as far as it goes now; later ones wait for its end."""
+        """Takes the first open run of every schedule, or of one, as far as it goes now; later ones wait for its end."""
         seen: set[str] = set()
         for run in self._store.open_runs(name):
-            if now < self._not_before:
+            if _is_before(now, self._not_before, AWAY_SECONDS[1]):
                 return
             if run.name in seen or (only_new and run.state != "planned"):
                 seen.add(run.name)
@@ -118,11 +128,11 @@ class Runner:
             if run.state == "planned" and (found := self._look(job)) is not None:
                 self._adopt(run, now, found)
             elif run.state == "planned":
-                self._over(run, now, "skipped", "its schedule was removed before it began")
+                self._over(run, now, "skipped", UNBEGUN)
             else:
-                self._over(run, now, "failed", f"{run.message}; not tried again: its schedule was removed")
+                self._over(run, now, "failed", run.message + UNTRIED)
             return
-        if now < max(run.next_try, self._later.get(job, 0.0)):
+        if _is_before(now, run.next_try, LONGEST_DELAY_SECONDS) or _is_before(now, self._later.get(job, 0.0), AWAY_SECONDS[1]):
             return
         jobs = self._server()
         try:
@@ -223,6 +233,11 @@ class Runner:
         if self._unanswered:
             self._log("ray_back")
         self._unanswered = 0
+
+
+def _is_before(now: float, then: float, longest: float) -> bool:
+    """Whether a wait of at most `longest` seconds goes on; not where its end is further off, since the clock was put back meanwhile."""
+    return now < then <= now + longest
 
 
 def _particulars(run: Run) -> dict[str, object]:

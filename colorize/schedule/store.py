@@ -15,15 +15,23 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from colorize.errors import ScheduleError
 from colorize.schedule.plan import OVER, Attempt, Fate, Run, Schedule, fates, shown
+from colorize.schedule.rows import as_run, as_schedule, readable
 
 VERSION = 1
 
 BUSY_SECONDS = 15.0
+
+AHEAD_SECONDS = 24 * 3600.0
+"""How much later than now all may be settled until before the clock that did so counts as one that was ahead."""
+
+_WRITTEN = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+"""No right clock stands before this program was written. That of a machine that has just started may, and then it is the wrong one."""
 
 _TABLES = """
 CREATE TABLE identity (word TEXT NOT NULL);
@@ -43,6 +51,9 @@ CREATE TABLE attempts (
 );
 """
 
+UNBEGUN = "its schedule was removed before it began"
+UNTRIED = "; not tried again: its schedule was removed"
+
 _OPEN = "state IN ('planned', 'submitted', 'running', 'waiting')"
 
 
@@ -53,7 +64,10 @@ def default_path() -> Path:
 
 
 class Store:
-    """An open store. A context manager. Every method raises ScheduleError where the file cannot be read or written."""
+    """An open store. A context manager.
+
+    Every method raises ScheduleError where the file cannot be read or written, or what it is asked for was damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         """Opens the store, or makes one. Raises ScheduleError where that cannot be."""
@@ -68,25 +82,38 @@ class Store:
         self._database.row_factory = sqlite3.Row
         try:
             with self._told():
+                self._is_new()  # before the first change, so that another program's file stays as it is
                 self._database.execute("PRAGMA journal_mode = WAL")
                 self._database.execute("PRAGMA synchronous = FULL")  # what is written stays written through a power cut
                 self._prepare()
-                (self._word,) = self._database.execute("SELECT word FROM identity").fetchone()
+                identity = self._database.execute("SELECT word FROM identity").fetchone()
+            if identity is None:
+                raise ScheduleError(f"{path}: is damaged: its table identity is empty, by which its jobs are known; use another --store")
+            self._word = identity["word"]
         except ScheduleError:
             self.close()
             raise
 
+    def _is_new(self) -> bool:
+        """Whether nothing is in the file yet. Raises ScheduleError where it is no store of this version's."""
+        # One query, one moment: between two of them another process may make the tables.
+        version, tables = self._database.execute(
+            "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
+        ).fetchone()
+        if version == 0 and not tables:
+            return True
+        if version != VERSION:
+            newer = "of a newer colorize" if version > VERSION else "of another program"
+            raise ScheduleError(f"{self.path}: is a database {newer}, not a store of schedules that this one reads")
+        return False
+
     def _prepare(self) -> None:
         with self._transaction():
-            (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            if version == 0 and not self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            if self._is_new():
                 for statement in _TABLES.split(";"):
                     self._database.execute(statement)
                 self._database.execute("INSERT INTO identity VALUES (?)", (secrets.token_hex(4),))
                 self._database.execute(f"PRAGMA user_version = {VERSION}")
-            elif version != VERSION:
-                newer = "of a newer colorize" if version > VERSION else "of another program"
-                raise ScheduleError(f"{self.path}: is a database {newer}, not a store of schedules that this one reads")
 
     def close(self) -> None:
         self._database.close()
@@ -105,17 +132,30 @@ class Store:
         with self._told(), self._transaction():
             if self._database.execute("SELECT 1 FROM schedules WHERE name = ?", (schedule.name,)).fetchone():
                 raise ScheduleError(f"schedule {schedule.name}: is there already: remove it first, or take another name")
+            self._take_back(schedule.name, now)  # one of its name may have had a clock that was ahead
             self._database.execute(f"INSERT INTO schedules ({', '.join(row)}) VALUES ({', '.join(f':{column}' for column in row)})", row)
 
     def schedules(self) -> list[Schedule]:
-        """All of them, by name."""
+        """All that can be read, by name."""
         with self._told():
-            return [_schedule(row) for row in self._database.execute("SELECT * FROM schedules ORDER BY name")]
+            return readable(as_schedule, self._database.execute("SELECT * FROM schedules ORDER BY name"))
+
+    def unreadable(self) -> dict[str, str]:
+        """Why a schedule, or a run of it that is not over, cannot be read; by the schedule's name. Nothing is started for it."""
+        why: dict[str, str] = {}
+        with self._told():
+            for read, query in ((as_run, f"SELECT * FROM runs WHERE {_OPEN}"), (as_schedule, "SELECT * FROM schedules ORDER BY name")):
+                for row in self._database.execute(query):
+                    try:
+                        read(row)
+                    except ScheduleError as error:
+                        why[str(row["name"])] = str(error)
+        return why
 
     def schedule(self, name: str) -> Schedule:
         """One by its name. Raises ScheduleError where there is none."""
         with self._told():
-            return _schedule(self._row(name))
+            return as_schedule(self._row(name))
 
     def pause(self, name: str, paused: bool, now: float) -> bool:
         """Pauses or resumes; says whether anything changed. Raises ScheduleError.
@@ -131,13 +171,26 @@ class Store:
             )
             return True
 
-    def remove(self, name: str) -> list[Run]:
-        """Takes a schedule out; its history stays. Gives the runs that are not over: they get no more attempts. Raises ScheduleError."""
+    def remove(self, name: str, now: float) -> list[Run]:
+        """Takes a schedule out; its history stays. Gives the runs that are not over, which get no more attempts. Raises ScheduleError.
+
+        What waits, for its retry or for the run before it, is over with that. Of one that is planned and has none before it only Ray
+        knows whether it was submitted, by a process that died before it wrote so.
+        """
         with self._told(), self._transaction():
             self._row(name)
             self._database.execute("DELETE FROM schedules WHERE name = ?", (name,))
             self._database.execute(f"UPDATE runs SET withdrawn = 1 WHERE name = ? AND {_OPEN}", (name,))
-            return self._open_runs(name)
+            for row in self._open_rows(name).fetchall()[1:]:
+                self._database.execute(
+                    "UPDATE runs SET state = 'skipped', ended = ?, message = ? WHERE name = ? AND due = ? AND state = 'planned'",
+                    (now, UNBEGUN, name, row["due"]),
+                )
+            self._database.execute(
+                "UPDATE runs SET state = 'failed', ended = ?, message = message || ? WHERE name = ? AND state = 'waiting'",
+                (now, UNTRIED, name),
+            )
+            return readable(as_run, self._open_rows(name))
 
     def _row(self, name: str) -> sqlite3.Row:
         row = self._database.execute("SELECT * FROM schedules WHERE name = ?", (name,)).fetchone()
@@ -156,15 +209,29 @@ class Store:
         """
         with self._told():
             row = self._database.execute("SELECT * FROM schedules WHERE name = ?", (name,)).fetchone()
-            if row is None or not _schedule(row).due.between(row["planned_until"], now):
+            if row is None or not as_schedule(row).due.between(row["planned_until"], now):
                 return []  # as nearly always, and without a lock
             with self._transaction():
                 return self._plan(name, now)
 
+    def take_back(self, name: str, now: float) -> tuple[float, int] | None:
+        """Undoes what a clock has done that was ahead: the due times after `now` that it skipped are due again, and so are all others.
+
+        Gives until when all was settled and how many it had skipped; None, and nothing done, where that is no more than a day ahead. A
+        due time that was run keeps its row: no clock has it run twice.
+        """
+        with self._told():
+            row = self._database.execute("SELECT planned_until FROM schedules WHERE name = ?", (name,)).fetchone()
+            if row is None or row["planned_until"] <= now + AHEAD_SECONDS or now < _WRITTEN:
+                return None
+            with self._transaction():
+                self._database.execute("UPDATE schedules SET planned_until = ? WHERE name = ?", (now, name))
+                return row["planned_until"], self._take_back(name, now)
+
     def begin(self, name: str, now: float) -> Run:
         """A run by hand, planned for now. Raises ScheduleError where a run of the schedule is not over, or there is no such schedule."""
         with self._told(), self._transaction():
-            schedule = _schedule(self._row(name))
+            schedule = as_schedule(self._row(name))
             for run in self._open_runs(name):
                 raise ScheduleError(
                     f"schedule {name}: its run of {shown(run.due, schedule.timezone)} is not over ({run.state}); runs of one schedule do "
@@ -182,16 +249,16 @@ class Store:
             return self._run(name, due)
 
     def open_runs(self, name: str | None = None) -> list[Run]:
-        """The runs that are not over, of one schedule or of all, each schedule's oldest first."""
+        """The runs that are not over and can be read, of one schedule or of all; of each what has begun, then the oldest, first."""
         with self._told():
-            return self._open_runs(name)
+            return readable(as_run, self._open_rows(name))
 
     def history(self, name: str | None = None, limit: int | None = None) -> list[Run]:
         """The runs of one schedule, also of one that was removed, or of all; the latest first."""
         where = "" if name is None else "WHERE name = ?"
         values = [*([] if name is None else [name]), -1 if limit is None else limit]
         with self._told():
-            return [_run(row) for row in self._database.execute(f"SELECT * FROM runs {where} ORDER BY due DESC, name LIMIT ?", values)]
+            return [as_run(row) for row in self._database.execute(f"SELECT * FROM runs {where} ORDER BY due DESC, name LIMIT ?", values)]
 
     def attempts(self, run: Run) -> list[Attempt]:
         """The jobs of a run, the first one first."""
@@ -231,13 +298,14 @@ class Store:
         row = self._database.execute("SELECT * FROM schedules WHERE name = ?", (name,)).fetchone()
         if row is None or row["paused"] or now <= row["planned_until"]:
             return []
-        schedule = _schedule(row)
+        schedule = as_schedule(row)
         dues = schedule.due.between(row["planned_until"], now)
         if not dues:  # not written down: nothing is lost when the next call looks at these minutes again
             return []
         taken = {due for (due,) in self._database.execute("SELECT due FROM runs WHERE name = ? AND due >= ?", (name, dues[0]))}
         under_way = self._open_runs(name)
-        made = fates(schedule, [due for due in dues if due not in taken], now, under_way[0] if under_way else None)
+        # Of all: where the last one was run already, by a clock that was put back since, it stands for the earlier ones.
+        made = [fate for fate in fates(schedule, dues, now, under_way[0] if under_way else None) if fate.due not in taken]
         if made and made[-1].state == "planned":
             for one in under_way[1:]:
                 told = f"overtaken: the run of {shown(made[-1].due, schedule.timezone)} waits in its place"
@@ -246,6 +314,10 @@ class Store:
             self._insert(schedule, fate, now, by_hand=False)
         self._database.execute("UPDATE schedules SET planned_until = ? WHERE name = ?", (now, name))
         return [self._run(name, fate.due) for fate in made]
+
+    def _take_back(self, name: str, now: float) -> int:
+        done = self._database.execute("DELETE FROM runs WHERE name = ? AND due > ? AND state = 'skipped' AND NOT by_hand", (name, now))
+        return done.rowcount
 
     def _attempt(self, run: Run, started: float, status: str, ended: float | None, message: str) -> None:
         self._database.execute(
@@ -270,11 +342,15 @@ class Store:
         return changed.rowcount == 1
 
     def _run(self, name: str, due: int) -> Run:
-        return _run(self._database.execute("SELECT * FROM runs WHERE name = ? AND due = ?", (name, due)).fetchone())
+        return as_run(self._database.execute("SELECT * FROM runs WHERE name = ? AND due = ?", (name, due)).fetchone())
 
-    def _open_runs(self, name: str | None) -> list[Run]:
+    def _open_runs(self, name: str) -> list[Run]:
+        return [as_run(row) for row in self._open_rows(name)]
+
+    def _open_rows(self, name: str | None) -> sqlite3.Cursor:
         where, values = ("", ()) if name is None else (" AND name = ?", (name,))
-        return [_run(row) for row in self._database.execute(f"SELECT * FROM runs WHERE {_OPEN}{where} ORDER BY name, due", values)]
+        order = "name, state = 'planned', due"  # a clock that was ahead may have begun one that is due long after those that are planned
+        return self._database.execute(f"SELECT * FROM runs WHERE {_OPEN}{where} ORDER BY {order}", values)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -302,9 +378,9 @@ class Store:
 def only_scheduler(path: Path) -> Iterator[None]:
     """Holds the lock that one scheduler of a store has while it runs; the kernel frees it however the process ends.
 
-    Raises ScheduleError where another holds it.
+    It lies beside the file itself, whatever links lead there. Raises ScheduleError where another holds it.
     """
-    lock = path.with_name(path.name + ".lock")
+    lock = Path(f"{os.path.realpath(path)}.lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -318,14 +394,3 @@ def only_scheduler(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
-
-
-def _schedule(row: sqlite3.Row) -> Schedule:
-    values = dict(row)
-    del values["planned_until"]
-    return Schedule(**values | {"command": tuple(json.loads(row["command"])), "paused": bool(row["paused"])})
-
-
-def _run(row: sqlite3.Row) -> Run:
-    flags = {column: bool(row[column]) for column in ("by_hand", "withdrawn")}
-    return Run(**dict(row) | flags | {"command": tuple(json.loads(row["command"]))})

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -78,6 +79,32 @@ def test_a_schedule_is_added_listed_paused_resumed_and_removed(schedule: Callabl
     told = capsys.readouterr()
     assert told.out == "nightly: removed; its history stays\n"
     assert told.err == "colorize: schedule nightly: there is none of this name; there are: none\n"
+
+
+def test_a_schedule_that_cannot_be_read_is_listed_and_removed(
+    schedule: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule(*ADD, *ARCHIVE)
+    schedule("add", "weekly", "--cron", "@weekly", "--timezone", "UTC", *ARCHIVE)
+    with sqlite3.connect(tmp_path / "store.sqlite") as database:
+        database.execute("UPDATE schedules SET timezone = 'Europe/Atlantis' WHERE name = 'nightly'")
+    database.close()
+    why = "schedule nightly: cannot be read, only removed: timezone 'Europe/Atlantis': there is none of this name"
+    capsys.readouterr()
+    assert schedule("list") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told] == ["name", "weekly", "nightly"]
+    assert re.match(rf"nightly +unreadable +{why}", told[-1])
+    assert schedule("list", "--json") == 0
+    weekly, nightly = json.loads(capsys.readouterr().out)
+    assert (weekly["name"], nightly["name"]) == ("weekly", "nightly")
+    assert nightly["unreadable"].startswith(why)
+    for name in ("pause", "run"):
+        assert schedule(name, "nightly") == 1
+        assert capsys.readouterr().err.startswith(f"colorize: {why}")
+    assert schedule("remove", "nightly") == 0
+    assert schedule("list") == 0
+    assert "nightly" not in capsys.readouterr().out.replace("nightly: removed", "")
 
 
 def test_relative_paths_are_of_the_folder_in_which_it_was_added(
@@ -193,15 +220,65 @@ def test_run_begins_nothing_where_ray_does_not_answer(
     assert capsys.readouterr().out == "no runs\n"
 
 
-def test_run_is_refused_while_another_is_under_way(
-    schedule: Callable[..., int], jobs: MemoryJobs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("state", ["planned", "submitted", "unrecorded"])
+def test_run_takes_one_that_is_not_over_to_its_end(
+    state: str,
+    schedule: Callable[..., int],
+    jobs: MemoryJobs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    began, followed = time.time(), []
+
+    def follow(job: str) -> Iterator[str]:
+        followed.append(job)
+        yield "a line"
+
+    jobs.plan = lambda job: (1000.0, "SUCCEEDED")
+    jobs.clock = lambda: began + 1000 * len(followed)  # a job ends when its log is looked at
+    monkeypatch.setattr(jobs, "follow", follow)
     schedule(*ADD, *ARCHIVE)
-    jobs.plan = lambda job: (1000, "SUCCEEDED")
     with Store(tmp_path / "store.sqlite") as store:
-        store.begin("nightly", time.time())
-    assert schedule("run", "nightly") == 1
-    assert "is not over (submitted); runs of one schedule do not overlap" in capsys.readouterr().err
+        run = store.begin("nightly", time.time())
+        job = store.job_id(run)
+        if state != "planned":
+            jobs.start(run.arguments(), id=job)
+        if state == "submitted":
+            store.submitted(run, time.time())
+    capsys.readouterr()
+    assert schedule("run", "nightly") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert re.match(r"goes on with the run of .* \(submitted\)$", told[-3])
+    assert told[-2:] == ["a line", "succeeded"]
+    assert followed == [job]
+    assert list(jobs.jobs) == [job]
+    with Store(tmp_path / "store.sqlite") as store:
+        assert [one.state for one in store.history()] == ["succeeded"]
+
+
+def test_run_that_is_interrupted_before_a_retry_says_so_and_the_next_one_takes_it_up(
+    schedule: Callable[..., int], jobs: MemoryJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(seconds: float) -> None:
+        with Store(tmp_path / "store.sqlite") as store:
+            if [one.state for one in store.open_runs()] == ["waiting"]:
+                raise KeyboardInterrupt
+
+    jobs.plan = lambda job: (0.0, "FAILED" if job.split("-")[-2] == "1" else "SUCCEEDED")
+    schedule(*ADD, "--retries", "1", "--retry-delay", "1", *ARCHIVE)
+    with monkeypatch.context() as patch:
+        patch.setattr(command.time, "sleep", interrupt)
+        assert schedule("run", "nightly") == 130
+    told = capsys.readouterr().out
+    assert told.splitlines()[-1] == "its attempt 2 is started by colorize schedule start, or by the next colorize schedule run nightly"
+    assert "the job goes on" not in told
+
+    assert schedule("run", "nightly") == 0
+    assert re.search(r"goes on with the run of .* \(waiting\)", capsys.readouterr().out)
+    with Store(tmp_path / "store.sqlite") as store:
+        (run,) = store.history()
+        assert (run.state, [attempt.status for attempt in store.attempts(run)]) == ("succeeded", ["FAILED", "SUCCEEDED"])
 
 
 @pytest.mark.parametrize("stop", [False, True])

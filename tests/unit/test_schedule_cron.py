@@ -80,6 +80,9 @@ def test_29_february_is_found_over_a_century_without_it() -> None:
         ("@reboot", "5 fields are needed"),
         ("0 0 30 2 *", "is never due"),
         ("0 0 31 4,6,9,11 *", "is never due"),
+        (f"{'0' * 5000} 2 * * *", "000… is no minute"),
+        (f"0 0-{'1' * 5000} * * *", "111… is no hour"),
+        (f"*/{'1' * 5000} 2 * * *", "111… is no minute"),
     ],
 )
 def test_what_is_no_cron_line_is_said_in_one_line(line: str, told: str) -> None:

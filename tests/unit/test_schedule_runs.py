@@ -136,15 +136,69 @@ def test_a_file_that_is_no_store_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(newer) as database:
         database.execute("PRAGMA user_version = 2")
     database.close()
-    before = text.read_bytes()
+    before = {path: path.read_bytes() for path in (text, other, newer)}
     for path, told in ((text, "not a database"), (other, "of another program"), (newer, "of a newer colorize")):
         with pytest.raises(ScheduleError, match=told):
             Store(path)
-    assert text.read_bytes() == before
+    assert {path: path.read_bytes() for path in before} == before
+    assert sorted(tmp_path.iterdir()) == sorted(before)
     with pytest.raises(ScheduleError, match="cannot be used as the store"):
         Store(tmp_path)
     with pytest.raises(ScheduleError, match="cannot be used as the store"):
         Store(text / "below")
+
+
+def test_a_store_without_its_identity_says_so(desk: Desk) -> None:
+    desk.store._database.execute("DELETE FROM identity")
+    with pytest.raises(ScheduleError, match=r"store\.sqlite: is damaged: its table identity is empty"):
+        Store(desk.store.path)
+
+
+DAMAGES = [
+    ("schedules", "timezone = 'Europe/Atlantis'", "timezone 'Europe/Atlantis': there is none of this name"),
+    ("schedules", "command = 'nojson'", "command 'nojson': is no list of words"),
+    ("schedules", "command = '5'", "command '5': is no list of words"),
+    ("schedules", "command = '[1]'", "command '[1]': is no list of words"),
+    ("schedules", "retries = 'abc'", "retries 'abc': is of the wrong kind"),
+    ("schedules", "retries = 99", "retries 99: must lie in"),
+    ("schedules", "retry_seconds = x'00'", "retry_seconds b'\\x00': is of the wrong kind"),
+    ("schedules", "planned_until = -1e300", "planned_until -1e+300: is no time"),
+    ("schedules", "planned_until = 9e999", "planned_until inf: is no time"),
+    ("schedules", "planned_until = 'soon'", "planned_until 'soon': is of the wrong kind"),
+    ("schedules", "cron = x'00'", "cron b'\\x00': is of the wrong kind"),
+    ("schedules", "cron = 'a' || char(10) || 'b'", r"cron 'a\nb': 5 fields are needed"),
+    ("runs", "command = 'nojson'", "its run due 1780279200 cannot be read: command 'nojson': is no list of words"),
+    ("runs", "next_try = 'soon'", "its run due 1780279200 cannot be read: next_try 'soon': is of the wrong kind"),
+    ("runs", "due = 1e18", "its run due 1000000000000000000 cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("table", "change", "told"), DAMAGES)
+def test_a_schedule_that_cannot_be_read_stops_no_other_and_can_be_removed(desk: Desk, table: str, change: str, told: str) -> None:
+    desk.add(name="bad", retries=1)
+    desk.add(name="good")
+    desk.at(TWO)
+    desk.store._database.execute(f"UPDATE {table} SET {change} WHERE name = 'bad'")
+    desk.at(TWO + 700)
+    desk.at(TWO + 24 * HOUR)
+    assert [(run.due, run.state) for run in desk.store.history("good")] == [(TWO + 24 * HOUR, "submitted"), (TWO, "succeeded")]
+    ((reason, name),) = [(line["reason"], line["schedule"]) for event, line in desk.lines if event == "unreadable"]  # once
+    assert (name, reason) == ("bad", desk.store.unreadable()["bad"])
+    assert told in reason
+    assert "\n" not in reason
+    assert sum("-bad-" in job for job in desk.jobs.jobs) == 1
+    desk.store.remove("bad", desk.now)
+    assert [one.name for one in desk.store.schedules()] == ["good"]
+    desk.at(TWO + 48 * HOUR)
+    assert [run.state for run in desk.store.history("good")] == ["submitted", "succeeded", "succeeded"]
+
+
+def test_a_schedule_that_can_be_read_again_goes_on(desk: Desk) -> None:
+    desk.add()
+    for timezone in ("Europe/Atlantis", "UTC", "Europe/Atlantis"):
+        desk.store._database.execute("UPDATE schedules SET timezone = ?", (timezone,))
+        desk.at(TWO)
+    assert desk.events() == ["unreadable", "planned", "submitted", "unreadable"]
 
 
 def test_one_scheduler_a_store(tmp_path: Path) -> None:
@@ -153,6 +207,19 @@ def test_one_scheduler_a_store(tmp_path: Path) -> None:
         pass
     with only_scheduler(path):
         pass
+
+
+def test_one_scheduler_a_store_by_whatever_link(tmp_path: Path) -> None:
+    path, link, folder = tmp_path / "store.sqlite", tmp_path / "link.sqlite", tmp_path / "folder"
+    link.symlink_to(path)
+    folder.symlink_to(tmp_path)
+    for other in (link, folder / "store.sqlite", folder / "link.sqlite"):
+        with only_scheduler(path), pytest.raises(ScheduleError, match="another scheduler is running"), only_scheduler(other):
+            pass
+    link.unlink()
+    link.symlink_to(link)
+    with only_scheduler(link), pytest.raises(ScheduleError, match="cannot be used as the store"):
+        Store(link)
 
 
 def test_nothing_in_a_store_is_a_pickle(desk: Desk) -> None:
@@ -386,6 +453,92 @@ def test_a_clock_that_goes_back_runs_nothing_twice(desk: Desk) -> None:
     assert len(desk.store.history()) == 1
 
 
+def a_clock_that_is_four_years_ahead(desk: Desk) -> None:
+    for later in (0, 700):
+        desk.at(TWO + 4 * 365 * 24 * HOUR + later)
+    assert len(desk.history()) == 4 * 365 + 1
+
+
+def test_what_a_clock_that_was_ahead_has_skipped_is_due_again(desk: Desk) -> None:
+    desk.add()
+    a_clock_that_is_four_years_ahead(desk)
+    jobs = len(desk.jobs.jobs)
+    for day in range(5):
+        for later in (-1, 0, 700):
+            desk.at(TWO + day * 24 * HOUR + later)
+    assert [state for _, state in desk.history()[:5]] == ["succeeded"] * 5
+    assert len(desk.history()) == 6  # and the one that was run four years ahead
+    assert len(desk.jobs.jobs) == jobs + 5
+    assert [told for event, told in desk.lines if event == "clock_was_ahead"] == [
+        {"schedule": "nightly", "until": "2030-05-31 02:00 UTC", "due_again": 4 * 365}
+    ]
+
+
+def test_a_due_time_that_was_run_by_a_clock_that_was_ahead_is_not_run_again(desk: Desk) -> None:
+    desk.add()
+    for day in range(3):
+        for later in (0, 700):
+            desk.at(TWO + day * 24 * HOUR + later)
+    for day in range(5):
+        desk.at(TWO + day * 24 * HOUR + 5)
+    assert desk.history() == [(f"0{day} 02:00", "succeeded") for day in range(1, 5)] + [("05 02:00", "submitted")]
+    assert len(desk.jobs.jobs) == 5
+
+
+def test_a_schedule_that_is_added_anew_after_a_clock_was_ahead_is_due(desk: Desk) -> None:
+    desk.add()
+    a_clock_that_is_four_years_ahead(desk)
+    desk.store.remove("nightly", desk.now)
+    desk.now = MIDNIGHT
+    desk.add()
+    desk.at(TWO)
+    assert desk.history()[0] == ("01 02:00", "submitted")
+
+
+@pytest.mark.parametrize("cron", ["0 2 * * *", "* * * * *", "0 0 1 1 *"])
+def test_a_clock_that_stands_in_1970_changes_nothing(desk: Desk, cron: str) -> None:
+    desk.add(cron=cron)
+    desk.at(TWO)
+    before = desk.store.history()
+    for now in (0.0, 7300.0, 86400.0 * 365):
+        desk.at(now)
+        assert desk.store.history() == before
+    desk.at(TWO + 60)
+    assert len(desk.store.history()) <= len(before) + 1
+
+
+def test_the_last_due_time_stands_for_the_missed_ones_also_where_it_was_run_by_hand(desk: Desk) -> None:
+    desk.add()
+    desk.store.begin("nightly", TWO + 48 * HOUR)
+    desk.now = TWO + 48 * HOUR
+    desk.runner.advance(desk.now)
+    desk.at(TWO + 49 * HOUR)
+    assert desk.history() == [("01 02:00", "skipped"), ("02 02:00", "skipped"), ("03 02:00", "succeeded")]
+    assert len(desk.jobs.jobs) == 1
+
+
+@pytest.mark.parametrize("trouble", ["away", "refusing"])
+def test_a_clock_that_is_put_back_lengthens_no_wait_for_ray(desk: Desk, trouble: str) -> None:
+    desk.add()
+    setattr(desk.jobs, trouble, True)
+    desk.at(TWO)
+    setattr(desk.jobs, trouble, False)
+    desk.at(TWO + 4)
+    assert desk.last().state == "planned"
+    desk.at(TWO - 12 * HOUR)
+    assert desk.last().state == "submitted"
+
+
+def test_a_retry_does_not_wait_for_as_long_as_the_clock_is_put_back(desk: Desk) -> None:
+    desk.add(retries=1)
+    desk.ends = {1: "FAILED"}
+    desk.at(TWO)
+    desk.at(TWO + 700)
+    assert desk.last().state == "waiting"
+    desk.at(TWO - 12 * HOUR)
+    assert (desk.last().state, desk.last().attempt) == ("submitted", 2)
+
+
 def test_two_processes_that_plan_at_once_plan_once(desk: Desk) -> None:
     desk.add()
     with Store(desk.store.path) as other:
@@ -431,9 +584,41 @@ def test_a_schedule_that_is_removed_leaves_its_history_and_its_job(desk: Desk) -
     desk.add(retries=3)
     desk.ends = {1: "FAILED"}
     desk.at(TWO)
-    assert [run.state for run in desk.store.remove("nightly")] == ["submitted"]
+    assert [run.state for run in desk.store.remove("nightly", desk.now)] == ["submitted"]
     desk.at(TWO + 24 * HOUR)
     assert desk.history() == [("01 02:00", "failed")]  # and no retry
+    assert len(desk.jobs.jobs) == 1
+
+
+def test_what_waits_is_over_when_its_schedule_is_removed(desk: Desk) -> None:
+    for name, cron in (("retry", "0 2 * * *"), ("queue", "0 * * * *")):
+        desk.add(name=name, cron=cron, overlap="wait", retries=3, retry_seconds=6 * HOUR)
+    desk.ends = {1: "FAILED"}
+    desk.at(MIDNIGHT + HOUR)
+    desk.at(TWO)
+    desk.at(TWO + 700)
+    assert [(run.name, run.state) for run in desk.store.open_runs()] == [("queue", "waiting"), ("queue", "planned"), ("retry", "waiting")]
+    for name in ("queue", "retry"):
+        assert desk.store.remove(name, desk.now) == []
+    runs = [(run.name, run.state, run.message, run.ended) for run in desk.store.history()]
+    reason = "it could not be; not tried again: its schedule was removed"
+    assert runs == [
+        ("queue", "skipped", "its schedule was removed before it began", desk.now),
+        ("retry", "failed", reason, desk.now),
+        ("queue", "failed", reason, desk.now),
+    ]
+    lines = len(desk.lines)
+    desk.at(TWO + 24 * HOUR)
+    assert len(desk.lines) == lines
+
+
+def test_what_is_planned_waits_for_what_a_clock_that_was_ahead_has_begun(desk: Desk) -> None:
+    desk.add(overlap="wait")
+    desk.seconds = 4 * 365 * 24 * HOUR + 5000
+    desk.at(TWO + 24 * HOUR * 3)
+    for day in range(2):
+        desk.at(TWO + 24 * HOUR * day)
+    assert desk.history() == [("01 02:00", "skipped"), ("02 02:00", "planned"), ("04 02:00", "submitted")]
     assert len(desk.jobs.jobs) == 1
 
 
@@ -441,7 +626,7 @@ def test_a_run_whose_schedule_is_removed_before_it_begins_does_not_begin(desk: D
     desk.add()
     desk.jobs.away = True
     desk.at(TWO)
-    desk.store.remove("nightly")
+    desk.store.remove("nightly", desk.now)
     desk.jobs.away = False
     desk.at(TWO + 60)
     assert desk.history() == [("01 02:00", "skipped")]
@@ -453,7 +638,7 @@ def test_a_submission_that_was_not_written_down_is_adopted_even_after_its_schedu
     desk.store.plan("nightly", TWO)
     desk.now = TWO
     desk.jobs.start(("archive",), id=desk.store.job_id(desk.last()))
-    desk.store.remove("nightly")
+    desk.store.remove("nightly", desk.now)
     desk.at(TWO + 5)
     desk.at(TWO + 700)
     assert desk.history() == [("01 02:00", "succeeded")]

@@ -48,6 +48,7 @@ def test_a_service_starts_a_command_that_there_is_without_rights(unit: Path) -> 
     assert program == INSTALLED
     check_program([part for word in words for part in ENVIRONMENT.get(word, [word])])
     assert service["User"] == "colorize"
+    assert (service["StateDirectory"], service["StateDirectoryMode"]) == ("colorize", "0700")  # useradd makes the user no home
     assert (service["NoNewPrivileges"], service["CapabilityBoundingSet"]) == ("yes", "")
     assert service["ProtectSystem"] in ("strict", "full")
 
@@ -75,6 +76,6 @@ def test_crontab_lines_are_what_cron_and_the_program_take() -> None:
         *when, command = line.split(maxsplit=5)
         Cron(line=" ".join(when), zone=ZoneInfo("UTC"))
         program, *words = shlex.split(command)
-        assert program == "colorize"
+        assert program == INSTALLED
         check_program(words)
         assert "%" not in command, "cron ends the line there"
