@@ -186,8 +186,8 @@ async def _answer(desk: Desk, items: Sequence[_Item], wish: Wish) -> AsyncGenera
             if isinstance(result, str):
                 row["reason"] = result
             else:
-                row |= {"status": "coloured", "model": result.model, "mean_confidence": round(result.coloring.mean_confidence, 4)}
-                for name, _, data in result.coloring.files:
+                row |= {"status": "coloured", "model": result.model, "mean_confidence": round(result.mean_confidence, 4)}
+                for name, _, data in result.files:
                     given = names.unique(name)
                     row["name"] = row["name"] or given
                     for piece in bundle.add(given, data):

@@ -83,7 +83,7 @@ async def _received(request: Request, desk: Desk, hold: Any) -> tuple[bytes, str
 
 
 def _content(done: Done) -> dict[str, Any]:
-    files = done.coloring.files
+    files = done.files
     if len(files) == 1:
         _, kind, data = files[0]
         return {"content": data, "media_type": kind}
@@ -98,7 +98,7 @@ def _headers(done: Done) -> dict[str, str]:
     return {
         "X-Colorize-Model": quote(done.model),
         "X-Colorize-Model-SHA256": done.model_sha256,
-        "X-Colorize-Mean-Confidence": f"{done.coloring.mean_confidence:.4f}",
+        "X-Colorize-Mean-Confidence": f"{done.mean_confidence:.4f}",
         "X-Colorize-Batch-Size": str(done.batch_size),
         "Server-Timing": ", ".join(f"{step};dur={1000 * seconds:.1f}" for step, seconds in done.seconds.items()),
     }

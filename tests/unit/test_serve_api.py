@@ -18,16 +18,18 @@ import tifffile
 from colorize.errors import ModelError
 from colorize.imaging.formats import open_scan
 from colorize.imaging.picture import read_picture
+from colorize.imaging.scan import Scan
 from colorize.imaging.verify import verify
 from colorize.model.coloring import colorize_scan
 from colorize.model.colorizer import Colorizer
 from colorize.model.settings import DecodeSettings
+from colorize.serve import codec, gate
 from colorize.serve import desk as desk_module
-from colorize.serve import gate
+from colorize.serve import work as work_module
 from colorize.serve.archives import order_of, runs_of
 from colorize.serve.batch import TOGETHER
 from colorize.serve.catalog import Entry
-from colorize.serve.codec import MEDIA_TYPES
+from colorize.serve.codec import MEDIA_TYPES, Question
 from colorize.serve.desk import Desk, UnavailableError, desk_of
 from colorize.serve.page import site
 from tests.models import constant_model, small_model
@@ -246,6 +248,56 @@ def test_a_large_picture_in_a_small_file_keeps_nobody_waiting() -> None:
     reply, answered = with_service(LocalNetwork(MODEL), MODEL, work)
     assert (reply.status_code, open_scan(reply.content).pages[0].width) == (200, 10_000)
     assert answered > 5
+
+
+@pytest.mark.parametrize("most", [2, 1], ids=["room for both", "room for one"])
+def test_large_pictures_leave_a_thread_and_pixels_to_the_small_ones(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    large, pixels = encoded(grey_scene(100, 100), "PNG"), 100 * 100
+    ask, is_under_way, may_go_on = work_module.questions, threading.Event(), threading.Event()
+
+    def slow(scan: Scan, *arguments: Any) -> list[Question]:
+        if scan.pages[0].width == 100:
+            is_under_way.set()
+            assert may_go_on.wait(60)
+        return ask(scan, *arguments)
+
+    monkeypatch.setattr(desk_module, "LARGE_PIXELS", pixels - 1)
+    monkeypatch.setattr(work_module, "questions", slow)
+
+    async def work(client: httpx2.AsyncClient, _: Desk) -> list[int]:
+        scans = [asyncio.create_task(client.post("/v1/colorize", content=large)) for _ in range(2)]
+        try:
+            await asyncio.to_thread(is_under_way.wait, 60)
+            small = await asyncio.wait_for(client.post("/v1/colorize", content=PNG), 30)
+        finally:
+            may_go_on.set()
+        return [small.status_code, *(reply.status_code for reply in await asyncio.gather(*scans))]
+
+    assert with_service(LocalNetwork(MODEL), MODEL, work, max_pixels=most * pixels) == [200] * 3
+
+
+def test_a_sender_that_has_gone_is_noticed_between_two_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    painted, is_under_way, may_go_on = [], threading.Event(), threading.Event()
+    paint = codec.paint
+
+    def slow(*arguments: Any, candidate: int, **options: Any) -> None:
+        painted.append(candidate)
+        is_under_way.set()
+        assert may_go_on.wait(60)
+        paint(*arguments, candidate=candidate, **options)
+
+    monkeypatch.setattr(codec, "paint", slow)
+
+    async def work(client: httpx2.AsyncClient, _: Desk) -> None:
+        sender = asyncio.create_task(client.post("/v1/colorize?candidates=3", content=PNG))
+        await asyncio.to_thread(is_under_way.wait, 60)
+        sender.cancel()
+        await asyncio.sleep(0)
+        may_go_on.set()
+        await asyncio.gather(sender, return_exceptions=True)
+
+    with_service(LocalNetwork(MODEL), MODEL, work)
+    assert painted == [0]
 
 
 def test_a_full_service_refuses_at_once_and_recovers() -> None:
