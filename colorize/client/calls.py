@@ -147,7 +147,7 @@ class Connection:
     server: str = SERVER
     api_key: str | None = field(default=None, repr=False)
     timeout: float = 150.0
-    """Seconds for one attempt's answer; the service itself gives up on a request after 120."""
+    """Seconds for one attempt's answer. The service does not know of it, and finishes what it has begun."""
     policy: RetryPolicy = field(default_factory=RetryPolicy)
 
     def __post_init__(self) -> None:
@@ -250,7 +250,9 @@ class Connection:
                 reply: Reply = yield request
             except httpx2.HTTPError as error:
                 reason = f"no answer ({_cause(error)})"
-                is_retried = request.is_repeatable or isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+                is_retried = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout) or (
+                    request.is_repeatable and not (request.method == "POST" and isinstance(error, httpx2.ReadTimeout))
+                )  # a picture that took too long is still worked on: sent again, it would be twice
             else:
                 if 200 <= reply.status < 300:
                     return reply

@@ -264,6 +264,21 @@ def test_an_answer_that_drips_is_cut_off(twin: Twin) -> None:
         release.set()
 
 
+def test_a_picture_that_takes_too_long_is_not_sent_again_and_a_question_is(twin: Twin) -> None:
+    release = threading.Event()
+
+    def answer(_: Asked) -> Answer:
+        release.wait(20)
+        return Answer(0)
+
+    with answering(answer) as stub:
+        for name, *arguments in (("colorize", PICTURE), ("models",)):
+            with pytest.raises(RemoteError, match="no answer"):
+                twin.call(stub.url, name, *arguments, options={"attempts": 2, "timeout": 0.1})
+        release.set()
+    assert [asked.method for asked in stub.asked] == ["POST", "GET", "GET"], "the service goes on with the picture"
+
+
 def test_a_body_is_bounded_in_size_and_time(monkeypatch: pytest.MonkeyPatch, twin: Twin) -> None:
     monkeypatch.setattr(calls, "MAX_ANSWER_BYTES", 1000)
     with answering(lambda _: Answer(body=bytes(1001), headers=HEADERS)) as stub, pytest.raises(RemoteError, match="more than 1,000 bytes"):
