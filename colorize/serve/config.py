@@ -26,7 +26,7 @@ class ServeConfig(BaseModel):
     model: str = DEFAULT_MODEL
     """The name of a shipped model, a model file, or a training run's directory, on the machine where the application is built."""
 
-    models_dir: str | None = None
+    models_dir: str | None = Field(default=None, min_length=1)
     """A folder of model files that clients may name besides those that ship: `NAME.safetensors` is `?model=NAME`. All nodes see it."""
 
     max_models: int = Field(default=3, gt=0)
