@@ -155,13 +155,20 @@ def _start(application: serve.Application, host: str, port: int) -> None:
 
 
 def _wait_until_routed(url: str) -> None:
-    """Until the proxy, which learns of a new application a moment after it runs, passes requests on."""
+    """Until the proxy, which learns of a new application a moment after it runs, passes requests on.
+
+    A refusal of the application's own is an answer too; the 404 is the proxy's, as long as it knows of none.
+    """
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
             with urllib.request.urlopen(f"{url}/healthz", timeout=10):
                 return
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+                if 400 <= error.code < 500 and error.code != 404:
+                    return
             if time.monotonic() > deadline:
                 raise ServiceError(f"{url}: the service does not answer there: {error}") from error
             time.sleep(0.1)

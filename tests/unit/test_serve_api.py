@@ -556,18 +556,23 @@ def test_a_key_has_its_rate(digest: str) -> None:
     assert 20 <= int(statuses[2].headers["retry-after"]) <= 41, "the batch of five is paid back first"
 
 
+PROXIED = ("X-Forwarded-For", "X-Forwarded-Proto", "x-forwarded-port", "X-Forwarded-Whatever", "X-Real-IP", "Via", "Forwarded")
+
+
 @pytest.mark.parametrize(
     ("peer", "base_url", "headers"),
     [
         ("10.1.2.3", "http://127.0.0.1:8000", {}),
         ("127.0.0.1", "http://10.0.0.1:8000", {}),
         ("127.0.0.1", "http://evil.example:8000", {}),
+        ("127.0.0.1", "http://127.0.0.1.evil.example:8000", {}),
+        ("127.0.0.1", "http://127.1:8000", {}),
         (
             "10.1.2.3",
             "http://10.0.0.1:8000",
             {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "127.0.0.1", "Forwarded": "for=127.0.0.1"},
         ),
-        ("127.0.0.1", "http://127.0.0.1:8000", {"X-Forwarded-For": "127.0.0.1"}),
+        *(("127.0.0.1", "http://127.0.0.1:8000", {name: "127.0.0.1"}) for name in PROXIED),
         ("127.0.0.1", "http://127.0.0.1:8000", {"Origin": "http://evil.example"}),
         ("127.0.0.1", "http://127.0.0.1:8000", {"Origin": "null"}),
         ("127.0.0.1", "http://127.0.0.1:8000", {"Origin": "http://["}),
@@ -581,7 +586,7 @@ def test_without_keys_only_this_machine_is_answered(peer: str, base_url: str, he
 
 
 def test_the_services_own_page_may_use_it() -> None:
-    for base in ("http://127.0.0.1:8000", "http://localhost:8000", "http://[::1]:8000"):
+    for base in ("http://127.0.0.1:8000", "http://localhost:8000", "http://[::1]:8000", "http://127.0.0.2:8000", "http://127.0.0.2"):
         headers = {"Host": base.removeprefix("http://"), "Origin": base, "Sec-Fetch-Site": "same-origin"}
         assert get("/v1/models", headers).status_code == 200
 
