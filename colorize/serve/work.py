@@ -14,7 +14,7 @@ from colorize.imaging.guard import TooManyPixelsError
 from colorize.imaging.scan import Scan
 from colorize.serve.codec import SUFFIXES, Answer, File, Wish, mean_confidence, paintings, questions
 from colorize.serve.desk import Desk
-from colorize.serve.upload import Refusal
+from colorize.serve.upload import PARAMETER, Refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,9 @@ async def colored(desk: Desk, body: bytes, wish: Wish, name: str = "") -> Done:
             name = name or f"picture{SUFFIXES[scan.format]}"
             # One file after another: a sender that has gone is noticed between them.
             files = [await desk.run(painting) for painting in await desk.run(paintings, scan, answers, wish, card, name, asked[0].hints)]
-        except (PictureError, HintError) as error:
+        except HintError as error:
+            raise Refusal(422, str(error), cause=PARAMETER) from error
+        except PictureError as error:
             raise Refusal(422, str(error)) from error
         marks.append(time.monotonic())
     desk.meter.colored(answer.model, pixels)

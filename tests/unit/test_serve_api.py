@@ -23,7 +23,7 @@ from colorize.imaging.verify import verify
 from colorize.model.coloring import colorize_scan
 from colorize.model.colorizer import Colorizer
 from colorize.model.settings import DecodeSettings
-from colorize.serve import codec, gate
+from colorize.serve import codec, gate, status
 from colorize.serve import desk as desk_module
 from colorize.serve import work as work_module
 from colorize.serve.archives import order_of, runs_of
@@ -174,6 +174,8 @@ def test_what_is_no_picture_is_refused_with_the_reason(content: bytes, status: i
         ("vividness=much", 422, "vividness 'much'"),
         ("vividness=", 422, "vividness ''"),
         ("vividnes=1", 422, "vividnes '1'"),
+        ("vividness=1&vividness=1", 422, "vividness: is in the query more than once"),
+        ("vividness=1&x=1&x=2", 422, "x: is in the query more than once"),
         ("temperature=0", 422, "temperature '0'"),
         ("temperature=1e-45", 422, "temperature '1e-45'"),
         ("candidates=13", 422, "candidates '13'"),
@@ -193,6 +195,8 @@ def test_a_wrong_parameter_is_refused_with_its_name_and_value(query: str, status
     reply = post(f"/v1/colorize?{query}", PNG)
     assert reply.status_code == status
     assert reason in error_of(reply)
+    if status == 422 and not query.startswith("hints="):
+        assert reason in error_of(post(f"/v1/colorize/batch?{query}", zipped(("a.png", PNG)), headers=ZIP))
 
 
 FORM = "multipart/form-data; boundary=x"
@@ -378,6 +382,12 @@ def test_a_batch_comes_back_in_order_with_what_failed_in_its_manifest(as_zip: bo
     assert "damaged JPEG" in manifest[2]["reason"]
     assert all(set(row) == {"file", "status", "reason", "name", "model", "mean_confidence"} for row in manifest)
     assert read_picture(found["a.jpg"]).pixels.ndim == 3
+
+
+def test_a_part_without_a_name_is_called_as_a_picture_alone_is() -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + PNG + b"\r\n--x--\r\n"
+    assert list(entries(post("/v1/colorize/batch", body, headers={"Content-Type": FORM}))) == ["picture.png", "manifest.json"]
+    assert list(entries(post("/v1/colorize/batch", zipped(("..", JPEG)), headers=ZIP))) == ["picture.jpg", "manifest.json"]
 
 
 def test_a_batch_is_worked_on_a_few_pictures_at_a_time() -> None:
@@ -622,7 +632,26 @@ def test_a_wrong_path_or_method_is_refused(path: str, method: str, status: int) 
 # What is said of the service
 
 
-def test_readiness_is_the_models() -> None:
+def test_all_who_ask_for_readiness_share_a_question_and_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "KEPT_SECONDS", 3600.0)
+    network = LocalNetwork(MODEL)
+
+    async def work(client: httpx2.AsyncClient, _: Desk) -> list[int]:
+        gone = asyncio.create_task(client.get("/readyz"))
+        others = [asyncio.create_task(client.get("/readyz")) for _ in range(20)]
+        while not network.asked:
+            await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        return [reply.status_code for reply in [*await asyncio.gather(*others), await client.get("/readyz")]]
+
+    assert with_service(network, MODEL, work) == [200] * 21
+    assert len(network.asked) == 1
+
+
+def test_readiness_is_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "KEPT_SECONDS", 0.0)
+
     async def work(client: httpx2.AsyncClient, _: Desk) -> list[int]:
         return [(await client.get(path)).status_code for path in ("/healthz", "/readyz", "/readyz")]
 
@@ -665,6 +694,9 @@ def test_the_measurements_count_what_happened() -> None:
     async def work(client: httpx2.AsyncClient, desk: Desk) -> dict[str, float]:
         await client.post("/v1/colorize", content=PNG)
         await client.post("/v1/colorize", content=b"hello")
+        await client.post("/v1/colorize", content=PNG[:-20])
+        for query in ("vividness=2", "vividnes=1", "candidate=2", "vividness=1&vividness=0", "hints=red"):
+            await client.post(f"/v1/colorize?{query}", content=PNG)
         await client.post("/v1/" + "x" * 50)
         samples = [sample for series in desk.meter.series() for sample in series.samples]
         return {f"{name} {' '.join(value for _, value in labels)}".strip(): value for name, labels, value in samples}
@@ -675,8 +707,9 @@ def test_the_measurements_count_what_happened() -> None:
     assert found["colorize_requests_total other POST 404"] == 1
     assert found["colorize_pictures_total small"] == 1
     assert found["colorize_megapixels_total small"] == pytest.approx(48 * 64 / 1e6)
-    assert found["colorize_failures_total format"] == 1
-    assert found["colorize_request_seconds_count /v1/colorize"] == 2
+    assert found["colorize_failures_total format"] == found["colorize_failures_total damaged"] == 1
+    assert found["colorize_failures_total parameter"] == 5
+    assert found["colorize_request_seconds_count /v1/colorize"] == 8
     assert found["colorize_requests_in_flight"] == 0
 
 
