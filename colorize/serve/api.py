@@ -63,6 +63,7 @@ _CAUSES = {
     422: "damaged",
     429: "rate",
     503: "full",
+    504: "late",
 }
 
 

@@ -25,6 +25,7 @@ _ABOUT = {
     422: "A damaged picture, or a parameter that is unknown, out of range or given twice.",
     429: "Too many requests with this key; Retry-After says when to come back.",
     503: "The service is full; Retry-After says when to come back.",
+    504: "Ray's job server did not answer in time: a bulk run may have begun.",
 }
 _RETRY_AFTER: dict[str, Any] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 
