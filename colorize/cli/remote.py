@@ -127,12 +127,12 @@ def archive(
 
     with Client(server) as client:
         settings = _given(model=model, vividness=vividness) | ({"recolor": True} if recolor else {})
-        run = client.submit_archive(source, target, **settings)
+        run = client.submit_archive(source, target, on_pause=_tell_pause, **settings)
         console.print(run.id if detach else f"run {run.id}", markup=False)
         if detach:
             return
         with _RunDisplay(run.id) as display:
-            last = run.wait(on_status=display.show)
+            last = run.wait(on_status=display.show, on_pause=_tell_pause)
     _print_run(last)
     if last.status != "succeeded" or last.counts["failed"]:
         raise typer.Exit(1)
@@ -163,11 +163,13 @@ def status(
 def cancel(run: Annotated[str, RUN], server: Annotated[str, SERVER] = DEFAULT_SERVER) -> None:
     """End a bulk run of the service. What it has done is kept; the same run again does the rest."""
     from colorize.cli.display import console
+    from colorize.client.answers import is_over
     from colorize.client.blocking import Client
 
     with Client(server) as client:
-        client.archive(run).cancel()
-    console.print(f"run {printable(run)} is to end; what it has done is kept", markup=False)
+        status = client.archive(run).cancel()
+    told = f"is over already: {status}" if is_over(status) else "is to end; what it has done is kept"
+    console.print(f"run {printable(run)} {told}", markup=False)
 
 
 @app.command()
@@ -240,6 +242,10 @@ class _RunDisplay:
         if self._bar.disable and time.monotonic() - self._last_line >= LINE_SECONDS and not now.is_over:
             self._last_line = time.monotonic()
             self._console.print(f"{now.status}: {done:,} of {now.counts['listed']:,} files, {_counts(now)}", markup=False)
+
+
+def _tell_pause(reason: str) -> None:
+    print(f"colorize: {printable(reason)}; asking again", file=sys.stderr)
 
 
 def _print_run(run: RunStatus) -> None:

@@ -17,7 +17,7 @@ def serve(
     port: Annotated[int, typer.Option(help="The port.")] = 8000,
     host: Annotated[str, typer.Option(help="The IP address to listen on. Another than this machine's own needs API keys.")] = "127.0.0.1",
     models: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A folder of further models, for ?model=NAME.", show_default="those that ship")
+        str | None, typer.Option(metavar="DIR", help="A folder of further models, for ?model=NAME.", show_default="those that ship")
     ] = None,
     archive_root: Annotated[
         list[str] | None,
@@ -36,11 +36,12 @@ def serve(
     from colorize.serve.roots import Roots
     from colorize.serve.run import running
 
-    if models is not None and not models.is_dir():
-        raise ConfigError(f"--models {models}: is no folder")
-    roots = tuple(root if "://" in root else str(Path(root).absolute()) for root in archive_root or ())
+    # An empty name is none, though it would be a path: that of the current directory.
+    if models is not None and not (models and Path(models).is_dir()):
+        raise ConfigError(f"--models {models or repr(models)}: is no folder")
+    roots = tuple(root if "://" in root or not root else str(Path(root).absolute()) for root in archive_root or ())
     Roots(roots)  # as an error of one line, which pydantic's is not
-    config = ServeConfig(model=model, models_dir=None if models is None else str(models.absolute()), archive_roots=roots)
+    config = ServeConfig(model=model, models_dir=None if models is None else str(Path(models).absolute()), archive_roots=roots)
     with running(config, port=port, host=host, address=address) as service:
         try:
             console.print(service.cluster.describe())

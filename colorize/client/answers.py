@@ -86,7 +86,7 @@ class RunStatus:
 
     @property
     def is_over(self) -> bool:
-        return self.status not in ("pending", "running")
+        return is_over(self.status)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +196,19 @@ def run_id(told: Any) -> str:
     if not isinstance(found, str) or not found or one_line(found) != found:
         raise _not_as_agreed("a run")
     return found
+
+
+def run_state(told: Any) -> str:
+    """The status of the run that DELETE /v1/archives/{id} is to end."""
+    found = told.get("status") if isinstance(told, dict) else None
+    if not isinstance(found, str) or found not in STATUSES:
+        raise _not_as_agreed("a run")
+    return found
+
+
+def is_over(status: str) -> bool:
+    """Whether a run of that status has ended."""
+    return status not in ("pending", "running")
 
 
 def served_models(told: Any) -> list[ServedModel]:

@@ -11,7 +11,7 @@ import httpx2
 
 from colorize.client import SERVER, calls
 from colorize.client.answers import Colored, Reply, RunStatus, ServedModel
-from colorize.client.calls import ArchiveSettings, Call, Collector, Pause, Picture, Read, Request, Settings, Step
+from colorize.client.calls import ArchiveSettings, Call, Collector, OnPause, Pause, Picture, Read, Request, Settings, Step
 from colorize.errors import ColorizeError
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class AsyncClient:
         `pictures` may be a generator without end: at most `concurrency` of them are held, on their way or waiting for one before them.
         Raises ConfigError.
         """
-        calls.check_concurrency(concurrency)
+        calls.check_many(concurrency, settings)
         source = pictures if isinstance(pictures, AsyncIterable) else _asynchronous(pictures)
         return self._colorize_many(aiter(source), concurrency, settings)
 
@@ -90,9 +90,14 @@ class AsyncClient:
         """The models that the service offers."""
         return await self._run(self._connection.models())
 
-    async def submit_archive(self, source: str, target: str, **settings: Unpack[ArchiveSettings]) -> AsyncArchiveRun:
-        """Starts a bulk run: source and target are places as the service sees them, within the roots that its operator allows."""
-        return self.archive(await self._run(self._connection.submit_archive(source, target, settings)))
+    async def submit_archive(
+        self, source: str, target: str, *, on_pause: OnPause | None = None, **settings: Unpack[ArchiveSettings]
+    ) -> AsyncArchiveRun:
+        """Starts a bulk run: source and target are places as the service sees them, within the roots that its operator allows.
+
+        on_pause is told why, in one line, where the service takes no run now and is to be asked again.
+        """
+        return self.archive(await self._run(self._connection.submit_archive(source, target, settings, on_pause)))
 
     async def archives(self) -> list[RunStatus]:
         """The runs that the service knows."""
@@ -149,16 +154,25 @@ class AsyncArchiveRun:
         """How far it is."""
         return await self._client._run(self._client._connection.archive(self.id))
 
-    async def wait(self, timeout: float | None = None, on_status: Callable[[RunStatus], None] | None = None) -> RunStatus:
-        """Waits until it is over, and says how it ended. on_status is called now and then with how far it is.
+    async def wait(
+        self,
+        timeout: float | None = None,
+        on_status: Callable[[RunStatus], None] | None = None,
+        on_pause: OnPause | None = None,
+    ) -> RunStatus:
+        """Waits until it is over, and says how it ended. on_status is called now and then with how far it is, on_pause as in
+        `submit_archive`.
 
         Raises RemoteError after `timeout` seconds; the run goes on.
         """
-        return await self._client._run(self._client._connection.wait(self.id, timeout, on_status))
+        return await self._client._run(self._client._connection.wait(self.id, timeout, on_status, on_pause))
 
-    async def cancel(self) -> None:
-        """Asks for its end; what it has done is kept, and the same run again does the rest."""
-        await self._client._run(self._client._connection.cancel(self.id))
+    async def cancel(self) -> str:
+        """Asks for its end; what it has done is kept, and the same run again does the rest.
+
+        The status that it has now: pending or running, until it has ended; of a run that was over already, how it ended.
+        """
+        return await self._client._run(self._client._connection.cancel(self.id))
 
 
 async def _asynchronous(pictures: Iterable[Picture]) -> AsyncIterator[Picture]:

@@ -14,7 +14,7 @@ import httpx2
 
 from colorize.client import SERVER, calls
 from colorize.client.answers import Colored, Reply, RunStatus, ServedModel
-from colorize.client.calls import ArchiveSettings, Call, Collector, Pause, Picture, Read, Request, Settings, Step
+from colorize.client.calls import ArchiveSettings, Call, Collector, OnPause, Pause, Picture, Read, Request, Settings, Step
 from colorize.errors import ColorizeError
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class Client:
         `pictures` may be a generator without end: at most `concurrency` of them are held, on their way or waiting for one before them.
         Raises ConfigError.
         """
-        calls.check_concurrency(concurrency)
+        calls.check_many(concurrency, settings)
         return self._colorize_many(iter(pictures), concurrency, settings)
 
     def _colorize_many(
@@ -93,9 +93,14 @@ class Client:
         """The models that the service offers."""
         return self._run(self._connection.models())
 
-    def submit_archive(self, source: str, target: str, **settings: Unpack[ArchiveSettings]) -> ArchiveRun:
-        """Starts a bulk run: source and target are places as the service sees them, within the roots that its operator allows."""
-        return self.archive(self._run(self._connection.submit_archive(source, target, settings)))
+    def submit_archive(
+        self, source: str, target: str, *, on_pause: OnPause | None = None, **settings: Unpack[ArchiveSettings]
+    ) -> ArchiveRun:
+        """Starts a bulk run: source and target are places as the service sees them, within the roots that its operator allows.
+
+        on_pause is told why, in one line, where the service takes no run now and is to be asked again.
+        """
+        return self.archive(self._run(self._connection.submit_archive(source, target, settings, on_pause)))
 
     def archives(self) -> list[RunStatus]:
         """The runs that the service knows."""
@@ -155,13 +160,22 @@ class ArchiveRun:
         """How far it is."""
         return self._client._run(self._client._connection.archive(self.id))
 
-    def wait(self, timeout: float | None = None, on_status: Callable[[RunStatus], None] | None = None) -> RunStatus:
-        """Waits until it is over, and says how it ended. on_status is called now and then with how far it is.
+    def wait(
+        self,
+        timeout: float | None = None,
+        on_status: Callable[[RunStatus], None] | None = None,
+        on_pause: OnPause | None = None,
+    ) -> RunStatus:
+        """Waits until it is over, and says how it ended. on_status is called now and then with how far it is, on_pause as in
+        `submit_archive`.
 
         Raises RemoteError after `timeout` seconds; the run goes on.
         """
-        return self._client._run(self._client._connection.wait(self.id, timeout, on_status))
+        return self._client._run(self._client._connection.wait(self.id, timeout, on_status, on_pause))
 
-    def cancel(self) -> None:
-        """Asks for its end; what it has done is kept, and the same run again does the rest."""
-        self._client._run(self._client._connection.cancel(self.id))
+    def cancel(self) -> str:
+        """Asks for its end; what it has done is kept, and the same run again does the rest.
+
+        The status that it has now: pending or running, until it has ended; of a run that was over already, how it ended.
+        """
+        return self._client._run(self._client._connection.cancel(self.id))

@@ -115,6 +115,9 @@ class Read:
         return data
 
 
+OnPause = Callable[[str], None]
+"""Is told, in one line, why a call is to be tried again."""
+
 Step = Request | Pause | Read
 Call = Generator[Step, Any, T]
 
@@ -147,7 +150,7 @@ class Connection:
     server: str = SERVER
     api_key: str | None = field(default=None, repr=False)
     timeout: float = 150.0
-    """Seconds for one attempt's answer; the service itself gives up on a request after 120."""
+    """Seconds for one attempt's answer. The service does not know of it, and finishes what it has begun."""
     policy: RetryPolicy = field(default_factory=RetryPolicy)
 
     def __post_init__(self) -> None:
@@ -202,11 +205,14 @@ class Connection:
         reply: Reply = yield from self._ask(Request(method="GET", path="/v1/models"))
         return answers.served_models(reply.json())
 
-    def submit_archive(self, source: str, target: str, settings: ArchiveSettings) -> Call[str]:
+    def submit_archive(self, source: str, target: str, settings: ArchiveSettings, on_pause: OnPause | None = None) -> Call[str]:
         """POST /v1/archives: the run's id. Not asked again where no answer came, since a run may have begun."""
         _check_names(settings, ArchiveSettings)
-        wanted = {"source": str(source), "target": str(target), **settings}
-        reply: Reply = yield from self._ask(Request(method="POST", path="/v1/archives", is_repeatable=False, json=wanted))
+        wanted = {"source": str(source), "target": str(target)} | _given(settings)
+        for name, value in wanted.items():
+            _encoded(name, value, _as_json)
+        request = Request(method="POST", path="/v1/archives", is_repeatable=False, json=wanted)
+        reply: Reply = yield from self._ask(request, on_pause=on_pause)
         return answers.run_id(reply.json())
 
     def archives(self) -> Call[list[RunStatus]]:
@@ -214,35 +220,42 @@ class Connection:
         reply: Reply = yield from self._ask(Request(method="GET", path="/v1/archives"))
         return answers.run_statuses(reply.json())
 
-    def archive(self, run: str) -> Call[RunStatus]:
+    def archive(self, run: str, on_pause: OnPause | None = None) -> Call[RunStatus]:
         """GET /v1/archives/{id}."""
-        reply: Reply = yield from self._ask(Request(method="GET", path=_path_of(run)))
+        reply: Reply = yield from self._ask(Request(method="GET", path=_path_of(run)), on_pause=on_pause)
         return answers.run_status(reply.json())
 
-    def cancel(self, run: str) -> Call[None]:
-        """DELETE /v1/archives/{id}: the run stops soon; what it has done is kept."""
-        yield from self._ask(Request(method="DELETE", path=_path_of(run)))
+    def cancel(self, run: str) -> Call[str]:
+        """DELETE /v1/archives/{id}: the run stops soon; what it has done is kept. Its status now: one that was over has its end."""
+        reply: Reply = yield from self._ask(Request(method="DELETE", path=_path_of(run)))
+        return answers.run_state(reply.json())
 
-    def wait(self, run: str, timeout: float | None, on_status: Callable[[RunStatus], None] | None) -> Call[RunStatus]:
-        """Asks for a run until it is over. While the service is started anew it is asked again, for as long as its patience lasts."""
-        patient = replace(self, policy=replace(self.policy, attempts=max(self.policy.attempts, 1000)))
+    def wait(
+        self, run: str, timeout: float | None, on_status: Callable[[RunStatus], None] | None, on_pause: OnPause | None = None
+    ) -> Call[RunStatus]:
+        """Asks for a run until it is over. While the service is started anew it is asked again, for as long as its patience, and what is
+        left of `timeout`, last."""
         began, (pause, longest) = time.monotonic(), POLL_SECONDS
+
+        def left() -> float:
+            return float("inf") if timeout is None else max(0.0, timeout - (time.monotonic() - began))
+
         while True:
-            status: RunStatus = yield from patient.archive(run)
+            policy = RetryPolicy(attempts=max(self.policy.attempts, 1000), patience=min(self.policy.patience, left()))
+            status: RunStatus = yield from replace(self, policy=policy).archive(run, on_pause)
             if on_status is not None:
                 on_status(status)
             if status.is_over:
                 return status
-            left = float("inf") if timeout is None else timeout - (time.monotonic() - began)
-            if left <= 0:
+            if not left():
                 raise RemoteError(f"run {run}: is not over after {timeout:g} s; it goes on")
-            yield Pause(seconds=min(pause, left))
+            yield Pause(seconds=min(pause, left()))
             pause = min(longest, pause * 1.3)
 
     # What they have in common
 
-    def _ask(self, request: Request, picture: str | None = None) -> Call[Reply]:
-        """The reply of success to a request. picture: the name of the file that it is about."""
+    def _ask(self, request: Request, picture: str | None = None, on_pause: OnPause | None = None) -> Call[Reply]:
+        """The reply of success to a request. picture: the name of its file. on_pause: is told why before the first pause."""
         attempts = Attempts(policy=self.policy)
         while True:
             retry_after, status = 0.0, None
@@ -250,7 +263,9 @@ class Connection:
                 reply: Reply = yield request
             except httpx2.HTTPError as error:
                 reason = f"no answer ({_cause(error)})"
-                is_retried = request.is_repeatable or isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+                is_retried = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout) or (
+                    request.is_repeatable and not (request.method == "POST" and isinstance(error, httpx2.ReadTimeout))
+                )  # a picture that took too long is still worked on: sent again, it would be twice
             else:
                 if 200 <= reply.status < 300:
                     return reply
@@ -264,6 +279,8 @@ class Connection:
                 if picture is not None and status is not None and reason.startswith(_THE_PICTURE):
                     raise RemoteError(f"{picture}: {reason.removeprefix(_THE_PICTURE)}{tried}", status)
                 raise RemoteError(f"{self.server}: {reason}{tried}", status)
+            if on_pause is not None and attempts.made == 2:
+                on_pause(f"{self.server}: {reason}")
             yield Pause(seconds=pause)
 
 
@@ -273,20 +290,45 @@ def connection(server: str, api_key: str | None, timeout: float, attempts: int, 
     return Connection(server=server.rstrip("/"), api_key=key, timeout=timeout, policy=RetryPolicy(attempts=attempts, patience=patience))
 
 
-def check_concurrency(concurrency: int) -> int:
-    """Raises ConfigError where that many requests cannot be under way."""
+def check_many(concurrency: int, settings: Settings) -> None:
+    """Raises ConfigError where that many requests cannot be under way, and for settings that no picture can be sent with."""
     if not 1 <= concurrency <= 256:
         raise ConfigError(f"concurrency {concurrency}: must lie in 1…256")
-    return concurrency
+    _query(settings)
 
 
 def _query(settings: Settings) -> tuple[dict[str, str], str | None]:
-    """(the query, the hints as JSON). Raises ConfigError for a setting that there is none of."""
+    """(the query, the hints as JSON). Raises ConfigError for a setting that there is none of, or whose value cannot be sent."""
     _check_names(settings, Settings)
-    given = {name: value for name, value in settings.items() if name != "hints" and value is not None}
-    hints = settings.get("hints")
-    query = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()}
-    return query, None if hints is None else json.dumps([dict(hint) for hint in hints])
+    given = _given(settings)
+    hints = given.pop("hints", None)
+    query = {name: _encoded(name, value, _as_text) for name, value in given.items()}
+    return query, None if hints is None else _encoded("hints", hints, lambda hints: _as_json([dict(hint) for hint in hints]))
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without those that are None, which are as the service has them."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _encoded(name: str, value: Any, encode: Callable[[Any], str]) -> str:
+    """A setting's value as it is sent. Raises ConfigError where it cannot be."""
+    try:
+        return encode(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name} {answers.one_line(str(value))[:80]!r}: cannot be sent ({answers.one_line(str(error))})") from error
+
+
+def _as_text(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text.encode()
+    return text
+
+
+def _as_json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text.encode()
+    return text
 
 
 def _check_names(settings: Mapping[str, Any], kind: type) -> None:
@@ -298,7 +340,7 @@ def _check_names(settings: Mapping[str, Any], kind: type) -> None:
 def _path_of(run: str) -> str:
     if not run or run in (".", ".."):
         raise ConfigError(f"run {run!r}: is not the id of a run")
-    return f"/v1/archives/{quote(run, safe='')}"
+    return f"/v1/archives/{_encoded('run', run, lambda run: quote(run, safe=''))}"
 
 
 def _cause(error: httpx2.HTTPError) -> str:

@@ -18,7 +18,7 @@ from colorize.serve import archives, batch, pictures, status, stream
 from colorize.serve.desk import Desk
 from colorize.serve.gate import HEADERS, Gate
 from colorize.serve.page import site
-from colorize.serve.upload import Refusal
+from colorize.serve.upload import PARAMETER, Refusal
 
 ROUTERS = (
     pictures.router,
@@ -63,13 +63,14 @@ _CAUSES = {
     422: "damaged",
     429: "rate",
     503: "full",
+    504: "late",
 }
 
 
 async def _answer_refusal(request: Request, error: Exception) -> JSONResponse:
     """The service's own refusals."""
     assert isinstance(error, Refusal), "registered for those"
-    request.app.state.desk.meter.failed(_CAUSES.get(error.status, "request"))
+    request.app.state.desk.meter.failed(error.cause or _CAUSES.get(error.status, "request"))
     return JSONResponse({"error": printable(error.reason)}, error.status, error.headers)
 
 
@@ -93,10 +94,10 @@ async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError), "registered for those"
     first = error.errors()[0]
     if first["type"] == "value_error":  # of our own, which names everything
-        return await _answer_refusal(request, Refusal(422, str(first["ctx"]["error"])))
+        return await _answer_refusal(request, Refusal(422, str(first["ctx"]["error"]), cause=PARAMETER))
     reason = first["msg"][:1].lower() + first["msg"][1:]
     given = f" {str(first['input'])[:40]!r}" if isinstance(first.get("input"), str | int | float) else ""
-    return await _answer_refusal(request, Refusal(422, f"{str(first['loc'][-1])[:40]}{given}: {reason}"))
+    return await _answer_refusal(request, Refusal(422, f"{str(first['loc'][-1])[:40]}{given}: {reason}", cause=PARAMETER))
 
 
 async def _answer_failure(request: Request, error: Exception) -> JSONResponse:

@@ -64,7 +64,7 @@ RunId = Annotated[str, InPath(max_length=100, description="The run's id.")]
     summary="Start a bulk run",
     operation_id="startArchive",
     status_code=202,
-    responses=errors(400, 404, 408, 413, 422, 503),
+    responses=errors(400, 404, 408, 413, 422, 503, 504),
     openapi_extra=_ORDER,
 )
 async def start(order: OnOrder, runs: OnRuns) -> Started:

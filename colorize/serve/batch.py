@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, BinaryIO
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -25,7 +25,7 @@ from colorize.serve.bundle import Names, UploadedZip, ZipStream, safe_name
 from colorize.serve.codec import Wish
 from colorize.serve.desk import Desk, OnDesk
 from colorize.serve.form import KIND, FormReader, Part, is_form
-from colorize.serve.schema import BINARY, BatchQuery, errors
+from colorize.serve.schema import BINARY, BatchQuery, each_once, errors
 from colorize.serve.upload import Refusal, receive
 from colorize.serve.work import Done, colored
 
@@ -80,6 +80,7 @@ class _Item:
     operation_id="colorize_batch",
     response_class=StreamingResponse,
     responses=_ANSWERS,
+    dependencies=[Depends(each_once)],
     openapi_extra={"requestBody": {"required": True, "content": {KIND: _FORM, "application/zip": BINARY}}},
 )
 async def colorize_batch(request: Request, query: Annotated[BatchQuery, Query()], desk: OnDesk) -> StreamingResponse:
@@ -186,8 +187,8 @@ async def _answer(desk: Desk, items: Sequence[_Item], wish: Wish) -> AsyncGenera
             if isinstance(result, str):
                 row["reason"] = result
             else:
-                row |= {"status": "coloured", "model": result.model, "mean_confidence": round(result.coloring.mean_confidence, 4)}
-                for name, _, data in result.coloring.files:
+                row |= {"status": "coloured", "model": result.model, "mean_confidence": round(result.mean_confidence, 4)}
+                for name, _, data in result.files:
                     given = names.unique(name)
                     row["name"] = row["name"] or given
                     for piece in bundle.add(given, data):
@@ -211,7 +212,7 @@ async def _colored(desk: Desk, item: _Item, wish: Wish, reading: asyncio.Lock) -
         async with desk.held_of_batches.hold(item.size):
             async with reading:
                 body = await desk.run(item.read)
-            return await colored(desk, body, wish, safe_name(item.name))
+            return await colored(desk, body, wish, safe_name(item.name, ""))
     except Refusal as refusal:
         desk.meter.failed("in a batch")
         return printable(refusal.reason)

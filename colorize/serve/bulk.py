@@ -42,6 +42,9 @@ LONGEST_REASON = 500
 RETRY_SECONDS = 30
 """What Retry-After says while other runs are under way."""
 
+PATIENCE = CALL_SECONDS + 10
+"""How long a request waits for the job server."""
+
 _ID = re.compile(r"archive-\d{8}T\d{6}-[0-9a-f]{8}")
 _MARK, _SOURCE, _TARGET = "colorize", "colorize_source", "colorize_target"
 _PROGRAM = "from colorize.cli.main import run; run()"
@@ -122,6 +125,10 @@ class ArchiveList(BaseModel):
     archives: list[ArchiveRun]
 
 
+class _LateError(Refusal):
+    """The job server has not answered in time, and may still do what it was asked."""
+
+
 class ArchiveRuns:
     """The runs of a cluster. What its methods refuse they raise as Refusal: 403, all of them, where no root is allowed."""
 
@@ -145,13 +152,19 @@ class ArchiveRuns:
         self._client: JobSubmissionClient | None = None
         self._submitting = threading.Lock()
         self._over: dict[str, ArchiveRun] = {}
+        self._keeping = threading.Lock()
+        """Of `_over`: several requests' threads look into it and make room in it."""
 
     async def start(self, order: ArchiveOrder) -> Started:
         """Submits a run.
 
-        Refused with 403 outside the roots, 404 for a model that is none, 422 for a target in its source, 429 while enough are under way.
+        Refused with 403 outside the roots, 404 for a model that is none, 422 for a target in its source, 429 while enough are under way;
+        with 504 where the job server takes so long that the run may have begun.
         """
-        return await self._off_loop(self._start, order)
+        try:
+            return await self._off_loop(self._start, order)
+        except _LateError as error:  # no 503, which would say that nothing has begun: a client would submit it again
+            raise Refusal(504, "bulk runs: Ray's job server takes too long; the run may have begun: see GET /v1/archives") from error
 
     async def runs(self) -> ArchiveList:
         """The runs that the cluster knows, the newest first, without their failures."""
@@ -169,12 +182,12 @@ class ArchiveRuns:
         if not self._roots:
             raise Refusal(403, "bulk runs: the operator of this service allows none: its archive_roots are empty")
         try:
-            return await asyncio.wait_for(asyncio.to_thread(call, *arguments), CALL_SECONDS + 10)
-        except (RuntimeError, OSError, requests.RequestException, TimeoutError) as error:  # ConnectionError is an OSError
+            return await asyncio.wait_for(asyncio.to_thread(call, *arguments), PATIENCE)  # the thread goes on
+        except (RuntimeError, OSError, requests.RequestException) as error:  # ConnectionError and TimeoutError are OSErrors
             self._client = None
-            raise Refusal(
-                503, f"bulk runs: Ray's job server does not answer ({_line(str(error)) or 'it takes too long'})", _retry()
-            ) from error
+            kind = _LateError if isinstance(error, TimeoutError | requests.ReadTimeout) else Refusal
+            cause = _line(str(error)) or "it takes too long"
+            raise kind(503, f"bulk runs: Ray's job server does not answer ({cause})", _retry()) from error
 
     # In threads
 
@@ -256,13 +269,14 @@ class ArchiveRuns:
     def _told(self, job: JobDetails) -> ArchiveRun:
         """What is known of a run; kept, for a bounded number of those that are over, since their output can be long."""
         run = str(job.submission_id)
-        if run in self._over:
-            return self._over[run]
-        metadata = job.metadata or {}
+        with self._keeping:
+            if run in self._over:
+                return self._over[run]
+        metadata, is_known = job.metadata or {}, True
         try:
             log = "" if job.status == JobStatus.PENDING else self._jobs().get_job_logs(run)
-        except RuntimeError:  # it went with the node that the run was on
-            log = ""
+        except RuntimeError:  # it went with the node that the run was on, or cannot be had now
+            log, is_known = "", False
         counts, failures, is_whole, complaint = read_output(log)
         status = cast(Status, str(job.status).lower())
         if status == "failed" and is_whole:  # its exit code says that files failed
@@ -273,10 +287,11 @@ class ArchiveRuns:
             seconds=max(0.0, round((end - (job.start_time or end)) / 1000, 3)),
             reason=(complaint or _line(str(job.message).partition("\n")[0])) if status == "failed" else None,
         )  # fmt: skip
-        if job.status.is_terminal():
-            self._over[run] = told
-            while len(self._over) > 2 * LISTED_RUNS:
-                del self._over[next(iter(self._over))]
+        if job.status.is_terminal() and is_known:
+            with self._keeping:
+                self._over[run] = told
+                while len(self._over) > 2 * LISTED_RUNS:
+                    del self._over[next(iter(self._over))]
         return told
 
     def _jobs(self) -> JobSubmissionClient:

@@ -5,8 +5,9 @@ is 68 MB of lightness, of which the network sees 34,000 numbers at a working siz
 which the network sees 256 in bfloat16, and what is below 100 KB goes along with the call instead of through the object store.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Literal
 
@@ -116,14 +117,8 @@ class Wish:
     """The JSON document; None: no hints."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Coloring:
-    """What became of a picture."""
-
-    files: tuple[tuple[str, str, bytes], ...]
-    """(name, media type, bytes): the candidates, then the confidence map."""
-    mean_confidence: float
-    """0…1, of all pages."""
+File = tuple[str, str, bytes]
+"""(name, media type, bytes)."""
 
 
 def packed(L_hw: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
@@ -142,27 +137,39 @@ def questions(scan: Scan, wish: Wish, card: ModelCard) -> list[Question]:
     return [Question(L16_hw=packed(L_hw), settings=wish.settings, model=wish.model, hints=hints) for L_hw in views(scan, card)]
 
 
-def coloring(scan: Scan, answers: list[Answer], wish: Wish, card: ModelCard, name: str, hints: Sequence[Hint] = ()) -> Coloring:
-    """The files in colour, and the confidence map where it is wished for.
+def paintings(
+    scan: Scan, answers: Sequence[Answer], wish: Wish, card: ModelCard, name: str, hints: Sequence[Hint] = ()
+) -> list[Callable[[], File]]:
+    """What makes the files in colour, one each, and then the confidence map, where it is wished for: each takes its time, and raises
+    PictureError. So who waits for them can stop between two.
 
-    card: of the model that answered. name: what the picture is called, with its suffix. hints: those of the questions. Raises PictureError.
+    card: of the model that answered. name: what the picture is called, with its suffix. hints: those of the questions.
     """
     predictions = [answer.prediction for answer in answers]
     stem, dot, suffix = name.rpartition(".")
     stem, suffix = (stem, dot + suffix) if stem else (name, "")
-    files: list[tuple[str, str, bytes]] = []
+    kind = wish.format.upper() if wish.format else scan.format
+    if kind != scan.format:
+        suffix = SUFFIXES[kind]
+
+    def candidate(index: int) -> File:
+        target = BytesIO()
+        paint(scan, predictions, target, note_of(card, wish.settings), candidate=index, wanted=wish.format, hints=hints)
+        number = f"-{index + 1}" if index else ""
+        return f"{stem}{number}{suffix}", MEDIA_TYPES[kind], target.getvalue()
+
+    def confidence() -> File:
+        return f"{stem}-confidence.png", "image/png", confidence_png(predictions[0], *scan.pages[0].upright_shape)
+
+    found: list[Callable[[], File]] = []
     if wish.confidence != "only":
-        kind = wish.format.upper() if wish.format else scan.format
-        if wish.format and wish.format.upper() != scan.format:
-            suffix = SUFFIXES[kind]
         wanted = range(wish.settings.candidates) if wish.candidate is None else [wish.candidate - 1]
-        for index in wanted:
-            target = BytesIO()
-            paint(scan, predictions, target, note_of(card, wish.settings), candidate=index, wanted=wish.format, hints=hints)
-            number = f"-{index + 1}" if index else ""
-            files.append((f"{stem}{number}{suffix}", MEDIA_TYPES[kind], target.getvalue()))
+        found += [partial(candidate, index) for index in wanted]
     if wish.confidence != "no":
-        page = scan.pages[0]
-        files.append((f"{stem}-confidence.png", "image/png", confidence_png(predictions[0], *page.upright_shape)))
-    certain = sum(prediction.mean_confidence for prediction in predictions) / len(predictions)
-    return Coloring(files=tuple(files), mean_confidence=certain)
+        found.append(confidence)
+    return found
+
+
+def mean_confidence(answers: Sequence[Answer]) -> float:
+    """0…1, of all pages."""
+    return sum(float(answer.confidence_hw.mean()) for answer in answers) / len(answers)

@@ -26,7 +26,7 @@ class ServeConfig(BaseModel):
     model: str = DEFAULT_MODEL
     """The name of a shipped model, a model file, or a training run's directory, on the machine where the application is built."""
 
-    models_dir: str | None = None
+    models_dir: str | None = Field(default=None, min_length=1)
     """A folder of model files that clients may name besides those that ship: `NAME.safetensors` is `?model=NAME`. All nodes see it."""
 
     max_models: int = Field(default=3, gt=0)
@@ -65,7 +65,8 @@ class ServeConfig(BaseModel):
     much again, and wait for it."""
 
     max_pixels: int = Field(default=MAX_PIXELS, gt=0, le=MAX_PIXELS)
-    """Of one file, all its pages together; and the most that one ingress replica works on at a time."""
+    """Of one file, all its pages together; and the most that one ingress replica works on at a time, of pictures above 20 MP. Those up to
+    20 MP have pixels of their own: at most as many, and 40 MP for each of its codec threads."""
 
     max_pages: int = Field(default=200, gt=0)
     """Of one file; longer ones are work for a bulk run."""
@@ -166,7 +167,7 @@ class ServeConfig(BaseModel):
 
     @property
     def codec_threads(self) -> int:
-        """The threads of one ingress replica that decode and encode: one that works on a large scan leaves another for small ones."""
+        """The threads of one ingress replica that decode and encode: at least two, since large scans have all of them but one."""
         return max(2, math.ceil(self.ingress_cpus))
 
     @property

@@ -30,6 +30,13 @@ ATTEMPTS = 6
 BATCHES_ON_DISK = 8
 """The uploads of all batches may take this many times `max_batch_bytes` on the disk."""
 
+LARGE_PIXELS = 20_000_000
+"""Above this a picture is large: painting one of 20 MP held a thread for 2 s (JPEG) to 19 s (PNG) on two busy cores, one of 100 MP for
+11 to 148. All large ones together leave one codec thread to the small ones."""
+
+SMALL_ONES = 2
+"""Pictures of LARGE_PIXELS, for each codec thread, that may be held beside the large ones: one in the thread, one at the network."""
+
 Result = TypeVar("Result")
 
 
@@ -65,7 +72,10 @@ class Desk:
         self.held = HeldBytes(config.max_held_bytes)
         self.held_of_batches = Budget(config.max_held_bytes)
         self.on_disk = HeldBytes(BATCHES_ON_DISK * config.max_batch_bytes)
-        self.pixels = Budget(config.max_pixels)
+        # Budgets apart: a picture that has all pixels of the large ones leaves the small ones theirs.
+        self._pixels_of_large = Budget(config.max_pixels)
+        self._pixels_of_small = Budget(min(config.max_pixels, SMALL_ONES * config.codec_threads * LARGE_PIXELS))
+        self._large = asyncio.Semaphore(max(1, config.codec_threads - 1))
         self.streams = asyncio.Semaphore(config.max_streams)
         self._codecs = ThreadPoolExecutor(
             config.codec_threads, "codec", initializer=torch.set_num_threads, initargs=(1,)
@@ -146,11 +156,18 @@ class Desk:
 
     @asynccontextmanager
     async def holding(self, pixels: int) -> AsyncIterator[None]:
-        """A block in which so many pixels are in memory; waits for its turn. Raises Refusal 413 where they are more than may be."""
+        """A block in which so many pixels are in memory and worked on; waits for its turn.
+
+        Large pictures wait for one another, and small ones not for them. Raises Refusal 413 where they are more than may be.
+        """
         if pixels > self.config.max_pixels:
             raise Refusal(413, f"the picture: has {pixels:,} pixels by its header; pictures of up to {self.config.max_pixels:,} are read")
-        async with self.pixels.hold(pixels):
-            yield
+        if pixels <= LARGE_PIXELS:
+            async with self._pixels_of_small.hold(pixels):
+                yield
+        else:
+            async with self._large, self._pixels_of_large.hold(pixels):
+                yield
 
 
 async def desk_of(connection: HTTPConnection) -> Desk:

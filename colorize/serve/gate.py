@@ -41,8 +41,8 @@ HEADERS = {
 GONE = 499
 """What a request counts as whose client did not wait for its answer."""
 
-_OF_PROXIES = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-_LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+_OF_PROXIES = ("forwarded", "x-real-ip", "via")
+_BY_PROXIES = "x-forwarded-"
 _ROUTE_OF_NONE = "other"
 
 
@@ -147,20 +147,20 @@ def accepted_protocol(offered: Iterable[str]) -> str | None:
 
 
 def is_local(scope: Scope, headers: Headers) -> bool:
-    """Whether both ends of the connection are on this machine, and the client knows it: by a name that only this machine has.
+    """Whether both ends of the connection are on this machine, and the client knows it: by an address or name of this machine's only.
 
     The name is looked at because a site whose own name is made to point to 127.0.0.1 would be the same site to a browser. What a proxy on
     this machine passes on comes from elsewhere, whatever it says; but it must say that it is one, by a header of proxies. nginx by default
     sends none, and 127.0.0.1 as the name: behind it, strangers look local.
     """
-    if any(name in headers for name in _OF_PROXIES):
+    if any(name in _OF_PROXIES or name.startswith(_BY_PROXIES) for name in headers):
         return False
     ends = [scope.get("client"), scope.get("server")]
     if not all(end is not None and _is_loopback(end[0]) for end in ends):
         return False
     host = headers.get("host", "")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    return name.lower() in _LOCAL_NAMES
+    return name.lower() == "localhost" or _is_loopback(name.removeprefix("[").removesuffix("]"))
 
 
 def is_foreign(headers: Headers) -> bool:

@@ -32,7 +32,10 @@ class Models:
     def any_version(self, name: str) -> Colorizer | None:
         """The model in whatever version there is."""
         held = self._models.get(name)
-        return None if held is None else held[1]
+        if held is None:
+            return None
+        self._models.move_to_end(name)
+        return held[1]
 
     def put(self, entry: Entry, colorizer: Colorizer) -> None:
         """Keeps a model, in place of its last version."""

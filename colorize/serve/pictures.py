@@ -4,13 +4,13 @@ from io import BytesIO
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from colorize.serve.bundle import ZipStream, safe_name
 from colorize.serve.desk import Desk, OnDesk
 from colorize.serve.form import KIND, FormReader, is_form
-from colorize.serve.schema import BINARY, PICTURES, PictureQuery, errors
-from colorize.serve.upload import Refusal, receive
+from colorize.serve.schema import BINARY, PICTURES, PictureQuery, each_once, errors
+from colorize.serve.upload import PARAMETER, Refusal, receive
 from colorize.serve.work import Done, colored
 
 router = APIRouter(tags=["pictures"])
@@ -47,6 +47,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     operation_id="colorize",
     response_class=Response,
     responses=_ANSWERS,
+    dependencies=[Depends(each_once)],
     openapi_extra={"requestBody": {"required": True, "content": {**PICTURES, "application/octet-stream": BINARY, KIND: _FORM}}},
 )
 async def colorize(request: Request, query: Annotated[PictureQuery, Query()], desk: OnDesk) -> Response:
@@ -54,7 +55,7 @@ async def colorize(request: Request, query: Annotated[PictureQuery, Query()], de
     with desk.admitted(), desk.held.hold() as hold:
         body, name, hints = await _received(request, desk, hold)
         if hints is not None and query.hints is not None:
-            raise Refusal(422, "hints: are in the form and in the query; send them once")
+            raise Refusal(422, "hints: are in the form and in the query; send them once", cause=PARAMETER)
         done = await colored(desk, body, query.wish(hints if hints is not None else query.hints), name)
         return Response(headers=_headers(done), **_content(done))
 
@@ -83,7 +84,7 @@ async def _received(request: Request, desk: Desk, hold: Any) -> tuple[bytes, str
 
 
 def _content(done: Done) -> dict[str, Any]:
-    files = done.coloring.files
+    files = done.files
     if len(files) == 1:
         _, kind, data = files[0]
         return {"content": data, "media_type": kind}
@@ -98,7 +99,7 @@ def _headers(done: Done) -> dict[str, str]:
     return {
         "X-Colorize-Model": quote(done.model),
         "X-Colorize-Model-SHA256": done.model_sha256,
-        "X-Colorize-Mean-Confidence": f"{done.coloring.mean_confidence:.4f}",
+        "X-Colorize-Mean-Confidence": f"{done.mean_confidence:.4f}",
         "X-Colorize-Batch-Size": str(done.batch_size),
         "Server-Timing": ", ".join(f"{step};dur={1000 * seconds:.1f}" for step, seconds in done.seconds.items()),
     }

@@ -45,6 +45,8 @@ class Predictor:
         # A thread of its own, and not asyncio's: both settings count for the thread that makes them and for those it starts.
         self._thread = ThreadPoolExecutor(1, "predict", initializer=_settle_thread, initargs=(config.threads,))
         self._loader = ThreadPoolExecutor(1, "load", initializer=_settle_thread, initargs=(1,))
+        self._damaged: dict[str, Version | None] = {}
+        """By name, the last version of a file that was none: it would be read anew for every question."""
         self._loading: dict[tuple[str, Version | None], asyncio.Future[Colorizer]] = {}
         self._own = self._thread.submit(_load_bytes, model).result()
         self._batcher = Batcher(self._predict_batch, config.batch_size, config.batch_wait_seconds)
@@ -80,20 +82,28 @@ class Predictor:
     async def _load(self, entry: Entry) -> Colorizer:
         """Loads a model once, however many ask for it; where its new version is none, the old one stays."""
         key = (entry.name, entry.version)
+        if key in self._damaged.items():
+            return self._last_version(entry.name)
         loading = self._loading.get(key)
         if loading is None:
             loading = self._loading[key] = asyncio.get_running_loop().run_in_executor(self._loader, _load_file, entry)
             loading.add_done_callback(lambda _: self._loading.pop(key, None))
         try:
             colorizer = await asyncio.shield(loading)
-        except ModelError as error:
-            old = self._models.any_version(entry.name)
-            _log.error("model %s: its file is damaged or of another program%s", entry.name, "; the last version stays" if old else "")
-            if old is None:
-                raise ModelError(f"model {entry.name}: its file is damaged or of another program") from error
-            return old
+        except (OSError, MemoryError, ModelError) as error:
+            if isinstance(error, ModelError):  # the others may pass
+                self._damaged[entry.name] = entry.version
+            _log.error("model %s: its file cannot be read, is damaged or of another program: %s", entry.name, error)
+            return self._last_version(entry.name)
         self._models.put(entry, colorizer)
         return colorizer
+
+    def _last_version(self, name: str) -> Colorizer:
+        """The one in memory of a model whose file is none now. Raises ModelError."""
+        old = self._models.any_version(name)
+        if old is None:
+            raise ModelError(f"model {name}: its file is damaged or of another program")
+        return old
 
     async def _predict_batch(self, asked: list[tuple[Question, Colorizer, str]]) -> list[Answer]:
         began = time.monotonic()
@@ -127,10 +137,7 @@ def _settle_thread(threads: int) -> None:
 def _load_file(entry: Entry) -> Colorizer:
     """Not from where it lies: tensors are maps of the file that they come from, and one that is written over would end the process."""
     assert entry.path is not None, "only files are loaded later"
-    try:
-        return _load_bytes(entry.path.read_bytes())
-    except (OSError, MemoryError) as error:
-        raise ModelError(f"{entry.path}: cannot be loaded") from error
+    return _load_bytes(entry.path.read_bytes())
 
 
 def _load_bytes(model: bytes) -> Colorizer:

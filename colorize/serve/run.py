@@ -1,7 +1,7 @@
 """The service on a Ray that is joined or started: its port, its start, its end.
 
 Knows nothing of pictures. Serve's own `run` waits for ever for replicas that do not fit, answers a port in use with the traceback of
-an actor, and may take 20 s to stop; here the first two are one line each, and the end took 2.7 s on two busy cores.
+an actor, and may take 20 s to stop; here the first two are one line each, and the end takes less (STOP_SECONDS).
 It listens on the loopback interface of the cluster's head node unless told otherwise, and on no other without API keys.
 """
 
@@ -36,7 +36,8 @@ START_SECONDS = 300.0
 """How long the service may take to start: 70 s were seen on two cores that ten other programs shared."""
 
 STOP_SECONDS = 3.0
-"""How long requests that are under way may take to end when the service is stopped; it ends within 5 s."""
+"""How long requests that are under way may take to end when the service is stopped. Its end took 2.7 s idle, and 8.5 to 12 s with
+work under way on a busy machine: Ray's processes end after that."""
 
 _PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
 # With 5 s, Serve kills a proxy that imports its libraries on a busy machine, three checks later, and starts it from the beginning.
@@ -155,13 +156,20 @@ def _start(application: serve.Application, host: str, port: int) -> None:
 
 
 def _wait_until_routed(url: str) -> None:
-    """Until the proxy, which learns of a new application a moment after it runs, passes requests on."""
+    """Until the proxy, which learns of a new application a moment after it runs, passes requests on.
+
+    A refusal of the application's own is an answer too; the 404 is the proxy's, as long as it knows of none.
+    """
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
             with urllib.request.urlopen(f"{url}/healthz", timeout=10):
                 return
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+                if 400 <= error.code < 500 and error.code != 404:
+                    return
             if time.monotonic() > deadline:
                 raise ServiceError(f"{url}: the service does not answer there: {error}") from error
             time.sleep(0.1)

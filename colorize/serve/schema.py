@@ -3,10 +3,12 @@
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.requests import HTTPConnection
 
 from colorize.model.card import DEFAULT_VIVIDNESS
 from colorize.model.settings import LOWEST_TEMPERATURE, DecodeSettings
 from colorize.serve.codec import MEDIA_TYPES, Wish
+from colorize.serve.upload import PARAMETER, Refusal
 
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 PICTURES: dict[str, Any] = dict.fromkeys(MEDIA_TYPES.values(), BINARY)
@@ -20,9 +22,10 @@ _ABOUT = {
     408: "The body did not arrive in time.",
     413: "Too many bytes, pixels, pages or files.",
     415: "Not a picture of a format that is read.",
-    422: "A damaged picture, or a parameter that is unknown or out of range.",
+    422: "A damaged picture, or a parameter that is unknown, out of range or given twice.",
     429: "Too many requests with this key; Retry-After says when to come back.",
     503: "The service is full; Retry-After says when to come back.",
+    504: "Ray's job server did not answer in time: a bulk run may have begun.",
 }
 _RETRY_AFTER: dict[str, Any] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 
@@ -44,6 +47,13 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
         if status in (429, 503):
             found[status]["headers"] = _RETRY_AFTER
     return found
+
+
+async def each_once(connection: HTTPConnection) -> None:
+    """Raises Refusal 422 where a parameter of the query comes twice: only one of them would be obeyed."""
+    query = connection.query_params
+    if repeated := [name for name in query if len(query.getlist(name)) > 1]:
+        raise Refusal(422, f"{repeated[0][:40]}: is in the query more than once; send it once", cause=PARAMETER)
 
 
 class BatchQuery(BaseModel):

@@ -1,16 +1,20 @@
 """What is asked about the service itself: whether it is up, whether it is ready, which models it has, its measurements."""
 
 import asyncio
+import math
+import time
+from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict
+from starlette.requests import HTTPConnection
 
 from colorize.errors import ModelError
 from colorize.model.settings import DecodeSettings
 from colorize.serve import meter
 from colorize.serve.codec import Question
-from colorize.serve.desk import OnDesk
+from colorize.serve.desk import Network, OnDesk
 from colorize.serve.schema import errors
 from colorize.serve.upload import Refusal, full
 
@@ -18,6 +22,44 @@ router = APIRouter(tags=["service"])
 
 READY_SECONDS = 5.0
 """How long the model may take for an answer before the service counts as not ready."""
+
+
+KEPT_SECONDS = 1.0
+"""How long its answer is kept: nothing else bounds how often those without a key may ask."""
+
+
+class Readiness:
+    """Whether the network answers; all who want to know at a time share one question."""
+
+    def __init__(self) -> None:
+        self._asking: asyncio.Task[bool] | None = None
+        self._answered = -math.inf
+
+    async def holds(self, network: Network) -> bool:
+        """Whether it has answered, now or less than KEPT_SECONDS ago."""
+        if self._asking is None or (self._asking.done() and time.monotonic() - self._answered >= KEPT_SECONDS):
+            self._asking = asyncio.create_task(self._ask(network))
+        return await asyncio.shield(self._asking)  # who goes away takes nobody else's answer along
+
+    async def _ask(self, network: Network) -> bool:
+        question = Question(L16_hw=np.full((32, 32), 32768, np.uint16), settings=DecodeSettings())
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await network.predict(question)
+        except Exception:  # noqa: BLE001 - whatever it is, the service is not ready
+            return False
+        finally:
+            self._answered = time.monotonic()
+        return True
+
+
+async def readiness_of(connection: HTTPConnection) -> Readiness:
+    """That of the application that a request came to."""
+    state = connection.app.state
+    if not hasattr(state, "readiness"):
+        state.readiness = Readiness()
+    readiness: Readiness = state.readiness
+    return readiness
 
 
 class Health(BaseModel):
@@ -58,14 +100,10 @@ async def health() -> Health:
 
 
 @router.get("/readyz", summary="Whether the model answers", operation_id="ready", responses=errors(503))
-async def ready(desk: OnDesk) -> Health:
-    """Asks the model about a small picture, with all others: 503 while it does not answer."""
-    question = Question(L16_hw=np.full((32, 32), 32768, np.uint16), settings=DecodeSettings())
-    try:
-        async with asyncio.timeout(READY_SECONDS):
-            await desk.network.predict(question)
-    except Exception as error:  # whatever it is, the service is not ready
-        raise full("the model does not answer") from error
+async def ready(desk: OnDesk, readiness: Annotated[Readiness, Depends(readiness_of)]) -> Health:
+    """Asks the model about a small picture, once a second at the most, whoever wants to know: 503 while it does not answer."""
+    if not await readiness.holds(desk.network):
+        raise full("the model does not answer")
     return Health(status="ok")
 
 

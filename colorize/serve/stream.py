@@ -33,6 +33,7 @@ from colorize.serve.codec import Answer, Question, packed
 from colorize.serve.desk import Desk, OnDesk
 from colorize.serve.gate import accepted_protocol
 from colorize.serve.keys import TokenBucket
+from colorize.serve.schema import each_once
 from colorize.serve.upload import Refusal
 
 VIEW = 128
@@ -67,6 +68,7 @@ async def stream(socket: WebSocket, desk: OnDesk) -> None:
     """Frames as binary messages; for each that is coloured a text message about it, and the frame."""
     await socket.accept(subprotocol=accepted_protocol(socket.scope.get("subprotocols", ())))
     try:
+        await each_once(socket)
         query = StreamQuery.model_validate(dict(socket.query_params))
         entry = await desk.model(query.model)
     except ValidationError as error:

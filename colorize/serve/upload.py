@@ -12,14 +12,20 @@ RETRY_SECONDS = 1
 """What Retry-After says when the service is full."""
 
 
+PARAMETER = "parameter"
+"""The cause by which a 422 is counted that the picture has no part in."""
+
+
 class Refusal(Exception):  # noqa: N818 - an answer to a client, and no failure of this program
     """A request that is answered with an error status and one line that says why."""
 
-    def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(status, reason, headers)
+    def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None, cause: str | None = None) -> None:
+        """cause: by which it is counted, where that of its status does not say it."""
+        super().__init__(status, reason, headers, cause)
         self.status = status
         self.reason = reason
         self.headers = headers
+        self.cause = cause
 
 
 def full(reason: str = "the service is full; try again") -> Refusal:

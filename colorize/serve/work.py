@@ -12,16 +12,19 @@ from colorize.errors import HintError, PictureError
 from colorize.imaging.formats import is_known, open_scan
 from colorize.imaging.guard import TooManyPixelsError
 from colorize.imaging.scan import Scan
-from colorize.serve.codec import SUFFIXES, Answer, Coloring, Wish, coloring, questions
+from colorize.serve.codec import SUFFIXES, Answer, File, Wish, mean_confidence, paintings, questions
 from colorize.serve.desk import Desk
-from colorize.serve.upload import Refusal
+from colorize.serve.upload import PARAMETER, Refusal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
     """A picture in colour."""
 
-    coloring: Coloring
+    files: tuple[File, ...]
+    """The candidates, then the confidence map."""
+    mean_confidence: float
+    """0…1, of all pages."""
     model: str
     """The name of the model that answered."""
     model_sha256: str
@@ -54,14 +57,17 @@ async def colored(desk: Desk, body: bytes, wish: Wish, name: str = "") -> Done:
             answer = answers[0]
             card = dataclasses.replace(entry.card, name=answer.model, weights_sha256=answer.model_sha256)
             name = name or f"picture{SUFFIXES[scan.format]}"
-            result = await desk.run(coloring, scan, answers, wish, card, name, asked[0].hints)
-        except (PictureError, HintError) as error:
+            # One file after another: a sender that has gone is noticed between them.
+            files = [await desk.run(painting) for painting in await desk.run(paintings, scan, answers, wish, card, name, asked[0].hints)]
+        except HintError as error:
+            raise Refusal(422, str(error), cause=PARAMETER) from error
+        except PictureError as error:
             raise Refusal(422, str(error)) from error
         marks.append(time.monotonic())
     desk.meter.colored(answer.model, pixels)
     steps = zip(("decode", "predict", "encode"), marks, marks[1:], strict=False)
     return Done(
-        coloring=result, model=answer.model, model_sha256=answer.model_sha256,
+        files=tuple(files), mean_confidence=mean_confidence(answers), model=answer.model, model_sha256=answer.model_sha256,
         batch_size=max(answer.batch_size for answer in answers), seconds={step: end - start for step, start, end in steps},
     )  # fmt: skip
 

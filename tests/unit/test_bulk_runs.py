@@ -155,6 +155,59 @@ def test_a_run_whose_output_is_gone_is_still_told_of(server: JobServer, runs: Ar
     assert (find(runs, A).status, find(runs, A).reason) == ("failed", "it")
 
 
+def test_a_run_that_was_told_without_its_output_is_told_anew(server: JobServer, runs: ArchiveRuns) -> None:
+    server.add(A, "FAILED")
+    del server.logs[A]
+    assert find(runs, A).status == "failed"
+    server.logs[A] = PART + DONE
+    assert (find(runs, A).status, find(runs, A).counts.listed) == ("succeeded", 5)
+
+
+def test_threads_that_tell_of_runs_do_not_disturb_one_another(
+    server: JobServer, runs: ArchiveRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add(A, "SUCCEEDED", DONE)
+    server.add(B, "SUCCEEDED", DONE)
+    monkeypatch.setattr("colorize.serve.bulk.LISTED_RUNS", 0.5)  # of which twice as many are kept
+    (job, other), is_inside = [runs._job(name) for name in (A, B)], threading.Event()
+
+    class Watched(dict[str, ArchiveRun]):
+        """What is over, which another thread would like to change while this one makes room."""
+
+        def __delitem__(self, name: str) -> None:
+            is_inside.set()
+            assert runs._keeping.locked()
+            super().__delitem__(name)
+
+    runs._over = Watched()
+    for one in (job, other):
+        runs._told(one)
+    assert is_inside.is_set()
+    assert list(runs._over) == [B]
+
+
+def test_a_run_that_may_have_begun_is_no_503(runs: ArchiveRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go_on = threading.Event()
+    submit = runs._submit
+
+    def slow(*arguments: Any) -> None:
+        assert may_go_on.wait(60)
+        submit(*arguments)
+
+    async def late() -> Refusal:
+        try:
+            with pytest.raises(Refusal, match="may have begun") as refused:
+                await runs.start(ArchiveOrder(source=f"{tmp_path}/in", target=f"{tmp_path}/out"))
+        finally:
+            may_go_on.set()
+        return refused.value
+
+    monkeypatch.setattr(runs, "_submit", slow)
+    monkeypatch.setattr("colorize.serve.bulk.PATIENCE", 0.5)
+    refused = asyncio.run(late())  # which waits for the thread
+    assert (refused.status, refused.headers) == (504, None)
+
+
 def test_runs_are_listed_the_newest_first_without_their_failures(server: JobServer, runs: ArchiveRuns) -> None:
     server.add(B, "SUCCEEDED", PART + DONE)
     server.add(A, "RUNNING", PART)

@@ -157,6 +157,51 @@ def test_a_setting_that_there_is_none_of_is_named(twin: Twin) -> None:
         twin.call("http://127.0.0.1:1", "colorize", PICTURE, vividnes=1)
 
 
+UNSENDABLE: list[tuple[dict[str, Any], str]] = [
+    ({"model": "\ud800"}, r"model '\?': cannot be sent"),
+    ({"hints": 5}, "hints '5': cannot be sent"),
+    ({"hints": [5]}, r"hints '\[5\]': cannot be sent"),
+    ({"hints": [{"x": b"1"}]}, "hints .*: cannot be sent"),
+    ({"hints": [{"x": float("nan")}]}, "hints .*: cannot be sent"),
+    ({"hints": [{"color": "\udcff"}]}, "hints .*: cannot be sent"),
+]
+
+
+@pytest.mark.parametrize(("settings", "reason"), UNSENDABLE)
+def test_a_value_that_cannot_be_sent_is_named_before_anything_is(twin: Twin, settings: dict[str, Any], reason: str) -> None:
+    def none() -> Iterator[bytes]:
+        raise AssertionError("no picture is taken")
+        yield
+
+    with answering(painted) as stub:
+        with pytest.raises(ConfigError, match=reason) as raised:
+            twin.call(stub.url, "colorize", PICTURE, **settings)
+        assert str(raised.value).isprintable()
+        with pytest.raises(ConfigError, match=reason):
+            twin.many(stub.url, none(), **settings)
+    assert stub.asked == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "name"),
+    [
+        (("/a", "/b"), {"vividness": float("nan")}, "vividness"), (("\udcff", "/b"), {}, "source"), (("/a", "\udcff"), {}, "target"),
+        (("/a", "/b"), {"model": b"photo"}, "model"),
+    ],
+)  # fmt: skip
+def test_an_order_that_cannot_be_sent_names_its_part(twin: Twin, arguments: Any, settings: dict[str, Any], name: str) -> None:
+    with answering(painted) as stub, pytest.raises(ConfigError, match=f"^{name} .*: cannot be sent"):
+        twin.call(stub.url, "submit_archive", *arguments, **settings)
+    assert stub.asked == []
+
+
+def test_none_leaves_a_setting_to_the_service(twin: Twin) -> None:
+    with answering(lambda asked: painted(asked) if asked.path == "/v1/colorize" else as_json({"id": "run-7"}, 202)) as stub:
+        twin.call(stub.url, "colorize", PICTURE, vividness=None, hints=None)
+        twin.call(stub.url, "submit_archive", "/a", "/b", vividness=None, model=None)
+    assert (stub.asked[0].query, json.loads(stub.asked[1].body)) == ({}, {"source": "/a", "target": "/b"})
+
+
 # What is tried again, and what is not
 
 
@@ -262,6 +307,21 @@ def test_an_answer_that_drips_is_cut_off(twin: Twin) -> None:
         with pytest.raises(RemoteError, match="no answer"):
             twin.call(stub.url, "colorize", PICTURE, options={"attempts": 1, "timeout": 0.1})
         release.set()
+
+
+def test_a_picture_that_takes_too_long_is_not_sent_again_and_a_question_is(twin: Twin) -> None:
+    release = threading.Event()
+
+    def answer(_: Asked) -> Answer:
+        release.wait(20)
+        return Answer(0)
+
+    with answering(answer) as stub:
+        for name, *arguments in (("colorize", PICTURE), ("models",)):
+            with pytest.raises(RemoteError, match="no answer"):
+                twin.call(stub.url, name, *arguments, options={"attempts": 2, "timeout": 0.1})
+        release.set()
+    assert [asked.method for asked in stub.asked] == ["POST", "GET", "GET"], "the service goes on with the picture"
 
 
 def test_a_body_is_bounded_in_size_and_time(monkeypatch: pytest.MonkeyPatch, twin: Twin) -> None:
@@ -430,10 +490,33 @@ def test_waiting_ends_when_it_was_to_end(twin: Twin) -> None:
         twin.run(stub.url, "wait", timeout=0.05)
 
 
+def test_a_wait_that_is_to_end_tries_no_longer_than_that(twin: Twin) -> None:
+    with (
+        answering(lambda _: error(503, "the service is full", **{"Retry-After": "1"})) as stub,
+        pytest.raises(RemoteError, match="is full"),
+    ):
+        twin.run(stub.url, "wait", timeout=0.5)
+    assert len(stub.asked) == 1
+
+
+def test_why_a_call_is_tried_again_is_told_once(twin: Twin) -> None:
+    left = [error(429, "one run at a time"), error(503, "full"), as_json({"id": "run-7", "status": "pending"}, 202), error(503, "starting")]
+    left.append(as_json(STATUS | {"status": "succeeded"}))
+    told: list[str] = []
+    with answering(lambda _: left.pop(0)) as stub:
+        twin.call(stub.url, "submit_archive", "/a", "/b", on_pause=told.append)
+        twin.run(stub.url, "wait", on_pause=told.append)
+        assert told == [f"{stub.url}: one run at a time", f"{stub.url}: starting"]
+
+
 def test_a_run_is_cancelled(twin: Twin) -> None:
-    with answering(lambda _: as_json({"id": "run-1", "status": "stopped"}, 202)) as stub:
-        twin.run(stub.url, "cancel")
-    assert [(asked.method, asked.path) for asked in stub.asked] == [("DELETE", "/v1/archives/run-1")]
+    left = [as_json({"id": "run-1", "status": status}, 202) for status in ("running", "stopped", "gone", [])]
+    with answering(lambda _: left.pop(0)) as stub:
+        assert [twin.run(stub.url, "cancel") for _ in range(2)] == ["running", "stopped"]
+        for _ in range(2):
+            with pytest.raises(RemoteError, match="tells of a run in another way"):
+                twin.run(stub.url, "cancel")
+    assert [(asked.method, asked.path) for asked in stub.asked] == [("DELETE", "/v1/archives/run-1")] * 4
 
 
 def test_runs_are_listed(twin: Twin) -> None:
@@ -450,6 +533,8 @@ def test_an_id_stays_one_part_of_the_path() -> None:
         for name in ("", ".", ".."):
             with pytest.raises(ConfigError, match="is not the id of a run"):
                 client.archive(name).status()
+        with pytest.raises(ConfigError, match=r"^run '\?': cannot be sent"):
+            client.archive("\udcff").status()
     assert all(asked.path.startswith("/v1/archives/") and asked.path.count("/") == 3 and not asked.query for asked in stub.asked)
 
 

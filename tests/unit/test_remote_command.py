@@ -155,10 +155,45 @@ def test_runs_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_run_is_cancelled(capsys: pytest.CaptureFixture[str]) -> None:
-    with answering(as_json({"id": "archive-1", "status": "stopped"}, 202)) as stub:
-        assert main(["remote", "cancel", "archive-1", "--server", stub.url]) == 0
-    assert (stub.asked[0].method, stub.asked[0].path) == ("DELETE", "/v1/archives/archive-1")
-    assert capsys.readouterr().out == "run archive-1 is to end; what it has done is kept\n"
+    for status, told in (("running", "is to end; what it has done is kept"), ("stopped", "is over already: stopped")):
+        with answering(as_json({"id": "archive-1", "status": status}, 202)) as stub:
+            assert main(["remote", "cancel", "archive-1", "--server", stub.url]) == 0
+        assert (stub.asked[0].method, stub.asked[0].path) == ("DELETE", "/v1/archives/archive-1")
+        assert capsys.readouterr().out == f"run archive-1 {told}\n"
+
+
+def test_why_nothing_begins_yet_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    busy = b'{"error": "bulk runs: 1 run at a time"}'
+    left = [Answer(429, busy), Answer(429, busy), Answer(202, b'{"id": "archive-1"}'), Answer(503), Answer(200, json.dumps(RUN).encode())]
+    with answering(lambda _: left.pop(0)) as stub:
+        assert main(["remote", "archive", "/a", "/b", "--server", stub.url]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"colorize: {stub.url}: bulk runs: 1 run at a time; asking again",
+        f"colorize: {stub.url}: the service answers with status 503; asking again",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["archive", "a", "b", "--vividness", "nan"], "vividness"),
+        (["archive", "\udcff", "b"], "source"),
+        (["status", "\udcff"], "run"),
+        (["cancel", "\udcff"], "run"),
+        (["picture", "g.jpg", "-o", "out", "--model", "\udcff"], "model"),
+    ],
+)
+def test_what_cannot_be_sent_is_one_line(
+    arguments: list[str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "g.jpg").write_bytes(b"g")
+    with answering(painted) as stub:
+        assert main(["remote", *arguments, "--server", stub.url]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"colorize: {name} ")
+    assert "cannot be sent" in told
+    assert (told.count("\n"), stub.asked) == (1, [])
 
 
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,16 +18,18 @@ import tifffile
 from colorize.errors import ModelError
 from colorize.imaging.formats import open_scan
 from colorize.imaging.picture import read_picture
+from colorize.imaging.scan import Scan
 from colorize.imaging.verify import verify
 from colorize.model.coloring import colorize_scan
 from colorize.model.colorizer import Colorizer
 from colorize.model.settings import DecodeSettings
+from colorize.serve import codec, gate, status
 from colorize.serve import desk as desk_module
-from colorize.serve import gate
+from colorize.serve import work as work_module
 from colorize.serve.archives import order_of, runs_of
 from colorize.serve.batch import TOGETHER
 from colorize.serve.catalog import Entry
-from colorize.serve.codec import MEDIA_TYPES
+from colorize.serve.codec import MEDIA_TYPES, Question
 from colorize.serve.desk import Desk, UnavailableError, desk_of
 from colorize.serve.page import site
 from tests.models import constant_model, small_model
@@ -172,6 +174,8 @@ def test_what_is_no_picture_is_refused_with_the_reason(content: bytes, status: i
         ("vividness=much", 422, "vividness 'much'"),
         ("vividness=", 422, "vividness ''"),
         ("vividnes=1", 422, "vividnes '1'"),
+        ("vividness=1&vividness=1", 422, "vividness: is in the query more than once"),
+        ("vividness=1&x=1&x=2", 422, "x: is in the query more than once"),
         ("temperature=0", 422, "temperature '0'"),
         ("temperature=1e-45", 422, "temperature '1e-45'"),
         ("candidates=13", 422, "candidates '13'"),
@@ -191,6 +195,8 @@ def test_a_wrong_parameter_is_refused_with_its_name_and_value(query: str, status
     reply = post(f"/v1/colorize?{query}", PNG)
     assert reply.status_code == status
     assert reason in error_of(reply)
+    if status == 422 and not query.startswith("hints="):
+        assert reason in error_of(post(f"/v1/colorize/batch?{query}", zipped(("a.png", PNG)), headers=ZIP))
 
 
 FORM = "multipart/form-data; boundary=x"
@@ -246,6 +252,56 @@ def test_a_large_picture_in_a_small_file_keeps_nobody_waiting() -> None:
     reply, answered = with_service(LocalNetwork(MODEL), MODEL, work)
     assert (reply.status_code, open_scan(reply.content).pages[0].width) == (200, 10_000)
     assert answered > 5
+
+
+@pytest.mark.parametrize("most", [2, 1], ids=["room for both", "room for one"])
+def test_large_pictures_leave_a_thread_and_pixels_to_the_small_ones(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    large, pixels = encoded(grey_scene(100, 100), "PNG"), 100 * 100
+    ask, is_under_way, may_go_on = work_module.questions, threading.Event(), threading.Event()
+
+    def slow(scan: Scan, *arguments: Any) -> list[Question]:
+        if scan.pages[0].width == 100:
+            is_under_way.set()
+            assert may_go_on.wait(60)
+        return ask(scan, *arguments)
+
+    monkeypatch.setattr(desk_module, "LARGE_PIXELS", pixels - 1)
+    monkeypatch.setattr(work_module, "questions", slow)
+
+    async def work(client: httpx2.AsyncClient, _: Desk) -> list[int]:
+        scans = [asyncio.create_task(client.post("/v1/colorize", content=large)) for _ in range(2)]
+        try:
+            await asyncio.to_thread(is_under_way.wait, 60)
+            small = await asyncio.wait_for(client.post("/v1/colorize", content=PNG), 30)
+        finally:
+            may_go_on.set()
+        return [small.status_code, *(reply.status_code for reply in await asyncio.gather(*scans))]
+
+    assert with_service(LocalNetwork(MODEL), MODEL, work, max_pixels=most * pixels) == [200] * 3
+
+
+def test_a_sender_that_has_gone_is_noticed_between_two_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    painted, is_under_way, may_go_on = [], threading.Event(), threading.Event()
+    paint = codec.paint
+
+    def slow(*arguments: Any, candidate: int, **options: Any) -> None:
+        painted.append(candidate)
+        is_under_way.set()
+        assert may_go_on.wait(60)
+        paint(*arguments, candidate=candidate, **options)
+
+    monkeypatch.setattr(codec, "paint", slow)
+
+    async def work(client: httpx2.AsyncClient, _: Desk) -> None:
+        sender = asyncio.create_task(client.post("/v1/colorize?candidates=3", content=PNG))
+        await asyncio.to_thread(is_under_way.wait, 60)
+        sender.cancel()
+        await asyncio.sleep(0)
+        may_go_on.set()
+        await asyncio.gather(sender, return_exceptions=True)
+
+    with_service(LocalNetwork(MODEL), MODEL, work)
+    assert painted == [0]
 
 
 def test_a_full_service_refuses_at_once_and_recovers() -> None:
@@ -326,6 +382,12 @@ def test_a_batch_comes_back_in_order_with_what_failed_in_its_manifest(as_zip: bo
     assert "damaged JPEG" in manifest[2]["reason"]
     assert all(set(row) == {"file", "status", "reason", "name", "model", "mean_confidence"} for row in manifest)
     assert read_picture(found["a.jpg"]).pixels.ndim == 3
+
+
+def test_a_part_without_a_name_is_called_as_a_picture_alone_is() -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + PNG + b"\r\n--x--\r\n"
+    assert list(entries(post("/v1/colorize/batch", body, headers={"Content-Type": FORM}))) == ["picture.png", "manifest.json"]
+    assert list(entries(post("/v1/colorize/batch", zipped(("..", JPEG)), headers=ZIP))) == ["picture.jpg", "manifest.json"]
 
 
 def test_a_batch_is_worked_on_a_few_pictures_at_a_time() -> None:
@@ -504,18 +566,23 @@ def test_a_key_has_its_rate(digest: str) -> None:
     assert 20 <= int(statuses[2].headers["retry-after"]) <= 41, "the batch of five is paid back first"
 
 
+PROXIED = ("X-Forwarded-For", "X-Forwarded-Proto", "x-forwarded-port", "X-Forwarded-Whatever", "X-Real-IP", "Via", "Forwarded")
+
+
 @pytest.mark.parametrize(
     ("peer", "base_url", "headers"),
     [
         ("10.1.2.3", "http://127.0.0.1:8000", {}),
         ("127.0.0.1", "http://10.0.0.1:8000", {}),
         ("127.0.0.1", "http://evil.example:8000", {}),
+        ("127.0.0.1", "http://127.0.0.1.evil.example:8000", {}),
+        ("127.0.0.1", "http://127.1:8000", {}),
         (
             "10.1.2.3",
             "http://10.0.0.1:8000",
             {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "127.0.0.1", "Forwarded": "for=127.0.0.1"},
         ),
-        ("127.0.0.1", "http://127.0.0.1:8000", {"X-Forwarded-For": "127.0.0.1"}),
+        *(("127.0.0.1", "http://127.0.0.1:8000", {name: "127.0.0.1"}) for name in PROXIED),
         ("127.0.0.1", "http://127.0.0.1:8000", {"Origin": "http://evil.example"}),
         ("127.0.0.1", "http://127.0.0.1:8000", {"Origin": "null"}),
         ("127.0.0.1", "http://127.0.0.1:8000", {"Origin": "http://["}),
@@ -529,7 +596,7 @@ def test_without_keys_only_this_machine_is_answered(peer: str, base_url: str, he
 
 
 def test_the_services_own_page_may_use_it() -> None:
-    for base in ("http://127.0.0.1:8000", "http://localhost:8000", "http://[::1]:8000"):
+    for base in ("http://127.0.0.1:8000", "http://localhost:8000", "http://[::1]:8000", "http://127.0.0.2:8000", "http://127.0.0.2"):
         headers = {"Host": base.removeprefix("http://"), "Origin": base, "Sec-Fetch-Site": "same-origin"}
         assert get("/v1/models", headers).status_code == 200
 
@@ -565,7 +632,26 @@ def test_a_wrong_path_or_method_is_refused(path: str, method: str, status: int) 
 # What is said of the service
 
 
-def test_readiness_is_the_models() -> None:
+def test_all_who_ask_for_readiness_share_a_question_and_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "KEPT_SECONDS", 3600.0)
+    network = LocalNetwork(MODEL)
+
+    async def work(client: httpx2.AsyncClient, _: Desk) -> list[int]:
+        gone = asyncio.create_task(client.get("/readyz"))
+        others = [asyncio.create_task(client.get("/readyz")) for _ in range(20)]
+        while not network.asked:
+            await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        return [reply.status_code for reply in [*await asyncio.gather(*others), await client.get("/readyz")]]
+
+    assert with_service(network, MODEL, work) == [200] * 21
+    assert len(network.asked) == 1
+
+
+def test_readiness_is_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "KEPT_SECONDS", 0.0)
+
     async def work(client: httpx2.AsyncClient, _: Desk) -> list[int]:
         return [(await client.get(path)).status_code for path in ("/healthz", "/readyz", "/readyz")]
 
@@ -608,6 +694,9 @@ def test_the_measurements_count_what_happened() -> None:
     async def work(client: httpx2.AsyncClient, desk: Desk) -> dict[str, float]:
         await client.post("/v1/colorize", content=PNG)
         await client.post("/v1/colorize", content=b"hello")
+        await client.post("/v1/colorize", content=PNG[:-20])
+        for query in ("vividness=2", "vividnes=1", "candidate=2", "vividness=1&vividness=0", "hints=red"):
+            await client.post(f"/v1/colorize?{query}", content=PNG)
         await client.post("/v1/" + "x" * 50)
         samples = [sample for series in desk.meter.series() for sample in series.samples]
         return {f"{name} {' '.join(value for _, value in labels)}".strip(): value for name, labels, value in samples}
@@ -618,8 +707,9 @@ def test_the_measurements_count_what_happened() -> None:
     assert found["colorize_requests_total other POST 404"] == 1
     assert found["colorize_pictures_total small"] == 1
     assert found["colorize_megapixels_total small"] == pytest.approx(48 * 64 / 1e6)
-    assert found["colorize_failures_total format"] == 1
-    assert found["colorize_request_seconds_count /v1/colorize"] == 2
+    assert found["colorize_failures_total format"] == found["colorize_failures_total damaged"] == 1
+    assert found["colorize_failures_total parameter"] == 5
+    assert found["colorize_request_seconds_count /v1/colorize"] == 8
     assert found["colorize_requests_in_flight"] == 0
 
 

@@ -60,6 +60,7 @@ def test_a_frame_that_is_stored_sideways_comes_back_sideways(service: str) -> No
         ("?vividness=2", "vividness '2'"),
         ("?vividness=nan", "vividness 'nan'"),
         ("?vividnes=1", "vividnes '1'"),
+        ("?vividness=1&vividness=0", "vividness: is in the query more than once"),
         ("?model=../secret", "no such model"),
         ("?model=other", "no such model"),
     ],

@@ -115,7 +115,10 @@ def test_pixels_of_a_cancelled_request_are_given_back() -> None:
 
 
 def test_the_settings_refuse_what_they_do_not_know_and_what_is_out_of_range() -> None:
-    for wrong in ({"modle": "cifar10"}, {"batch_size": 0}, {"model_cpus": 0}, {"max_body_bytes": -1}, {"model_gpus": -1}):
+    for wrong in (
+        {"modle": "cifar10"}, {"batch_size": 0}, {"model_cpus": 0}, {"max_body_bytes": -1}, {"model_gpus": -1}, {"models_dir": ""},
+        {"archive_roots": ("",)},
+    ):  # fmt: skip
         with pytest.raises(ValidationError, match=next(iter(wrong))):
             ServeConfig.model_validate(wrong)
 
