@@ -80,7 +80,7 @@ def ask(address: str) -> dict[str, Any]:
     from ray._common.usage.usage_lib import get_cluster_metadata
     from ray._private.worker import global_worker  # the only place that has the client of what the cluster knows of itself
 
-    from colorize import cluster
+    from colorize import auth, cluster
     from colorize.errors import ClusterError
 
     try:
@@ -90,7 +90,7 @@ def ask(address: str) -> dict[str, Any]:
             return {
                 "ray": versions["ray_version"], "python": versions["python_version"], "own_ray": ray.__version__, "alive": info.nodes,
                 "dead": sum(not node["Alive"] for node in nodes), "cpus": info.cpus, "gpus": info.gpus,
-                "token": os.environ.get(cluster.AUTH_MODE, "").lower() == "token",
+                "token": os.environ.get(auth.MODE, "").lower() == "token",
             }  # fmt: skip
     except ClusterError as error:
         return {"error": str(error)}

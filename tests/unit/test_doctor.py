@@ -279,6 +279,34 @@ def test_a_token_that_others_can_read(tmp_path: Path) -> None:
     assert check_token_file(token).status == "ok"
 
 
+def test_the_token_is_looked_for_where_ray_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = tmp_path / "token"
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    found = check_token_file()
+    assert (found.status, found.found) == ("wrong", f"{token} (RAY_AUTH_TOKEN_PATH): no token can be read there: No such file or directory")
+    assert found.advice == "name its file in RAY_AUTH_TOKEN_PATH, or leave it out"
+    token.write_text("secret")
+    token.chmod(0o600)
+    assert (check_token_file().status, check_token_file().found) == ("ok", f"{token}, out of others' reach")
+    token.write_text("")
+    assert check_token_file().found.endswith("no token can be read there: it is empty")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    assert check_token_file() == Finding(check="Ray's token", status="ok", found="in RAY_AUTH_TOKEN, which counts before any file")
+
+
+def test_a_token_that_may_not_be_read_is_not_none_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = tmp_path / "auth_token"
+    token.write_text("secret")
+
+    def read(_: Path) -> bytes:  # root may read everything
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    found = check_token_file(token)
+    assert (found.status, found.found) == ("wrong", f"{token}: no token can be read there: Permission denied")
+
+
 # GPUs and models
 
 
