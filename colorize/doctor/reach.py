@@ -24,6 +24,11 @@ CHECK = "cluster"
 def check_cluster(address: str | None, *, seconds: float = REACH_SECONDS) -> Finding:
     """Joins the cluster at `address`, or at RAY_ADDRESS, for a moment."""
     target = address or os.environ.get("RAY_ADDRESS")
+    if target and target.startswith("ray://"):
+        return Finding(
+            check=CHECK, status="wrong", found=f"{target}: a Ray client's address does not say what runs there",
+            advice="give host:port of the head, and look from a machine that reaches it",
+        )  # fmt: skip
     if not target or target == "local":
         return Finding(check=CHECK, status="ok", found="none named (--address, RAY_ADDRESS): each command starts a Ray here")
     asked = subprocess.Popen([sys.executable, "-m", __name__, target], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -81,7 +86,7 @@ def ask(address: str) -> dict[str, Any]:
     from ray._private.worker import global_worker  # the only place that has the client of what the cluster knows of itself
 
     from colorize import auth, cluster
-    from colorize.errors import ClusterError
+    from colorize.errors import ClusterError, one_line
 
     try:
         with cluster.connect(address) as info:
@@ -94,6 +99,9 @@ def ask(address: str) -> dict[str, Any]:
             }  # fmt: skip
     except ClusterError as error:
         return {"error": str(error)}
+    except Exception as error:  # noqa: BLE001 – whatever keeps it from answering is what was asked for
+        last = (str(error).strip().splitlines() or [""])[-1]
+        return {"error": f"{address}: joining it failed: {one_line(f'{type(error).__name__}: {last}')}"}
 
 
 if __name__ == "__main__":
