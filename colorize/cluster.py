@@ -30,11 +30,10 @@ import ray
 from ray._private import parameter, ray_constants, services
 from ray._private import worker as ray_worker  # the only place that knows whether this process started its Ray
 from ray._private.grpc_utils import init_grpc_channel  # with Ray's own TLS and token settings
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest  # type: ignore[attr-defined]
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
-from colorize import growth, log
+from colorize import auth, growth, log
 from colorize.errors import ClusterError
 
 CONNECT_SECONDS = 8.0
@@ -42,9 +41,6 @@ CONNECT_SECONDS = 8.0
 
 DEATH_SECONDS = 30.0
 """How long Ray may take to notice that a node is gone; a node that is only silent is not waited for any longer."""
-
-AUTH_MODE = "RAY_AUTH_MODE"
-"""`token`: every process shows a token and asks for it; `disabled`: none does."""
 
 _QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune")
 
@@ -317,29 +313,6 @@ def _taking_jobs() -> Iterator[None]:
             os.environ[variable] = environment
 
 
-def _use_token() -> bool:
-    """Shows from now on the token that this machine has; False where it has none, or RAY_AUTH_MODE, the last word, says what is done.
-
-    Ray's own `init` shows it only where that variable says so. A process that shows it asks for it as well, so where the cluster has none
-    its workers would be refused, and the process would wait for them for ever.
-    """
-    if AUTH_MODE in os.environ or not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
-        return False
-    os.environ[AUTH_MODE] = "token"
-    Config.initialize("")
-    return True
-
-
-def token_problem() -> str:
-    """Why a Ray refuses this machine, and what to do, after its name and a colon."""
-    where = "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
-    if os.environ.get(AUTH_MODE, "token").lower() != "token":
-        return f"this Ray asks for a token, and {AUTH_MODE} says that none is shown: leave it out"
-    if AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
-        return f"this Ray has another token than this machine ({where}); its own: `ray get-auth-token` where it was started"
-    return f"this Ray asks for a token, and this machine has none ({where}); its own: `ray get-auth-token` where it was started"
-
-
 def find(target: str, origin: str = "", way_out: str = "start one with `ray start --head`") -> str:
     """The `host:port` to join, `auto` resolved; messages have `origin`, where it was named, and `way_out`.
 
@@ -354,29 +327,32 @@ def find(target: str, origin: str = "", way_out: str = "start one with `ray star
         assert found is not None, "Ray either finds an address or raises"
     else:
         found = target
+    if found.startswith(("http://", "https://")):
+        raise ClusterError(f"{target}{origin}: is a job server's address: give host:port of the head")
     host, separator, port = found.removeprefix("ray://").rpartition(":")
     if not separator or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ClusterError(f"{target}{origin}: not a Ray address: give host:port, ray://host:port, auto or local")
+        raise ClusterError(f"{target}{origin}: not a Ray address: give host:port, ray://host:port or auto")
     is_head = not found.startswith("ray://")
     if is_head:
         host = services.resolve_ip_for_localhost(host)  # where Ray will look for it
     else:
-        _use_token()  # a proxy of Ray's that does not say whether it asks for one
+        auth.use_token()  # a proxy of Ray's that does not say whether it asks for one
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:
         raise ClusterError(f"{target}{origin}: no Ray cluster answers there ({error.strerror or error}): {way_out}") from error
     try:
         try:
-            _ask(f"{host}:{port}", is_head)
+            with auth.told():
+                _ask(f"{host}:{port}", is_head)
         except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.UNAUTHENTICATED or not _use_token():
+            if error.code() is not grpc.StatusCode.UNAUTHENTICATED or not auth.use_token():
                 raise
             _ask(f"{host}:{port}", is_head)
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
             raise ClusterError(f"{target}{origin}: no Ray cluster answers there ({error.details()}): {way_out}") from error
-        raise ClusterError(f"{target}{origin}: {token_problem()}") from error
+        raise ClusterError(f"{target}{origin}: {auth.problem()}") from error
     except grpc.FutureTimeoutError as error:
         raise ClusterError(f"{target}{origin}: what answers there is not a Ray cluster: {way_out}") from error
     return found

@@ -63,6 +63,8 @@ class ArchiveConfig:
         as_format(self.format)
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers {self.workers}: must be 1 or more")
+        if self.palette is not None and self.reference is not None:
+            raise ConfigError("palette and reference: both say which colours are to be expected: choose one")
         if self.force and self.retry_failed:
             raise ConfigError("force and retry_failed: one is everything again, the other only what failed: choose one")
 

@@ -14,8 +14,9 @@ from pathlib import Path, PurePosixPath
 
 from colorize.archive.manifest import FOLDER, Row, Status
 from colorize.errors import ArchiveError
-from colorize.storage.place import Found, LocalPlace, Place, cause
+from colorize.storage.place import Found, LocalPlace, Place, cause, is_url
 from colorize.storage.remote import RemotePlace
+from colorize.storage.url import redacted
 
 PICTURE_SUFFIXES = frozenset(
     {
@@ -95,6 +96,20 @@ def check_places(source: Place, target: Place) -> tuple[Place, Place]:
     if source_inside:
         raise ArchiveError(f"{source.shown}: lies inside the target {target.shown}; give a target outside it")
     return source, target
+
+
+def check_names(source: str, target: str) -> None:
+    """Raises ArchiveError where one of them, absolute paths or URLs, is the other or lies inside it, by their names alone.
+
+    `check_places` follows links too, where the folders are.
+    """
+    named = [PurePosixPath(name.partition("?")[0] if is_url(name) else os.path.normpath(name)) for name in (source, target)]
+    if named[0] == named[1]:
+        raise ArchiveError(f"{redacted(target)}: is the source itself; give another folder, nothing in the source is overwritten")
+    if named[1].is_relative_to(named[0]):
+        raise ArchiveError(f"{redacted(target)}: lies inside the source {redacted(source)}; give a folder outside it")
+    if named[0].is_relative_to(named[1]):
+        raise ArchiveError(f"{redacted(source)}: lies inside the target {redacted(target)}; give a target outside it")
 
 
 def list_archive(source: Place, run_id: str) -> Listing:

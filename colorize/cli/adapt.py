@@ -6,11 +6,27 @@ import dataclasses
 import hashlib
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colorize.cli.finetune import ARCHIVE, BATCH_SIZE, EPOCHS, LEARNING_RATE, SIZE, WORKERS, announce, conclude, resumed, started, tune
+from colorize.cli.finetune import (
+    ARCHIVE,
+    BATCH_SIZE,
+    EPOCHS,
+    LEARNING_RATE,
+    SIZE,
+    WORKERS,
+    announce,
+    beside_resume,
+    check_alone,
+    conclude,
+    resumed,
+    settings_of,
+    started,
+    tune,
+)  # fmt: skip
 from colorize.cli.options import ADDRESS, RUN
 from colorize.cli.train import new_run
 from colorize.errors import ConfigError, DataError, RunError, printable
@@ -22,6 +38,9 @@ if TYPE_CHECKING:
     from colorize.data.dataset import LabDataset
     from colorize.storage.place import Place
     from colorize.train.directory import RunDirectory
+
+NOTHING = "adapt takes an ARCHIVE, or --resume with a run"
+"""What is said where neither is given."""
 
 MOST = 2000
 """Colour pictures that are trained on where no limit is given: from there on, more of one archive change little and take their time."""
@@ -75,7 +94,7 @@ def adapt(
     if config is not None and not config.data.startswith(ARCHIVE):
         raise RunError(f"{resume}: a run on {config.data}: go on with colorize finetune --resume {resume}")
     if config is None and archive is None:
-        raise ConfigError("adapt takes an ARCHIVE, or --resume with a run")
+        raise ConfigError(NOTHING)
     name, source = model or DEFAULT_MODEL, archive if config is None else config.data.removeprefix(ARCHIVE)
     if config is None:
         started(directory, settings(name, f"{ARCHIVE}{source}", workers=workers if workers is not None else 1, gpu=gpu, **given))
@@ -94,6 +113,21 @@ def adapt(
             create_finetuning(directory, config)
             directory.write(FOUND, found.to_json().encode())
         conclude(tune(directory, config, parts))
+
+
+def check(given: Mapping[str, Any]) -> None:
+    """Raises ConfigError, ArchiveError for options that no such run can have, whatever the archive holds. `given`: all, by name."""
+    from colorize.archive.listing import check_names
+    from colorize.train.finetune import check_settings
+
+    if given["resume"] is not None:
+        check_alone(given["resume"], beside_resume(given))
+        return
+    if given["archive"] is None:
+        raise ConfigError(NOTHING)
+    check_settings(given["model"] or DEFAULT_MODEL, f"{ARCHIVE}{given['archive']}", **settings_of(given))
+    if given["run"] is not None:
+        check_names(given["archive"], given["run"])
 
 
 def listed(source: str, directory: RunDirectory) -> tuple[Place, Listing]:

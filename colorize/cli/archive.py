@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -113,6 +113,17 @@ def archive(
         _print_summary(summary)
     if summary.failed:
         raise typer.Exit(1)
+
+
+def check(given: Mapping[str, Any]) -> None:
+    """Raises ConfigError, ArchiveError for arguments with which nothing can be coloured, whatever lies there. `given`: all, by name."""
+    from colorize.archive.config import ArchiveConfig
+    from colorize.archive.listing import check_names
+    from colorize.imaging.convert import as_format
+
+    fields = {field.name: given[field.name] for field in dataclasses.fields(ArchiveConfig) if field.name in given}
+    ArchiveConfig(**fields, format=as_format(given["format_"]))
+    check_names(given["source"], given["target"])
 
 
 class ArchiveDisplay:

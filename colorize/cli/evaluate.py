@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,11 +11,12 @@ from colorize.cli.options import ADDRESS
 from colorize.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from rich.table import Table
 
-    from colorize.evaluation import Evaluation
+    from colorize.evaluation import Evaluation, Extras
+    from colorize.model.settings import DecodeSettings
 
 HEADINGS = {
     "ssim": ("SSIM", 4), "psnr_mean": ("PSNR", 2), "psnr_pooled": ("pooled", 2), "rgb_mae": ("MAE", 4), "ab_mae": ("ab MAE", 2),
@@ -55,20 +56,16 @@ def evaluate(
     from colorize.cli.display import console, describe
     from colorize.data.dataset import load_dataset
     from colorize.data.sources import FIXED_SIZE, parse_source
-    from colorize.evaluation import Extras, classifier_for, examples, sheet_png
+    from colorize.evaluation import classifier_for, examples, sheet_png
     from colorize.evaluation import evaluate as score
-    from colorize.evaluation.recognition import check_recognizable
     from colorize.model.colormodel import load_model
-    from colorize.model.settings import DecodeSettings
     from colorize.storage.place import is_url
     from colorize.storage.remote import write_file
 
-    settings = DecodeSettings(vividness=vividness)
-    extras = Extras(hints=hints, confidence=confidence, sizes=sizes)
-    if classifier is not None and not recognition:
-        raise ConfigError(f"--classifier {classifier}: is only used with --recognition")
-    if recognition:
-        check_recognizable(data)
+    settings, extras = _asked(
+        data=data, vividness=vividness, limit=limit, hints=hints, confidence=confidence, sizes=sizes, recognition=recognition,
+        classifier=classifier,
+    )  # fmt: skip
     for file in (json, sheet, classifier):
         if file is not None and not is_url(str(file)):
             path = Path(file)
@@ -95,6 +92,29 @@ def evaluate(
             write_file(json, result.to_json().encode())
         if sheet is not None:
             write_file(sheet, sheet_png(examples(loaded, dataset.dataset, settings=settings, count=24)))
+
+
+def check(given: Mapping[str, Any]) -> None:
+    """Raises ConfigError, DataError for options with which nothing can be scored, whatever the data. `given`: all, by name."""
+    _asked(**{name: value for name, value in given.items() if name not in ("model", "json", "sheet", "address")})
+
+
+def _asked(
+    *, data: str, vividness: float, limit: int | None, hints: int | None, confidence: bool, sizes: bool, recognition: bool,
+    classifier: Path | None,
+) -> tuple[DecodeSettings, Extras]:  # fmt: skip
+    """How is scored, and what beside the scores. Raises ConfigError, DataError."""
+    from colorize.evaluation import Extras
+    from colorize.evaluation.recognition import check_recognizable
+    from colorize.model.settings import DecodeSettings
+
+    if classifier is not None and not recognition:
+        raise ConfigError(f"--classifier {classifier}: is only used with --recognition")
+    if recognition:
+        check_recognizable(data)
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit {limit}: must be 1 or more")
+    return DecodeSettings(vividness=vividness), Extras(hints=hints, confidence=confidence, sizes=sizes)
 
 
 def score_table(result: Evaluation) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,6 +27,9 @@ ARCHIVE = "archive:"
 
 SHOWN = ("psnr_mean", "ssim", "ab_mae", "ciede2000", "colorfulness_ratio", "within_5")
 """The scores of the table: those that colour alone decides."""
+
+NOTHING = "finetune takes a MODEL and --data, or --resume with a run"
+"""What is said where neither is given."""
 
 EPOCHS = typer.Option(help="Passes over the training pictures.", show_default="as many as show 4,800 pictures, 2 to 30")
 LEARNING_RATE = typer.Option(help="The peak learning rate.", show_default="0.0003")
@@ -74,7 +78,7 @@ def finetune(
         raise RunError(f"{resume}: a run on the colour pictures of an archive: go on with colorize adapt --resume {resume}")
     if config is None:
         if model is None or data is None:
-            raise ConfigError("finetune takes a MODEL and --data, or --resume with a run")
+            raise ConfigError(NOTHING)
         given |= fixed_size(data, size)
         started(directory, settings(model, data, workers=workers if workers is not None else 1, gpu=gpu, **given))
     with cluster.connect(address) as ray:
@@ -96,9 +100,38 @@ def resumed(run: RunDirectory | None, others: list[Any]) -> TrainConfig | None:
 
     if run is None:
         return None
+    check_alone(str(run), others)
+    return open_finetuning(run)
+
+
+def check(given: Mapping[str, Any]) -> None:
+    """Raises ConfigError, DataError for options that no fine-tuning can have, whatever its pictures. `given`: all, by name."""
+    from colorize.train.finetune import check_settings
+
+    if given["resume"] is not None:
+        check_alone(given["resume"], beside_resume(given))
+        return
+    if given["model"] is None or given["data"] is None:
+        raise ConfigError(NOTHING)
+    settings = settings_of(given) | fixed_size(given["data"], given["size"])
+    check_settings(given["model"], given["data"], **settings)
+
+
+def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of all options of a new run, what `train.finetune.settings` takes beside the model and the data."""
+    named = {name: given[name] for name in ("epochs", "learning_rate", "batch_size", "size", "seed", "limit", "gpu")}
+    return named | {"workers": 1 if given["workers"] is None else given["workers"]}
+
+
+def beside_resume(given: Mapping[str, Any]) -> list[Any]:
+    """Of all options those that a run that goes on has of its own; None for each that is not given."""
+    return [None if value is False else value for name, value in given.items() if name not in ("resume", "address")]
+
+
+def check_alone(run: str, others: list[Any]) -> None:
+    """Raises ConfigError where another option is given beside --resume."""
     if any(one is not None for one in others):
         raise ConfigError(f"--resume {run}: a run goes on with its own model and settings; leave out the other options")
-    return open_finetuning(run)
 
 
 def started(directory: RunDirectory, config: TrainConfig) -> None:

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from colorize.cli import adapt, archive, evaluate, finetune, train
-from colorize.errors import ConfigError
-from colorize.storage.place import is_url
+from colorize.errors import ConfigError, printable
+from colorize.storage.place import FILE_URL, is_url, path_of_url
 from colorize.storage.url import redacted
-
-_FILE = "file://"
 
 _URL_AS_PATH = re.compile(r"([a-z][a-z0-9+.-]+:)/(.*)")
 """What pathlib makes of a URL."""
@@ -91,6 +89,11 @@ _KINDS: dict[str, dict[str, Callable[[str], PathArgument | None]]] = {
 }
 """Of each command that can be a job, the parameters that can be paths."""
 
+_CHECKS: dict[str, Callable[[Mapping[str, Any]], None]] = {
+    "train": train.check, "finetune": finetune.check, "adapt": adapt.check, "evaluate": evaluate.check, "archive": archive.check,
+}  # fmt: skip
+"""Of each of them, what finds values that it would refuse wherever it ran; given all of its parameters, paths absolute."""
+
 COMMANDS = tuple(_KINDS)
 """The commands that can be a job."""
 
@@ -104,14 +107,17 @@ def job_commands() -> Any:
 
 
 def parse(arguments: Sequence[str], *, folder: Path | None = None, context: Any = None) -> Command:
-    """`arguments` of `colorize`, parsed as the command itself parses them.
+    """`arguments` of `colorize`, parsed as the command itself parses them, with values in the ranges that it takes.
+
+    Nothing of the user's is read: the paths may be those of other machines.
 
     folder: what relative paths are relative to, and where a run without a `--run` gets its directory; None: then both are errors, since
     the working directory of a job is one that Ray makes and deletes. context: of the command that asks, for the usage line of an error.
 
-    Raises ConfigError for a command that cannot be a job and for such paths, DataError for a data source that is none, and what the
-    command's own parser raises, which ends in its usage line and exit code 2.
+    Raises ConfigError for a command that cannot be a job and for such paths, DataError for a data source that is none, StorageError for a
+    file URL that is none, what the command's own settings raise, and what its parser raises, which ends in its usage line and exit code 2.
     """
+    _check_text(*arguments, *(() if folder is None else [str(folder)]))
     name = arguments[0] if arguments else ""
     if name not in _KINDS:
         raise ConfigError(f"{name or 'no command'}: cannot be a job; these can: {', '.join(COMMANDS)}")
@@ -125,8 +131,10 @@ def parse(arguments: Sequence[str], *, folder: Path | None = None, context: Any 
             for parameter in parsed.command.params
             if parameter.name in parsed.params and parsed.get_parameter_source(parameter.name).name == "COMMANDLINE"
         ]
+        values = dict(parsed.params)
     options, positional, places = [], [], []
     for parameter, value in given:
+        texts: list[str] = []
         for one in value if isinstance(value, (list, tuple)) else [value]:
             if parameter.name == "address":
                 continue
@@ -136,14 +144,17 @@ def parse(arguments: Sequence[str], *, folder: Path | None = None, context: Any 
             named = flag if flag.startswith("-") else parameter.name.upper()
             if isinstance(one, Path) and (url := _URL_AS_PATH.match(text)):
                 raise ConfigError(f"{named} {redacted(f'{url[1]}//{url[2]}')}: must be a file or folder that every node shares, and no URL")
-            if place is not None and (place.path.startswith(_FILE) or not is_url(place.path)):
+            if place is not None and (place.path.startswith(FILE_URL) or not is_url(place.path)):
                 place = _absolute(place, folder, named)
                 text = place.before + place.path
                 places.append(place)
+            texts.append(text)
             if not flag.startswith("-"):
                 positional.append(text)
             else:
                 options += [flag] if isinstance(one, bool) else [flag, text]
+        if parameter.name in _KINDS[name]:
+            values[parameter.name] = texts if isinstance(value, (list, tuple)) else texts[0]
     names = {parameter.name for parameter, _ in given}
     if "run" in _KINDS[name] and not names & {"run", "resume"}:
         if folder is None:
@@ -151,17 +162,31 @@ def parse(arguments: Sequence[str], *, folder: Path | None = None, context: Any 
         run = _written(str(folder / "runs" / time.strftime("%Y%m%d-%H%M%S")))
         options += ["--run", run.path]
         places.append(run)
+        values["run"] = run.path
+    _CHECKS[name](values)
     return Command(
         arguments=(name, *options, *(["--", *positional] if positional else [])),
         address=next((value for parameter, value in given if parameter.name == "address"), None),
-        read=tuple(Path(place.path.removeprefix(_FILE)) for place in places if place.is_read),
-        written=tuple(Path(place.path.removeprefix(_FILE)) for place in places if place.is_written),
+        read=tuple(Path(place.path) for place in places if place.is_read),
+        written=tuple(Path(place.path) for place in places if place.is_written),
     )
 
 
 def _absolute(place: PathArgument, folder: Path | None, named: str) -> PathArgument:
-    if place.path.startswith(_FILE) or Path(place.path).is_absolute():
+    """The place by its local path, as every node is to look for it and the command to open it."""
+    if place.path.startswith(FILE_URL):
+        return replace(place, path=str(path_of_url(place.path)))
+    if Path(place.path).is_absolute():
         return place
     if folder is None:
         raise ConfigError(f"{named} {place.path}: a job needs an absolute path or a URL: its working directory is one that Ray makes")
-    return PathArgument(path=str(folder / place.path), before=place.before, is_read=place.is_read, is_written=place.is_written)
+    return replace(place, path=str(folder / place.path))
+
+
+def _check_text(*words: str) -> None:
+    """Raises ConfigError for a word that is not UTF-8, as names of files can be: no job can be given it."""
+    for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            raise ConfigError(
+                f"{printable(word)}: is not UTF-8, and a job is given its command as text: rename it, or name a folder above it"
+            )

@@ -250,6 +250,8 @@ def checked(command: list[str], context: typer.Context | None = None) -> tuple[s
     if {"-h", "--help"} & set(command):
         raise ConfigError(f"{printable(shlex.join(command))}: only prints something; there is nothing to schedule")
     parsed = parse(command, folder=Path.cwd(), context=context)
+    if "--dry-run" in parsed.arguments:
+        raise ConfigError("--dry-run: writes nothing; there is nothing to schedule")
     if parsed.address is not None:
         raise ConfigError(f"--address {parsed.address}: belongs to colorize schedule start; a job runs on the cluster that it is given to")
     if "--run" in parsed.arguments and DUE not in (directory := parsed.arguments[parsed.arguments.index("--run") + 1]):

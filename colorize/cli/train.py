@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -82,22 +83,16 @@ def train(
     from colorize.train.directory import MODEL_FILE, RunDirectory
     from colorize.train.run import check_workers, needed
 
-    given: dict[str, Any] = {
-        "data": data[0] if data else None, "more_data": tuple(data[1:]) or None if data else None, "epochs": epochs,
-        "batch_size": batch_size, "learning_rate": learning_rate, "width": width, "depth": depth, "encoder": encoder, "size": size,
-        "seed": seed, "limit": limit,
-    }  # fmt: skip
-    given = {name: value for name, value in given.items() if value is not None}
-    number = None if workers is None else _workers(workers)
-    if resume is not None and (given or workers is not None or gpu or run is not None):
-        raise ConfigError(f"--resume {resume}: a run goes on with its own settings; leave out the other options")
+    given, number = _asked(  # what is wrong with the settings is said before Ray starts
+        data=data, workers=workers, gpu=gpu, run=run, resume=resume, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+        width=width, depth=depth, encoder=encoder, size=size, seed=seed, limit=limit,
+    )  # fmt: skip
     directory = RunDirectory(resume or run or new_run())
     config = directory.open() if resume is not None else None
     if config is not None and config.base is not None:
         raise RunError(f"{resume}: a fine-tuning run: go on with colorize finetune --resume {resume}")
     if config is None:
         directory.check_new()
-        _configure(given, *(number or (None, 1)), gpu)  # what is wrong with the settings is said before Ray starts
     with cluster.connect(address) as ray:
         console.print(ray.describe())
         if config is None:
@@ -145,6 +140,25 @@ def _trained(config: TrainConfig, directory: RunDirectory, validation_set: LabDa
 def new_run() -> str:
     """The directory of a run that is given none."""
     return f"runs/{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def check(given: Mapping[str, Any]) -> None:
+    """Raises ConfigError, DataError for options that no training can have, whatever its pictures. `given`: all, by name."""
+    _asked(**{name: value for name, value in given.items() if name != "address"})
+
+
+def _asked(
+    *, data: list[str] | None, workers: str | None, gpu: bool, run: str | None, resume: str | None, **others: Any
+) -> tuple[dict[str, Any], tuple[int | None, int] | None]:
+    """The settings that are given, and the workers, where they are. Raises ConfigError, DataError where no run can have them."""
+    asked = others | {"data": data[0] if data else None, "more_data": tuple(data[1:]) or None if data else None}
+    given = {name: value for name, value in asked.items() if value is not None}
+    number = None if workers is None else _workers(workers)
+    if resume is None:
+        _configure(given, *(number or (None, 1)), gpu)
+    elif given or workers is not None or gpu or run is not None:
+        raise ConfigError(f"--resume {resume}: a run goes on with its own settings; leave out the other options")
+    return given, number
 
 
 def _workers(text: str) -> tuple[int | None, int]:

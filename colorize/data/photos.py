@@ -24,6 +24,7 @@ from pyarrow import fs
 
 from colorize.errors import DataError, PictureError, one_line
 from colorize.imaging.picture import read_picture
+from colorize.storage.place import FILE_URL, path_of_url
 from colorize.storage.url import redacted, without_secrets
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -82,11 +83,13 @@ class ParquetSplit:
 def find_files(spec: str, path: str) -> PictureFiles:
     """All files below `path`, a local path or a bucket's URI (s3://, gs://, abfs://, hdfs://, file://).
 
-    Raises DataError when it is missing, empty, or cannot be listed.
+    Raises DataError when it is missing, empty, or cannot be listed, StorageError for a file URL that is none.
     """
     shown = redacted(path)
     try:
-        if "://" in path:
+        if path.startswith(FILE_URL):
+            filesystem, root = fs.LocalFileSystem(), str(path_of_url(path))
+        elif "://" in path:
             filesystem, root = fs.FileSystem.from_uri(path.replace(" ", "%20"))
         else:
             filesystem, root = fs.LocalFileSystem(), str(Path(path).expanduser().absolute())

@@ -6,7 +6,9 @@ Whoever reaches a Ray port of a cluster without a token runs code there, so that
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -14,7 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from colorize import auth
 from colorize.doctor.finding import Finding
+from colorize.errors import printable
 
 USUAL_PORTS = {
     8000: "the service",
@@ -29,8 +33,6 @@ _OF_RAY = re.compile(
     r"^ray::|(?:^|[\s/])(?:raylet|gcs_server)(?:\s|$)|/ray/(?:core|dashboard|_private|util)/|ray\.util\.client\.server|^ray-dashboard"
 )
 _LISTENING = "0A"
-
-TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,17 +159,25 @@ def check_exposure(listeners: list[Listener]) -> Finding:
     )  # fmt: skip
 
 
-def check_token_file(path: Path = TOKEN_FILE) -> Finding:
-    """Whether the token of Ray is this user's secret: Ray writes it readable by all, so the folders around it have to be closed."""
-    try:
-        mode = path.stat().st_mode & 0o777
-        is_open = bool(mode & 0o077) and all(folder.stat().st_mode & 0o011 for folder in path.absolute().parents)
-    except OSError:
-        return Finding(
-            check="Ray's token", status="ok", found="none yet: Ray makes one when it starts here, `ray get-auth-token --generate` now"
-        )
-    if is_open:
-        return Finding(
-            check="Ray's token", status="wrong", found=f"{path} can be read by others (mode {mode:o})", advice=f"chmod 600 {path}"
-        )
-    return Finding(check="Ray's token", status="ok", found=f"{path}, out of others' reach")
+def check_token_file(path: Path | None = None) -> Finding:
+    """Whether the token of Ray is this user's secret: Ray writes it readable by all, so the folders around it have to be closed.
+
+    path: None: where Ray looks for it.
+    """
+    check = "Ray's token"
+    if path is None and os.environ.get(auth.TOKEN):
+        return Finding(check=check, status="ok", found=f"in {auth.TOKEN}, which counts before any file")
+    is_named = path is None and bool(os.environ.get(auth.TOKEN_PATH))
+    path = path or auth.token_file()
+    why = auth.file_problem(path)
+    if why is not None:
+        if not is_named and why == os.strerror(errno.ENOENT):
+            found = "none yet: Ray makes one when it starts here, `ray get-auth-token --generate` now"
+            return Finding(check=check, status="ok", found=found)
+        advice = f"name its file in {auth.TOKEN_PATH}, or leave it out" if is_named else "let this user read it, or make one anew"
+        found = f"{printable(path)}{f' ({auth.TOKEN_PATH})' if is_named else ''}: no token can be read there: {why}"
+        return Finding(check=check, status="wrong", found=found, advice=advice)
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077 and all(folder.stat().st_mode & 0o011 for folder in path.absolute().parents):
+        return Finding(check=check, status="wrong", found=f"{path} can be read by others (mode {mode:o})", advice=f"chmod 600 {path}")
+    return Finding(check=check, status="ok", found=f"{path}, out of others' reach")

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from colorize.data.download import cache_folder
 from colorize.doctor.finding import Finding, Status
+from colorize.errors import printable
 
 STORE_SHARE = 0.3
 """Of the memory, which Ray's object store takes."""
@@ -40,6 +43,8 @@ class Disk:
     path: str
     total: int
     free: int
+    problem: str | None = None
+    """Why this user cannot write there; None: he can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +94,32 @@ def _disks() -> Iterator[Disk]:
     places = {"Ray's files": Path(os.environ.get("RAY_TMPDIR") or "/tmp"), "temporary files": Path(tempfile.gettempdir())}
     places["downloads"] = cache_folder()
     seen = set()
-    for purpose, folder in places.items():
-        while not folder.exists():
-            folder = folder.parent
-        if (folder.stat().st_dev, folder) not in seen:
-            seen.add((folder.stat().st_dev, folder))
+    for purpose, wanted in places.items():
+        folder, problem = _nearest(wanted.absolute())
+        shown = wanted if problem else folder
+        if shown not in seen:
+            seen.add(shown)
             usage = shutil.disk_usage(folder)
-            yield Disk(purpose=purpose, path=str(folder), total=usage.total, free=usage.free)
+            yield Disk(purpose=purpose, path=str(shown), total=usage.total, free=usage.free, problem=problem)
+
+
+def _nearest(folder: Path) -> tuple[Path, str | None]:
+    """The folder, or the nearest above it that can be looked at; and why nothing can be written there, if so."""
+    problem = None
+    for place in (folder, *folder.parents):
+        try:
+            is_folder = stat.S_ISDIR(place.stat().st_mode)
+        except FileNotFoundError:
+            continue
+        except OSError as error:  # a folder above it that is closed, or a file
+            problem = problem or error.strerror or str(error)
+            continue
+        if is_folder:
+            break
+        problem = f"{place} is a file"
+    if problem is None and not os.access(place, os.W_OK | os.X_OK):
+        problem = os.strerror(errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES)
+    return place, problem
 
 
 def _cgroup(root: Path) -> tuple[int | None, int | None, float | None]:
@@ -189,6 +213,11 @@ def _shm(machine: Machine) -> Finding:
 
 def _disk(disk: Disk) -> Finding:
     found = f"{size(disk.free)} free of {size(disk.total)} in {disk.path}"
+    if disk.problem:
+        advice = "let this user write there, or name another folder: RAY_TMPDIR, TMPDIR, COLORIZE_CACHE"
+        return Finding(
+            check=disk.purpose, status="wrong", found=f"{printable(disk.path)}: cannot be written ({disk.problem})", advice=advice
+        )
     if disk.free < LEAST_DISK:
         return Finding(check=disk.purpose, status="wrong", found=found, advice="make room: at least 1 GB")
     if disk.free < (1 - FULLEST_DISK) * disk.total:

@@ -24,6 +24,11 @@ CHECK = "cluster"
 def check_cluster(address: str | None, *, seconds: float = REACH_SECONDS) -> Finding:
     """Joins the cluster at `address`, or at RAY_ADDRESS, for a moment."""
     target = address or os.environ.get("RAY_ADDRESS")
+    if target and target.startswith("ray://"):
+        return Finding(
+            check=CHECK, status="wrong", found=f"{target}: a Ray client's address does not say what runs there",
+            advice="give host:port of the head, and look from a machine that reaches it",
+        )  # fmt: skip
     if not target or target == "local":
         return Finding(check=CHECK, status="ok", found="none named (--address, RAY_ADDRESS): each command starts a Ray here")
     asked = subprocess.Popen([sys.executable, "-m", __name__, target], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -80,8 +85,8 @@ def ask(address: str) -> dict[str, Any]:
     from ray._common.usage.usage_lib import get_cluster_metadata
     from ray._private.worker import global_worker  # the only place that has the client of what the cluster knows of itself
 
-    from colorize import cluster
-    from colorize.errors import ClusterError
+    from colorize import auth, cluster
+    from colorize.errors import ClusterError, one_line
 
     try:
         with cluster.connect(address) as info:
@@ -90,10 +95,13 @@ def ask(address: str) -> dict[str, Any]:
             return {
                 "ray": versions["ray_version"], "python": versions["python_version"], "own_ray": ray.__version__, "alive": info.nodes,
                 "dead": sum(not node["Alive"] for node in nodes), "cpus": info.cpus, "gpus": info.gpus,
-                "token": os.environ.get(cluster.AUTH_MODE, "").lower() == "token",
+                "token": os.environ.get(auth.MODE, "").lower() == "token",
             }  # fmt: skip
     except ClusterError as error:
         return {"error": str(error)}
+    except Exception as error:  # noqa: BLE001 – whatever keeps it from answering is what was asked for
+        last = (str(error).strip().splitlines() or [""])[-1]
+        return {"error": f"{address}: joining it failed: {one_line(f'{type(error).__name__}: {last}')}"}
 
 
 if __name__ == "__main__":

@@ -19,10 +19,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from urllib.parse import unquote
 
-from colorize.errors import one_line
+from colorize.errors import StorageError, one_line
+from colorize.storage.url import redacted
 
 CHUNK = 8 << 20
+
+FILE_URL = "file://"
+"""How the URL of a local file begins."""
 
 LONGEST_NAME = 255
 """Bytes of a file's name that a disk takes."""
@@ -253,6 +258,15 @@ def is_url(spec: str) -> bool:
     """Whether it names something by a URL, rather than by a path, which may have a colon too."""
     scheme, separator, _ = spec.partition("://")
     return bool(separator) and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme) is not None
+
+
+def path_of_url(url: str) -> Path:
+    """The path that a `file:` URL names: absolute, `%20` and the like decoded. Raises StorageError for another machine's, and for none."""
+    host, slash, path = url.removeprefix(FILE_URL).partition("/")
+    decoded = unquote(path, errors="surrogateescape")
+    if host not in ("", "localhost") or not slash or set("?#") & set(path) or "\0" in decoded:
+        raise StorageError(f"{redacted(url)}: not the URL of a file: file:///FOLDER/NAME, absolute, of this machine, ? as %3F and # as %23")
+    return Path("/" + decoded.lstrip("/"))
 
 
 def cause(error: BaseException) -> str:

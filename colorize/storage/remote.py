@@ -15,13 +15,13 @@ from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, cast
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import pyarrow as pa
 from pyarrow import fs
 
 from colorize.errors import StorageError, printable
-from colorize.storage.place import CHUNK, Found, LocalPlace, Place, cause, is_url
+from colorize.storage.place import CHUNK, FILE_URL, Found, LocalPlace, Place, cause, is_url, path_of_url
 from colorize.storage.url import redacted, user_of
 
 ARROW_SCHEMES = frozenset({"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"})
@@ -174,8 +174,8 @@ def open_place(spec: str | Path) -> Place:
     if isinstance(spec, Path) or not is_url(text):
         return LocalPlace(Path(text).expanduser(), printable(text))
     shown = redacted(text)
-    if scheme == "file":
-        return LocalPlace(Path(unquote(urlsplit(text).path)), shown)
+    if text.startswith(FILE_URL):
+        return LocalPlace(path_of_url(text), shown)
     filesystem: Any
     try:
         if scheme in ARROW_SCHEMES:

@@ -1,4 +1,4 @@
-"""Where a cluster's job server listens, and the token that it asks for.
+"""Where a cluster's job server listens.
 
 Ray's own client lets RAY_ADDRESS override the address that it is given, and asks for the token only where RAY_AUTH_MODE is set. Here an
 address that is given counts, and a token that is there is sent.
@@ -7,14 +7,15 @@ address that is given counts, and a token that is there is sent.
 import contextlib
 import os
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import requests
 from ray._private import ray_constants, services
-from ray._raylet import AuthenticationTokenLoader, GcsClient  # type: ignore[attr-defined]
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.dashboard.utils import ray_client_address_to_api_server_url
 
-from colorize import cluster
-from colorize.errors import ClusterError
+from colorize import auth, cluster
+from colorize.errors import ClusterError, printable
 
 API_SERVER = ray_constants.RAY_API_SERVER_ADDRESS_ENVIRONMENT_VARIABLE
 """The variable that names a job server, and that Ray's client lets override all else."""
@@ -25,11 +26,15 @@ _PROBE_SECONDS = 5.0
 def job_server(address: str | None) -> str:
     """`http://host:port` of the job server that `address`, the environment or else this machine has.
 
-    Raises ClusterError when nothing answers there.
+    Raises ClusterError when nothing answers there, or it is no address.
     """
     named = address or os.environ.get(API_SERVER) or os.environ.get("RAY_ADDRESS") or "auto"
     origin = next((f" (from {name})" for name in (API_SERVER, "RAY_ADDRESS") if os.environ.get(name) and not address), "")
+    if named == "local":
+        raise ClusterError(f"local{origin}: has no job server: such a Ray ends with its command; start one with `ray start --head`")
     if named.startswith(("http://", "https://")):
+        if not _has_host(named):
+            raise ClusterError(f"{printable(named)}{origin}: not a job server's address: give http://host:8265")
         return named.rstrip("/")
     if named.startswith("ray://"):
         return str(ray_client_address_to_api_server_url(cluster.find(named, origin)))
@@ -40,13 +45,6 @@ def job_server(address: str | None) -> str:
     if not listening:
         raise ClusterError(f"{named}{origin}: this Ray takes no jobs: it was started without its dashboard")
     return f"http://{listening.decode()}"
-
-
-def token_header() -> dict[str, str]:
-    """The header that shows the token; empty where there is none, or RAY_AUTH_MODE says that there is to be none."""
-    if os.environ.get(cluster.AUTH_MODE, "token") != "token":
-        return {}
-    return dict(AuthenticationTokenLoader.instance().get_token_for_http_header(ignore_auth_mode=True))
 
 
 @contextlib.contextmanager
@@ -63,10 +61,19 @@ def direct(address: str) -> Iterator[None]:
             os.environ[API_SERVER] = before
 
 
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        return False
+
+
 def _speaks_http(address: str) -> bool:
     """Whether a `host:port` is a job server's and not that of Ray's head, which speaks gRPC."""
+    shown = auth.header()
     try:
-        requests.get(f"http://{address}/api/version", headers=token_header(), timeout=_PROBE_SECONDS)
+        requests.get(f"http://{address}/api/version", headers=shown, timeout=_PROBE_SECONDS)
     except (requests.RequestException, ValueError):
         return False
     return True

@@ -10,6 +10,7 @@ All calls block. Every failure of the job server is a ClusterError in one line.
 import asyncio
 import contextlib
 import logging
+import math
 import re
 import secrets
 import shlex
@@ -29,10 +30,10 @@ from ray.dashboard.modules.job.pydantic_models import JobDetails, JobType
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from colorize import cluster
-from colorize.errors import ClusterError, ConfigError, one_line
+from colorize import auth
+from colorize.errors import ClusterError, ColorizeError, ConfigError, one_line
 from colorize.storage.url import WAY_OUT, has_secret, without_secrets
-from colorize.submit.address import direct, job_server, token_header
+from colorize.submit.address import direct, job_server
 from colorize.submit.submission import CALL_SECONDS, NOT_READY_SECONDS, submit_job
 from colorize.submit.wheel import build_wheel
 
@@ -53,6 +54,9 @@ _RAYS_OWN = re.compile(r"Running entrypoint for job |[\d-]+ [\d:,]+\s+INFO job_m
 
 _NO_REASON = "Job entrypoint command failed with exit code"
 """How Ray's message begins when all that it knows is the end of the log."""
+
+_TRACEBACK = re.compile(r"^Traceback \(|\btraceback:$")
+"""In the first line of a message whose last line says what it was: Ray adds the traceback of what has ended its own part of a job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +93,7 @@ class JobClient:
         self.address = job_server(address)
         with self._told():
             self._server = _JobServer(self.address)
-        self._server.check_version()
+            self._server.check_version()
 
     def start(
         self, arguments: Sequence[str], *, id: str | None = None, environment: Mapping[str, str] | None = None, cpus: float = 0
@@ -100,8 +104,8 @@ class JobClient:
         look at the cluster's jobs can read them. `cpus`: what the command itself keeps while it runs, beside what its workers take;
         more than 0 lets it run on any node, else it runs on the head.
 
-        Raises ClusterError when it cannot be submitted, ConfigError for an id that is none, for arguments that hold a secret, and when the
-        package of this program is too large.
+        Raises ClusterError when it cannot be submitted, ConfigError for an id or cpus that are none, for arguments that hold a secret, and
+        when the package of this program is too large.
         """
         for number, word in enumerate(arguments):
             if has_secret(word):
@@ -109,9 +113,9 @@ class JobClient:
                     f"{one_line(without_secrets(word))}: word {number + 1} of the command holds a secret, which everyone who may look at "
                     f"the cluster's jobs could read: {WAY_OUT}"
                 )
-        id = id or f"{arguments[0]}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
-        if not _ID.fullmatch(id):
-            raise ConfigError(f"job id {id!r}: letters, digits, '.', '_' and '-' only, 200 at most")
+        if not 0 <= cpus < math.inf:
+            raise ConfigError(f"entrypoint_num_cpus {cpus:g}: must be 0 or more, and finite")
+        id = _checked(id or f"{arguments[0]}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}")
         wheel = build_wheel()
         with tempfile.TemporaryDirectory() as folder, self._told():
             package = Path(folder) / Path(wheel.name).with_suffix(".zip")  # what Ray calls a package that is only to be unpacked
@@ -123,15 +127,15 @@ class JobClient:
             )  # fmt: skip
 
     def state(self, id: str) -> JobState:
-        """A job as it is now. Raises ClusterError when there is none of that id."""
-        with self._told(id):
+        """A job as it is now. Raises ClusterError when there is none of that id, ConfigError for one that no job can have."""
+        with self._told(_checked(id)):
             return _state(self._server.get_job_info(id))
 
     def follow(self, id: str) -> Iterator[str]:
         """The log from its beginning, line by line without line breaks, until the job is over.
 
-        Comes through a job server that is gone for a moment. Raises ClusterError when there is no such job, or the server is gone for
-        longer than CALL_SECONDS.
+        Comes through a job server that is gone for a moment. Raises as `state`, and ClusterError when the server is gone for longer than
+        CALL_SECONDS.
         """
         self.state(id)
         read, unfinished, deadline = 0, "", time.monotonic() + CALL_SECONDS
@@ -158,15 +162,18 @@ class JobClient:
             yield unfinished
 
     def stop(self, id: str) -> None:
-        """Asks a job to end, and returns at once; it has STOP_SECONDS to keep what it has done. A job that is over stays what it is."""
-        with self._told(id):
+        """Asks a job to end, and returns at once; it has STOP_SECONDS to keep what it has done. A job that is over stays what it is.
+
+        Raises as `state`.
+        """
+        with self._told(_checked(id)):
             self._server.stop_job(id)
 
     def list(self) -> "list[JobState]":
         """All submitted jobs that the cluster remembers, the newest first."""
         with self._told():
-            jobs = self._server.list_jobs()
-        return sorted((_state(job) for job in jobs if job.type is JobType.SUBMISSION), key=lambda job: job.started or 0, reverse=True)
+            jobs = [_state(job) for job in self._server.list_jobs() if job.type is JobType.SUBMISSION]
+        return sorted(jobs, key=lambda job: job.started or 0, reverse=True)
 
     async def _chunks(self, id: str, *, skip: int) -> AsyncGenerator[str, None]:
         """The log behind its first `skip` characters, in pieces, until the server has no more of it; "" after each SILENT_SECONDS without.
@@ -174,7 +181,7 @@ class JobClient:
         Ray's server answers no pings, so a connection that has died is found out by asking for the job.
         """
         address, patience = f"{self.address}/api/jobs/{id}/logs/tail", aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS)
-        async with aiohttp.ClientSession(headers=token_header()) as session, session.ws_connect(address, timeout=patience) as pieces:
+        async with aiohttp.ClientSession(headers=auth.header()) as session, session.ws_connect(address, timeout=patience) as pieces:
             while True:
                 received = asyncio.ensure_future(pieces.receive())
                 try:
@@ -196,11 +203,13 @@ class JobClient:
         """What Ray's client raises, as a ClusterError in one line."""
         try:
             yield
+        except ColorizeError:
+            raise
         except AuthenticationError as error:
-            raise ClusterError(f"{self.address}: {cluster.token_problem()}") from error
+            raise ClusterError(f"{self.address}: {auth.problem()}") from error
         except requests.exceptions.Timeout as error:
             raise ClusterError(f"{self.address}: the job server does not answer within {CALL_SECONDS:g} s") from error
-        except (requests.RequestException, OSError, KeyError, TypeError) as error:  # ConnectionError is an OSError
+        except (requests.RequestException, OSError, KeyError, TypeError, ValueError) as error:  # the last three: an answer of another make
             raise ClusterError(f"{self.address}: no Ray job server answers there: {one_line(error)}") from error
         except RuntimeError as error:
             if id is not None and "does not exist" in str(error):
@@ -214,7 +223,7 @@ class _JobServer(JobSubmissionClient):
     def __init__(self, address: str) -> None:
         logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)  # it tells of each upload
         with direct(address):
-            super().__init__(address, headers=token_header())
+            super().__init__(address, headers=auth.header())
 
     def _do_request(self, method: str, endpoint: str, **keywords: Any) -> requests.Response:
         keywords.setdefault("timeout", CALL_SECONDS)
@@ -226,6 +235,13 @@ class _JobServer(JobSubmissionClient):
         needed = next(one for one in map(Requirement, requires("colorize") or ()) if one.name == "ray")
         if not needed.specifier.contains(str(self._server_ray_version), prereleases=True):
             raise ClusterError(f"{self._address}: Ray {self._server_ray_version} runs there, and colorize needs {needed.specifier}")
+
+
+def _checked(id: str) -> str:
+    """An id that can be one, and a part of a URL. Raises ConfigError for another."""
+    if not _ID.fullmatch(id):
+        raise ConfigError(f"job id {id!r}: letters, digits, '.', '_' and '-' only, 200 at most")
+    return id
 
 
 def _entrypoint(arguments: Sequence[str]) -> str:
@@ -250,14 +266,14 @@ def _state(job: JobDetails) -> JobState:
 
 
 def _reason(message: str) -> str:
-    """Why a job failed: the last complaint of the program, else the last line of its log, else what Ray says."""
+    """Why a job failed: the last complaint of the program, else the last line of its log or of a traceback, else what Ray says."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     complaints = [line.removeprefix(_COMPLAINT) for line in lines if line.startswith(_COMPLAINT)]
     if complaints:
         return complaints[-1]
     if not lines:
         return ""
-    return lines[-1] if lines[0].startswith(_NO_REASON) else lines[0]
+    return lines[-1] if lines[0].startswith(_NO_REASON) or _TRACEBACK.search(lines[0]) else lines[0]
 
 
 async def _next(chunks: AsyncIterator[str]) -> str | None:

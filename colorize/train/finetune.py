@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from colorize.errors import ConfigError, ModelError, RunError
-from colorize.model.card import read_card, resolve
+from colorize.model.card import read_card, resolve, shipped_names
 from colorize.model.network import config_of
 from colorize.model.photonet import PhotoNetConfig
 from colorize.train.config import TrainConfig
@@ -79,6 +79,23 @@ def settings(base: str, data: str, *, workers: int, gpu: bool = False, pictures:
 
     given: fields of TrainConfig that the user has set; None where not. Raises ModelError, ConfigError.
     """
+    return _completed(base, data, _of_model(base) | _given(given), workers=workers, gpu=gpu, pictures=pictures)
+
+
+def check_settings(base: str, data: str, *, workers: int, gpu: bool = False, **given: Any) -> None:
+    """Raises ConfigError for settings that no run from `base` can have; of a model that does not ship, which may lie elsewhere, that no
+    model has. Arguments as for `settings`.
+    """
+    fields = _of_model(base) if base in shipped_names() else {"learning_rate": LEARNING_RATE}
+    _completed(base, data, fields | _given(given), workers=workers, gpu=gpu, pictures=None)
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _of_model(base: str) -> dict[str, Any]:
+    """What a run takes over from the model that it starts from. Raises ModelError."""
     card = read_card(resolve(base))
     try:
         shape = config_of(card.network)
@@ -89,7 +106,10 @@ def settings(base: str, data: str, *, workers: int, gpu: bool = False, pictures:
         fields |= {"encoder": shape.encoder, "enlarge": shape.enlarge}
     else:
         fields |= {"width": shape.width, "depth": shape.depth}
-    fields |= {name: value for name, value in given.items() if value is not None}
+    return fields
+
+
+def _completed(base: str, data: str, fields: dict[str, Any], *, workers: int, gpu: bool, pictures: int | None) -> TrainConfig:
     if workers < 1:
         raise ConfigError(f"workers {workers}: must be above 0")
     if pictures is not None:

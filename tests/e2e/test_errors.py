@@ -80,6 +80,7 @@ MISTAKES = [
     ("evaluate cifar10 --json {place}/none/scores.json", r"{place}/none/scores\.json: its folder does not exist"),
     ("evaluate cifar10 --sheet {place}/none/sheet.png", r"{place}/none/sheet\.png: its folder does not exist"),
     ("evaluate cifar10 --json {place}", r"{place}: is a folder; give the name of a file"),
+    ("evaluate {place}/small.safetensors --limit 0", "limit 0: must be 1 or more"),
     ("evaluate cifar10 --data foo", r"'foo': no such data source: write cifar10-sample, cifar10, "),
     ("evaluate cifar10 --address 127.0.0.1:1", r"127\.0\.0\.1:1: no Ray cluster answers there \(Connection refused\): "),
     ("evaluate cifar10 --address nowhere", r"nowhere: not a Ray address: give host:port"),
@@ -157,7 +158,6 @@ MISTAKES_WITH_RAY = [
     ("train --data folder:{place}/no-pictures", r"{place}/no-pictures: the folder is empty"),
     ("evaluate {place}/small.safetensors --data cifar10:{place}/truncated.tar.gz", r"{place}/truncated\.tar\.gz: truncated or damaged \("),
     ("evaluate {place}/small.safetensors --data cifar10:{place}/cifar.tar.gz", r"{place}/cifar\.tar\.gz: test_batch\.bin: altered: "),
-    ("evaluate {place}/small.safetensors --limit 0", "limit 0: must be 1 or more"),
 ]
 
 

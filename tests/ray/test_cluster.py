@@ -114,7 +114,7 @@ show(lambda: connect().__enter__())
     assert errors == ""
     assert lines[0].startswith("not connected to Ray")
     assert lines[1].startswith("127.0.0.1:1: no Ray cluster answers there (Connection refused): start one with")
-    assert lines[2] == "nonsense: not a Ray address: give host:port, ray://host:port, auto or local"
+    assert lines[2] == "nonsense: not a Ray address: give host:port, ray://host:port or auto"
     assert lines[3].startswith("host:0: not a Ray address")
     assert lines[4].startswith(f"127.0.0.1:{silent_port}: what answers there is not a Ray cluster")
     assert lines[5].startswith("127.0.0.1:1 (from RAY_ADDRESS): no Ray cluster answers there")

@@ -2,11 +2,13 @@
 
 import copy
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.providers import _get_default_config
 from ray.autoscaler._private.util import fillout_defaults, prepare_config, validate_config
 
@@ -76,6 +78,45 @@ def test_on_aws_roles_come_by_name_disks_are_encrypted_and_only_ssh_comes_in() -
         assert all(disk["Ebs"]["Encrypted"] for disk in node["node_config"]["BlockDeviceMappings"])
     rules = config["provider"]["security_group"]["IpPermissions"]
     assert [(rule["FromPort"], rule["ToPort"]) for rule in rules] == [(22, 22)]
+
+
+def test_on_aws_the_image_is_named_once_and_not_rays_own() -> None:
+    """`latest_dlami`, or none, is to Ray 2.60 an image of Ubuntu 18.04 with Python 3.6."""
+    images = {node["node_config"]["ImageId"] for node in read(FILES[0])["available_node_types"].values()}
+    assert images == {"ami-OF-YOUR-REGION"}, "the user's to fill in: EC2 refuses it as it is"
+    assert FILES[0].read_text().count("ami-") == 1
+    assert "/latest/ami-id" in (ROOT / "docs/cluster.md").read_text()
+
+
+@pytest.mark.parametrize("path", CLOUDS, ids=lambda path: path.stem)
+def test_a_node_gets_a_python_that_the_program_runs_on(path: Path) -> None:
+    commands = "\n".join(read(path)["setup_commands"])
+    (version,) = re.findall(r"uv venv .*--managed-python --python (\d+\.\d+\.\d+) ", commands)
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert SpecifierSet(needed).contains(version)
+    assert re.search(r"astral\.sh/uv/\d+\.\d+\.\d+/install\.sh", commands), "uv is pinned too"
+    assert "python3 -m venv" not in commands
+
+
+@pytest.mark.parametrize("path", CLOUDS, ids=lambda path: path.stem)
+def test_all_that_is_installed_is_pinned(path: Path) -> None:
+    config = read(path)
+    pins = set(re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    installed = [line for line in [*config["setup_commands"], *config["head_setup_commands"]] if "pip install" in line]
+    assert len(installed) == 2
+    for line in installed:
+        _, _, names = line.partition("--constraint ~/colorize/constraints.txt ")
+        assert names, line
+        assert set(names.split()) <= pins | {"~/colorize/dist/*.whl"}, line
+
+
+@pytest.mark.parametrize("path", CLOUDS, ids=lambda path: path.stem)
+def test_the_page_says_what_the_launcher_itself_needs(path: Path) -> None:
+    (line,) = read(path)["head_setup_commands"]
+    page = (ROOT / "docs/cluster.md").read_text()
+    assert line.partition("constraints.txt ")[2] in page
+    assert "python -m pip wheel --no-deps --wheel-dir dist ." in page
+    assert "python -m build" not in path.read_text()
 
 
 def test_a_mistyped_key_would_be_noticed() -> None:

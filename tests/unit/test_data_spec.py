@@ -107,6 +107,7 @@ def test_a_uri_names_the_same_files(tmp_path: Path) -> None:
     touch(tmp_path, "a/b.jpg", "c.png")
     place = find(f"file://{tmp_path}")
     assert place.names == find(tmp_path).names
+    assert find(f"file://localhost{tmp_path}/%61").names == ("b.jpg",)
     assert pickle.loads(pickle.dumps(place.filesystem)).get_file_info(place.path("c.png")).size == 1
 
 

@@ -119,6 +119,12 @@ def test_a_good_machine_has_nothing_to_be_advised() -> None:
         ({"shm_free": None}, "/dev/shm", "wrong", "mount a tmpfs"),
         ({"disks": (Disk(purpose="downloads", path="/cache", total=10**12, free=5 * 10**8),)}, "downloads", "wrong", "make room"),
         ({"disks": (Disk(purpose="downloads", path="/cache", total=10**12, free=4 * 10**10),)}, "downloads", "warning", "95 %"),
+        (
+            {"disks": (Disk(purpose="downloads", path="/c", total=10**12, free=5 * 10**11, problem="Permission denied"),)},
+            "downloads",
+            "wrong",
+            "let this user write there",
+        ),
         ({"open_files": 512}, "open files", "wrong", "ulimit"),
         ({"open_files": 4096}, "open files", "warning", "ulimit"),
     ],
@@ -140,6 +146,24 @@ def test_the_machine_is_read_as_it_is() -> None:
     assert 0 < machine.memory_free < machine.memory
     assert {disk.purpose for disk in machine.disks} >= {"Ray's files"}
     assert all(0 < disk.free <= disk.total for disk in machine.disks)
+
+
+@pytest.mark.parametrize(("amiss", "why"), [("file", "file is a file"), ("loop", "Too many levels of symbolic links"), ("", "")])
+def test_a_folder_that_cannot_be_written_is_noticed(amiss: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    monkeypatch.setenv("COLORIZE_CACHE", str(tmp_path / amiss / "deep/er"))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / amiss))
+    found = {disk.purpose: disk for disk in read_machine().disks}
+    if amiss:
+        assert str(found["downloads"].problem).endswith(why)
+        assert found["downloads"].path == str(tmp_path / amiss / "deep/er")
+        return
+    assert found["Ray's files"].problem is None
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
+    found = {disk.purpose: disk for disk in read_machine().disks}
+    assert (found["Ray's files"].path, found["Ray's files"].problem) == (str(tmp_path), "Permission denied")
+    assert found["temporary files"].problem is None
 
 
 def test_a_containers_limits_are_the_tightest_of_its_groups(tmp_path: Path) -> None:
@@ -279,6 +303,34 @@ def test_a_token_that_others_can_read(tmp_path: Path) -> None:
     assert check_token_file(token).status == "ok"
 
 
+def test_the_token_is_looked_for_where_ray_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = tmp_path / "token"
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    found = check_token_file()
+    assert (found.status, found.found) == ("wrong", f"{token} (RAY_AUTH_TOKEN_PATH): no token can be read there: No such file or directory")
+    assert found.advice == "name its file in RAY_AUTH_TOKEN_PATH, or leave it out"
+    token.write_text("secret")
+    token.chmod(0o600)
+    assert (check_token_file().status, check_token_file().found) == ("ok", f"{token}, out of others' reach")
+    token.write_text("")
+    assert check_token_file().found.endswith("no token can be read there: it is empty")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    assert check_token_file() == Finding(check="Ray's token", status="ok", found="in RAY_AUTH_TOKEN, which counts before any file")
+
+
+def test_a_token_that_may_not_be_read_is_not_none_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = tmp_path / "auth_token"
+    token.write_text("secret")
+
+    def read(_: Path) -> bytes:  # root may read everything
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    found = check_token_file(token)
+    assert (found.status, found.found) == ("wrong", f"{token}: no token can be read there: Permission denied")
+
+
 # GPUs and models
 
 
@@ -328,6 +380,19 @@ def test_a_cluster_that_takes_too_long_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         found = reach.check_cluster(f"127.0.0.1:{silent.getsockname()[1]}", seconds=0.5)
     assert (found.status, "no answer within 0.5 s" in found.found) == ("wrong", True)
+
+
+def test_a_ray_clients_address_is_refused_without_joining() -> None:
+    found = reach.check_cluster("ray://127.0.0.1:1", seconds=0)
+    assert (found.status, found.found) == ("wrong", "ray://127.0.0.1:1: a Ray client's address does not say what runs there")
+
+
+def test_whatever_joining_raises_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> None:
+        raise AttributeError("Traceback:\n  no such thing\nthe cluster said no\n")
+
+    monkeypatch.setattr("colorize.cluster.connect", fail)
+    assert reach.ask("h:1") == {"error": "h:1: joining it failed: AttributeError: the cluster said no"}
 
 
 THERE = {"ray": "2.60.0", "python": sys.version.split()[0], "own_ray": "2.60.0", "alive": 2, "dead": 0, "cpus": 8, "gpus": 1, "token": True}

@@ -5,6 +5,7 @@ from tests.manifests import ROOT, Pod, objects, pods, selects
 RAY_PORTS = {6379, 8265, 10001, 52365, 8076}
 OPERATOR = {"kubernetes.io/metadata.name": "kuberay-system"}
 GATEWAY = {"colorize-ingress": "true"}
+PROMETHEUS = {"colorize-metrics": "true"}
 
 ALL_PODS = pods()
 
@@ -17,7 +18,7 @@ def test_all_is_denied_that_is_not_named() -> None:
     assert deny["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
-def test_from_outside_only_the_gateway_and_the_operator_come_in() -> None:
+def test_from_outside_only_the_gateway_prometheus_and_the_operator_come_in() -> None:
     let_in = set()
     for policy in objects("NetworkPolicy"):
         for rule in policy["spec"].get("ingress", []):
@@ -26,11 +27,19 @@ def test_from_outside_only_the_gateway_and_the_operator_come_in() -> None:
                 assert source, "an empty source is everybody"
                 if "namespaceSelector" in source:
                     labels = source["namespaceSelector"]["matchLabels"]
-                    assert labels in (OPERATOR, GATEWAY)
+                    assert labels in (OPERATOR, GATEWAY, PROMETHEUS)
                     if labels == OPERATOR:
                         assert source["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "kuberay-operator"}
                     let_in |= {(next(iter(labels)), port["port"]) for port in rule["ports"]}
-    assert let_in == {("kubernetes.io/metadata.name", 8265), ("colorize-ingress", 8000)}
+    metrics = {("colorize-metrics", port) for port in (8080, 44217, 44227)}
+    assert let_in == {("kubernetes.io/metadata.name", 8265), ("colorize-ingress", 8000)} | metrics
+
+
+def test_prometheus_reaches_every_ray_pod() -> None:
+    (policy,) = [one for one in objects("NetworkPolicy") if one["metadata"]["name"] == "prometheus-to-metrics"]
+    reached = [pod for pod in ALL_PODS if selects(policy["spec"]["podSelector"], pod.labels)]
+    assert {pod.owner for pod in reached} == {pod.owner for pod in ALL_PODS if pod.role in ("head", "worker")}
+    assert f"label namespace monitoring {'='.join(*PROMETHEUS.items())}" in (ROOT / "docs/kubernetes.md").read_text()
 
 
 def reaches(source: Pod, target: Pod, port: int) -> bool:

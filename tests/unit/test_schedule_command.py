@@ -129,6 +129,8 @@ def test_this_machines_time_zone_is_kept_by_its_name(schedule: Callable[..., int
     [
         ([*ADD, "--", "serve"], 1, "serve: cannot be a job; these can: train, finetune, adapt, evaluate, archive"),
         ([*ADD, "--", "archive", "status", "/mnt/colour"], 1, "archive status"),
+        ([*ADD, "--", "archive", "/a", "/b", "--dry-run"], 1, "--dry-run: writes nothing; there is nothing to schedule"),
+        ([*ADD, "--", "archive", "/a", "/b", "--vividness", "7"], 1, "vividness 7.0: must lie in 0…1"),
         ([*ADD, "--", "archive", "--help"], 1, "archive --help: only prints something; there is nothing to schedule"),
         ([*ADD, "--", "archive", "/mnt/scans"], 2, "Missing argument"),
         ([*ADD, "--", "archive", "/a", "/b", "--vivid", "1"], 2, "No such option"),

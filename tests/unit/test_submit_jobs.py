@@ -104,6 +104,19 @@ def test_an_id_that_is_none_is_refused(server: JobServer) -> None:
         JobClient(server.url).start(["train"], id="../x")
 
 
+@pytest.mark.parametrize("call", [JobClient.state, JobClient.stop, lambda client, id: list(client.follow(id))])
+def test_an_id_that_is_a_path_is_not_asked_for(server: JobServer, call: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^job id '\.\./\.\./api/version': letters"):
+        call(JobClient(server.url), "../../api/version")
+
+
+@pytest.mark.parametrize("cpus", [-1, float("nan"), float("inf")])
+def test_cpus_that_nothing_has_are_refused(server: JobServer, cpus: float) -> None:
+    with pytest.raises(ConfigError, match=r"^entrypoint_num_cpus (-1|nan|inf): must be 0 or more, and finite$"):
+        JobClient(server.url).start(["train"], cpus=cpus)
+    assert not server.uploads
+
+
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
@@ -114,6 +127,8 @@ def test_an_id_that_is_none_is_refused(server: JobServer) -> None:
         ),
         ("Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\nKilled\n", "Killed"),
         ("Unexpected error occurred: the actor died\nTraceback", "Unexpected error occurred: the actor died"),
+        ("Traceback (most recent call last):\n  File x, line 1\nValueError: no room\n", "ValueError: no room"),
+        ("Failed to start supervisor actor one: 'x'. Full traceback:\nTraceback (most …):\n  File x\nOSError: full\n", "OSError: full"),
         ("", ""),
     ],
 )
@@ -179,9 +194,9 @@ def test_the_token_is_shown(server: JobServer, monkeypatch: pytest.MonkeyPatch) 
     server.token = TOKEN
     server.add("one", "SUCCEEDED")
     server.logs["one"] = ["first\n"]
-    monkeypatch.setattr("colorize.submit.jobs.token_header", lambda: {"authorization": f"Bearer {TOKEN}"})
+    monkeypatch.setattr("colorize.auth.header", lambda: {"authorization": f"Bearer {TOKEN}"})
     assert list(JobClient(server.url).follow("one")) == ["first"]
-    monkeypatch.setattr("colorize.submit.jobs.token_header", lambda: {"authorization": "Bearer b"})
+    monkeypatch.setattr("colorize.auth.header", lambda: {"authorization": "Bearer b"})
     with pytest.raises(ClusterError, match="this Ray "):
         JobClient(server.url)
 
@@ -216,6 +231,31 @@ def test_what_is_no_job_server_is_an_error(server: JobServer, monkeypatch: pytes
     monkeypatch.setattr(JobServer, "version", page)
     with serving(JobServer()) as other, pytest.raises(ClusterError, match="no Ray job server answers there"):
         JobClient(other.url)
+
+
+def test_answers_of_another_make_are_errors_in_one_line(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.ray = "abc"
+    with pytest.raises(ClusterError, match=r"^http://127.*: no Ray job server answers there: Invalid version: 'abc'$"):
+        JobClient(server.url)
+    server.ray = "2.60.0"
+
+    async def jobs(_: Any, __: web.Request) -> web.Response:
+        return web.json_response([{"x": 1}])
+
+    monkeypatch.setattr(JobServer, "list", jobs)
+    with serving(JobServer()) as other, pytest.raises(ClusterError, match=r"^http://127.*: no Ray job server answers there: [^\n]*$"):
+        JobClient(other.url).list()
+
+
+@pytest.mark.parametrize("address", ["http://", "https:///x", "http://:8265", "http://head:99999", "http://head:x"])
+def test_a_url_without_a_host_is_refused(address: str) -> None:
+    with pytest.raises(ClusterError, match=r"^http.*: not a job server's address: give http://host:8265$"):
+        JobClient(address)
+
+
+def test_a_ray_of_the_commands_own_has_no_job_server() -> None:
+    with pytest.raises(ClusterError, match=r"^local: has no job server: such a Ray ends with its command"):
+        JobClient("local")
 
 
 def test_a_connection_that_has_died_without_a_word_is_found_out(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:

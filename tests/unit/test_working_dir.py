@@ -23,6 +23,11 @@ def test_it_is_far_below_the_limit_of_ray(package: Path) -> None:
     assert package.stat().st_size < LARGEST_BYTES / 2
 
 
+def test_wheels_and_builds_stay_here() -> None:
+    """docs/cluster.md has the wheel made in the checkout, 28 MB each time."""
+    assert {"/dist/", "/build/", "/runs/"} <= set((ROOT / ".gitignore").read_text().splitlines())
+
+
 def test_it_has_the_program_and_the_jobs_and_no_more_folders(package: Path) -> None:
     with zipfile.ZipFile(package) as archive:
         names = set(archive.namelist())
