@@ -29,7 +29,7 @@ def models(
         return
     listed = table("model", "weights", "file", "pictures", "SSIM", "PSNR", numbers=(1, 2, 3, 4, 5))
     for path, card in cards:
-        scores = card.metrics.get("metrics", {})
+        scores = without_nan(card.metrics).get("metrics", {})
         ssim, psnr = (f"{scores[name]:.{digits}f}{unit}" if scores.get(name) is not None else "" for name, digits, unit in _SHOWN)
         pictures = f"{card.training['pictures']:,}" if "pictures" in card.training else ""
         size = f"{path.stat().st_size / 1e6:.1f} MB"

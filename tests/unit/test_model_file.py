@@ -223,12 +223,14 @@ def test_cards_of_other_models(tmp_path: Path, saved: bytes, change: Callable[[d
 def test_models_says_what_a_card_says_and_no_more(tmp_path: Path, saved: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     """Scores that are missing are not told; JSON has null where a card has NaN."""
     path = tmp_path / "m.safetensors"
-    path.write_bytes(with_card(saved, lambda card: card.update(metrics={"metrics": {"ssim": 0.5, "colorfulness_ratio": float("nan")}})))
+    path.write_bytes(with_card(saved, lambda card: card.update(metrics={"metrics": {"ssim": 0.5, "psnr_mean": float("nan")}})))
     assert main(["models", str(path)]) == 0
-    assert "SSIM" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0.5000" in printed
+    assert "dB" not in printed
     assert main(["models", str(path), "--json"]) == 0
     (told,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert told["metrics"] == {"metrics": {"ssim": 0.5, "colorfulness_ratio": None}}
+    assert told["metrics"] == {"metrics": {"ssim": 0.5, "psnr_mean": None}}
     ColorModel.load(path).save(path)
     json.loads(read_card(path).to_json(), parse_constant=pytest.fail)
 
