@@ -182,18 +182,19 @@ export class Live {
       if (said.error) this.#note(plain(said.error));
       if (said.frame === undefined) { // about the stream, which the service now ends
         this.#reason = said.error && plain(said.error);
-        return;
+        return undefined;
       }
       this.#first ??= said.frame;
       this.#dropped = Math.max(this.#dropped, said.dropped ?? 0);
       this.#coming = { frame: said.frame - this.#first, isBad: Boolean(said.error) };
       if (said.error) this.#forget(this.#coming.frame);
-      return;
+      return undefined;
     }
-    if (!this.#coming) return;
-    const { frame } = this.#coming, sent = this.#sent.get(frame);
+    if (!this.#coming) return undefined;
+    const { frame } = this.#coming, sent = this.#sent.get(frame), socket = this.#socket;
     this.#coming = null;
     const colored = await createImageBitmap(data);
+    if (socket !== this.#socket) return colored.close(); // stopped meanwhile, which the note says
     if (sent && this.#sent.has(frame)) {
       this.#before.drawImage(sent.bitmap, 0, 0);
       this.#measure(sent.at);
@@ -203,6 +204,7 @@ export class Live {
     this.#forget(frame);
     this.#note("");
     this.#tries = 0;
+    return undefined;
   }
 
   /** Of a frame that has come back, and of those before it: what the service has left out does not come. */
