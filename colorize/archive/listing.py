@@ -89,12 +89,7 @@ def check_places(source: Place, target: Place) -> tuple[Place, Place]:
     else:
         source, target = _absolute(source), _absolute(target)
         same = target_inside = source_inside = False
-    if same:
-        raise ArchiveError(f"{target.shown}: is the source itself; give another folder, nothing in the source is overwritten")
-    if target_inside:
-        raise ArchiveError(f"{target.shown}: lies inside the source {source.shown}; give a folder outside it")
-    if source_inside:
-        raise ArchiveError(f"{source.shown}: lies inside the target {target.shown}; give a target outside it")
+    _check_apart(source.shown, target.shown, same=same, target_inside=target_inside, source_inside=source_inside)
     return source, target
 
 
@@ -103,13 +98,19 @@ def check_names(source: str, target: str) -> None:
 
     `check_places` follows links too, where the folders are.
     """
-    named = [PurePosixPath(name.partition("?")[0] if is_url(name) else os.path.normpath(name)) for name in (source, target)]
-    if named[0] == named[1]:
-        raise ArchiveError(f"{redacted(target)}: is the source itself; give another folder, nothing in the source is overwritten")
-    if named[1].is_relative_to(named[0]):
-        raise ArchiveError(f"{redacted(target)}: lies inside the source {redacted(source)}; give a folder outside it")
-    if named[0].is_relative_to(named[1]):
-        raise ArchiveError(f"{redacted(source)}: lies inside the target {redacted(target)}; give a target outside it")
+    read, written = (PurePosixPath(name.partition("?")[0] if is_url(name) else os.path.normpath(name)) for name in (source, target))
+    inside = {"target_inside": written.is_relative_to(read), "source_inside": read.is_relative_to(written)}
+    _check_apart(redacted(source), redacted(target), same=read == written, **inside)
+
+
+def _check_apart(source: str, target: str, *, same: bool, target_inside: bool, source_inside: bool) -> None:
+    """Raises ArchiveError, with the places as they are shown, where one is the other or lies inside it."""
+    if same:
+        raise ArchiveError(f"{target}: is the source itself; give another folder, nothing in the source is overwritten")
+    if target_inside:
+        raise ArchiveError(f"{target}: lies inside the source {source}; give a folder outside it")
+    if source_inside:
+        raise ArchiveError(f"{source}: lies inside the target {target}; give a target outside it")
 
 
 def list_archive(source: Place, run_id: str) -> Listing:
