@@ -11,8 +11,6 @@ import typer
 from colorize.errors import printable
 from colorize.model.card import ModelCard, read_card, resolve, shipped_names, without_nan
 
-_SHOWN = (("ssim", 4, ""), ("psnr_mean", 2, " dB"))
-
 
 def models(
     files: Annotated[list[str] | None, typer.Argument(help="Model files, or training runs.", show_default="the models that ship")] = None,
@@ -30,10 +28,12 @@ def models(
     listed = table("model", "weights", "file", "pictures", "SSIM", "PSNR", numbers=(1, 2, 3, 4, 5))
     for path, card in cards:
         scores = without_nan(card.metrics).get("metrics", {})
-        ssim, psnr = (f"{scores[name]:.{digits}f}{unit}" if scores.get(name) is not None else "" for name, digits, unit in _SHOWN)
+        ssim, psnr = scores.get("ssim"), scores.get("psnr_mean")
         pictures = f"{card.training['pictures']:,}" if "pictures" in card.training else ""
-        size = f"{path.stat().st_size / 1e6:.1f} MB"
-        listed.add_row(Text(printable(card.name)), f"{card.parameters / 1e6:.1f} M", size, pictures, ssim, psnr)
+        listed.add_row(
+            Text(printable(card.name)), f"{card.parameters / 1e6:.1f} M", f"{path.stat().st_size / 1e6:.1f} MB", pictures,
+            "" if ssim is None else f"{ssim:.4f}", "" if psnr is None else f"{psnr:.2f} dB",
+        )  # fmt: skip
     console.print(listed)
 
 
