@@ -27,6 +27,8 @@ def describe(dataset: LabDataset) -> str:
         parts.append(f"{len(dataset.unreadable):,} unreadable ones left out (the first: {name}: {reason})")
     if dataset.other_formats:
         parts.append(f"{dataset.other_formats:,} of other formats left out (only JPEG and PNG are read)")
+    if dataset.outside:
+        parts.append(f"{dataset.outside:,} files beside train and test left out")
     return ", ".join(parts)
 
 

@@ -75,6 +75,8 @@ class ParquetSplit:
     """The Parquet rows of one split."""
 
     parts: tuple[ParquetPart, ...]
+    outside: int
+    """Files that belong to no split: they lie beside some that are named train, and are not named so, nor as a test's."""
     has_labels: bool
     class_names: tuple[str, ...] | None
     """From the Hugging Face metadata; None where there is none."""
@@ -119,9 +121,7 @@ def pictures_of(place: PictureFiles, split: str) -> list[str]:
     if not pictures:
         others = f"{len(place.names)} other {'file' if len(place.names) == 1 else 'files'}"
         raise DataError(f"{place.spec}: no pictures in it ({', '.join(PICTURE_SUFFIXES)}), only {others}")
-    train = {name for name in pictures if _top(name) == "train"}
-    test = {name for name in pictures if _top(name) in TEST_NAMES}
-    train = train or set(pictures) - test
+    train, test = _by_folder(pictures)
     test = test or _hashed_for_test(train)
     chosen = test if split == "test" else train | test if split == "all" else train - test
     _check_some(chosen, split, place)
@@ -135,6 +135,12 @@ def others_of(place: PictureFiles, split: str) -> int:
     if not test and not has_test_folder(place):
         test = {name for name in others if _is_hashed_for_test(name)}
     return len(test) if split == "test" else len(others) if split == "all" else len(others) - len(test)
+
+
+def outside_of(place: PictureFiles) -> int:
+    """How many of its pictures belong to no split: they lie beside a `train` folder, and in no test folder."""
+    pictures = [name for name in place.names if name.lower().endswith(PICTURE_SUFFIXES)]
+    return len(pictures) - sum(len(part) for part in _by_folder(pictures))
 
 
 def has_test_folder(place: PictureFiles) -> bool:
@@ -177,7 +183,8 @@ def parquet_rows(place: PictureFiles, split: str, limit: int | None) -> ParquetS
         for (name, group), chosen in groups.items()
     )
     labelled = all("label" in schema.names and pa.types.is_integer(schema.field("label").type) for schema in schemas.values())
-    return ParquetSplit(parts=parts, has_labels=labelled, class_names=_class_names(schemas[wanted[0]]) if labelled else None)
+    outside = len(set(files) - train - test)
+    return ParquetSplit(parts=parts, outside=outside, has_labels=labelled, class_names=_class_names(schemas[wanted[0]]) if labelled else None)
 
 
 def open_pictures(place: PictureFiles, names: Iterable[str]) -> Iterator[RawPicture]:
@@ -269,6 +276,12 @@ def _class_names(schema: pa.Schema) -> tuple[str, ...] | None:
 def _check_some(chosen: Collection[object], split: str, place: PictureFiles) -> None:
     if not chosen:
         raise DataError(f"{place.spec}: no pictures for the {split} split: give more pictures, or folders named train and test")
+
+
+def _by_folder(pictures: list[str]) -> tuple[set[str], set[str]]:
+    """Those to train on and those of the test, by their folders; where no folder is named train, all that are not of the test."""
+    test = {name for name in pictures if _top(name) in TEST_NAMES}
+    return {name for name in pictures if _top(name) == "train"} or set(pictures) - test, test
 
 
 def _top(name: str) -> str:

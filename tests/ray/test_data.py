@@ -110,7 +110,8 @@ def test_folder_counts_what_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "train" / "long.png").write_bytes(encoded(colors(3, 3, 20_000)))
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "v.jpg").write_bytes(encoded(np.full((30, 90), 50, np.uint8), "JPEG"))
-    for name in ("a.tif", "b.webp", "notes.txt"):
+    for name in ("a.tif", "b.webp", "notes.txt", "c.jpg", "more/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"not read")
 
     loaded = load_dataset(f"folder:{tmp_path}", split="train", size=24)
@@ -124,11 +125,13 @@ def test_folder_counts_what_cannot_be_read(tmp_path: Path) -> None:
     assert columns["rgb"].shape == (13, 3, 24, 24)
     assert set(columns["label"]) == {-1}
     assert loaded.class_names is None
-    assert describe(loaded).endswith(", 2 of other formats left out (only JPEG and PNG are read)")
+    assert describe(loaded).endswith(
+        ", 2 of other formats left out (only JPEG and PNG are read), 2 files beside train and test left out"
+    )
     check_lab(columns)
 
     judged = load_dataset(f"folder:{tmp_path}", split="test", size=24)
-    assert (judged.pictures, judged.dropped_grey, judged.other_formats) == (1, 0, 0)
+    assert (judged.pictures, judged.dropped_grey, judged.other_formats, judged.outside) == (1, 0, 0, 0)
 
 
 def test_folder_in_which_nothing_can_be_used(tmp_path: Path) -> None:

@@ -217,6 +217,16 @@ def test_parquet_split_by_file_names(tmp_path: Path) -> None:
     assert not train.has_labels
     assert train.class_names is None
     assert rows_of(photos.parquet_rows(place, "test", None)) == [("validation-00000-of-00001.parquet", row) for row in range(7)]
+    assert train.outside == 0
+
+
+def test_files_of_no_split_are_counted(tmp_path: Path) -> None:
+    for name in ("train-0", "test-0", "extra-0"):
+        write_parquet(tmp_path / f"{name}.parquet", 3)
+    assert photos.parquet_rows(find(tmp_path), "train", None).outside == 1
+    pictures = find(touch(tmp_path / "a", "train/x.jpg", "val/y.jpg", "z.jpg", "more/z.png", "notes.txt"))
+    assert photos.outside_of(pictures) == 2
+    assert photos.outside_of(find(touch(tmp_path / "b", "x.jpg", "more/z.png", "val/y.jpg"))) == 0
 
 
 def test_parquet_split_by_hash(tmp_path: Path) -> None:
