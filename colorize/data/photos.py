@@ -184,7 +184,9 @@ def parquet_rows(place: PictureFiles, split: str, limit: int | None) -> ParquetS
     )
     labelled = all("label" in schema.names and pa.types.is_integer(schema.field("label").type) for schema in schemas.values())
     outside = len(set(files) - train - test)
-    return ParquetSplit(parts=parts, outside=outside, has_labels=labelled, class_names=_class_names(schemas[wanted[0]]) if labelled else None)
+    return ParquetSplit(
+        parts=parts, outside=outside, has_labels=labelled, class_names=_class_names(schemas[wanted[0]]) if labelled else None
+    )
 
 
 def open_pictures(place: PictureFiles, names: Iterable[str]) -> Iterator[RawPicture]:

@@ -125,9 +125,7 @@ def test_folder_counts_what_cannot_be_read(tmp_path: Path) -> None:
     assert columns["rgb"].shape == (13, 3, 24, 24)
     assert set(columns["label"]) == {-1}
     assert loaded.class_names is None
-    assert describe(loaded).endswith(
-        ", 2 of other formats left out (only JPEG and PNG are read), 2 files beside train and test left out"
-    )
+    assert describe(loaded).endswith(", 2 of other formats left out (only JPEG and PNG are read), 2 files beside train and test left out")
     check_lab(columns)
 
     judged = load_dataset(f"folder:{tmp_path}", split="test", size=24)
