@@ -1,8 +1,9 @@
 """A coloured file in another format than its original's: for whoever wants JPEGs of an archive of TIFFs, say.
 
 Pixels, profile, EXIF, XMP, IPTC and resolution go over as far as the new format holds them; docs/formats.md says what does not. JPEG and
-WebP have 8 bits; JPEG has no transparency; only TIFF has pages: what does not fit is an error, but for bits and reduced pages. EXIF goes
-between JPEG, PNG and WebP; into TIFF and out of it go XMP, IPTC, resolution and orientation.
+WebP have 8 bits; JPEG has no transparency; only TIFF has pages: what does not fit is an error, but for bits, reduced pages and the largest
+values of EXIF. Between JPEG, PNG and WebP an EXIF block goes as it is, damaged or not; what of it becomes tags of a TIFF, and what of a
+TIFF's tags becomes a block, is `tiff_exif`'s to say.
 
 PNG and TIFF are written by bands of rows as they come. Pillow's JPEG and WebP take a picture whole; theirs is one array of four channels,
 which Pillow uses as it is.
@@ -13,22 +14,27 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
 from io import BytesIO
 from itertools import chain
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 from PIL import Image
 
 from colorize.errors import ConfigError, PictureError
 from colorize.imaging.formats.png import SIGNATURE, XMP_KEYWORD, png_chunk
-from colorize.imaging.formats.tiff_codec import encode
-from colorize.imaging.formats.tiff_raster import DEFLATE
-from colorize.imaging.metadata import MAX_XMP_IN_JPEG, exif_with, iptc_segments, resolution_of
+from colorize.imaging.formats.tiff import ICC_PROFILE, IPTC, KIND_OF_PAGE, ORIENTATION, RESOLUTION, XMP
+from colorize.imaging.formats.tiff_bands import BandWriter
+from colorize.imaging.formats.tiff_directory import Order
+from colorize.imaging.formats.tiff_exif import exif_tags, exif_within, read_exif
+from colorize.imaging.formats.tiff_raster import new_raster
+from colorize.imaging.formats.tiff_target import NewDirectory, NewTag, Target
+from colorize.imaging.metadata import MAX_SEGMENT, MAX_XMP_IN_JPEG, Metadata, exif_with, iptc_segments, orientation_of, resolution_of
 from colorize.imaging.note import Note
-from colorize.imaging.scan import Pixels, Scan
+from colorize.imaging.scan import Page, Pixels, Scan
 from colorize.imaging.xmp import MAX_PACKET_BYTES, note_of, provenance_xmp
 
 Format = Literal["jpeg", "png", "tiff", "webp"]
@@ -39,8 +45,10 @@ SUFFIXES: dict[Format, tuple[str, ...]] = {
 
 QUALITY = 95
 _EXIF = b"Exif\0\0"
-_XMP_TAG, _ORIENTATION_TAG, _IPTC_TAG = 700, 274, 33723
-_STRIP_BYTES = 1 << 18
+_EXIF_IN_JPEG = MAX_SEGMENT - len(_EXIF)
+_ORIENTATION_BYTES = 512
+"""No fewer than `exif_with` needs for an orientation: a first directory of the tags that `tiff_exif` takes, anew."""
+_WIDTH, _HEIGHT = 256, 257
 _MAX_DPI = 65_535
 
 
@@ -62,54 +70,57 @@ def converted_name(name: str, wanted: Format | None) -> str:
 
 
 def convert(colored: Scan, wanted: Format, target: BinaryIO, note: Note | None = None) -> None:
-    """Writes a coloured scan in another format, with the note also where its own had no place for one.
+    """Writes a coloured scan in another format, with the note also where its own had no place for one. `target`: as for `Scan.write`.
 
     Raises PictureError where the new format cannot hold it, and OSError where `target` cannot be written.
     """
     pages = [number for number, page in enumerate(colored.pages) if not page.is_reduced] or [0]
     if len(pages) > 1 and wanted != "tiff":
         raise PictureError(f"{colored.name}: has {len(pages)} pages, which {wanted.upper()} does not hold; TIFF does")
-    xmp = colored.metadata.xmp
+    metadata = colored.metadata
     room = MAX_XMP_IN_JPEG if wanted == "jpeg" else MAX_PACKET_BYTES
-    if note is not None and (xmp is None or len(xmp) > room or note_of(xmp) is None):
-        xmp = provenance_xmp(xmp, note, room, colored.name)
+    if note is not None and (metadata.xmp is None or len(metadata.xmp) > room or note_of(metadata.xmp) is None):
+        metadata = replace(metadata, xmp=provenance_xmp(metadata.xmp, note, room, colored.name))
     if wanted == "tiff":
-        _write_tiff(colored, target, xmp)
+        _write_tiff(colored, target, metadata)
     else:
-        {"jpeg": _write_jpeg, "png": _write_png, "webp": _write_webp}[wanted](colored, pages[0], target, xmp)
+        {"jpeg": _write_jpeg, "png": _write_png, "webp": _write_webp}[wanted](colored, pages[0], target, metadata)
 
 
-def _write_jpeg(colored: Scan, page: int, target: BinaryIO, xmp: bytes | None) -> None:
+def _write_jpeg(colored: Scan, page: int, target: BinaryIO, metadata: Metadata) -> None:
     pixels, has_alpha = _four_channels(colored, page)
     if has_alpha and int(pixels[..., 3].min()) < 255:
         raise PictureError(f"{colored.name}: has transparency, which JPEG does not hold; PNG, TIFF and WebP do")
-    metadata, dpi = colored.metadata, _dpi(colored)
-    options = {"xmp": xmp, "dpi": dpi, "exif": _exif(colored, page), "extra": metadata.iptc and iptc_segments(metadata.iptc)}
-    _save(pixels, "RGBX", colored, target, "JPEG", subsampling=0, **options)
+    exif = _exif(metadata, colored.pages[page])
+    if exif is not None and len(exif) > _EXIF_IN_JPEG:
+        less = exif_within(exif, _EXIF_IN_JPEG - _ORIENTATION_BYTES, colored.name)
+        exif = _exif(replace(metadata, exif=less), colored.pages[page])
+    options = {"dpi": _dpi(metadata), "extra": metadata.iptc and iptc_segments(metadata.iptc), "subsampling": 0}
+    _save(pixels, "RGBX", colored.name, target, "JPEG", replace(metadata, exif=exif), **options)
 
 
-def _write_webp(colored: Scan, page: int, target: BinaryIO, xmp: bytes | None) -> None:
+def _write_webp(colored: Scan, page: int, target: BinaryIO, metadata: Metadata) -> None:
     pixels, has_alpha = _four_channels(colored, page)
-    dpi = _dpi(colored) if resolution_of(colored.metadata.exif) is None else None  # for which only EXIF has a place
-    _save(pixels, "RGBA" if has_alpha else "RGBX", colored, target, "WEBP", xmp=xmp, exif=_exif(colored, page, dpi))
+    dpi = _dpi(metadata) if resolution_of(metadata.exif) is None else None  # for which only EXIF has a place
+    metadata = replace(metadata, exif=_exif(metadata, colored.pages[page], dpi))
+    _save(pixels, "RGBA" if has_alpha else "RGBX", colored.name, target, "WEBP", metadata)
 
 
-def _save(pixels: npt.NDArray[np.uint8], mode: str, colored: Scan, target: BinaryIO, kind: str, **options: Any) -> None:
-    """By Pillow, with those of the options that are not None."""
-    if options["exif"] is not None:
-        options["exif"] = _EXIF + options["exif"]
-    options |= {"quality": QUALITY, "icc_profile": colored.metadata.icc_profile}
+def _save(pixels: npt.NDArray[np.uint8], mode: str, name: str, target: BinaryIO, kind: str, metadata: Metadata, **options: Any) -> None:
+    """By Pillow, with what is not None of the options, the profile, EXIF and XMP."""
+    exif = None if metadata.exif is None else _EXIF + metadata.exif
+    options |= {"quality": QUALITY, "icc_profile": metadata.icc_profile, "exif": exif, "xmp": metadata.xmp}
     buffer = BytesIO()
     try:
         image = Image.frombuffer(mode, (pixels.shape[1], pixels.shape[0]), pixels, "raw", mode, 0, 1)
         image.save(buffer, kind, **{key: value for key, value in options.items() if value is not None})
     except (OSError, ValueError, struct.error) as error:
-        raise PictureError(f"{colored.name}: cannot be written as {kind}: {' '.join(str(error).split())}") from error
+        raise PictureError(f"{name}: cannot be written as {kind}: {' '.join(str(error).split())}") from error
     target.write(buffer.getbuffer())
 
 
-def _write_png(colored: Scan, page: int, target: BinaryIO, xmp: bytes | None) -> None:
-    metadata, dpi, exif = colored.metadata, _dpi(colored), _exif(colored, page)
+def _write_png(colored: Scan, page: int, target: BinaryIO, metadata: Metadata) -> None:
+    dpi, exif = _dpi(metadata), _exif(metadata, colored.pages[page])
     bands = _bands(colored, page)
     first = next(bands)
     size, depth, kind = (colored.pages[page].width, colored.pages[page].height), 8 * first.dtype.itemsize, {3: 2, 4: 6}[first.shape[2]]
@@ -120,8 +131,8 @@ def _write_png(colored: Scan, page: int, target: BinaryIO, xmp: bytes | None) ->
         chunks.append((b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1)))
     if exif is not None:
         chunks.append((b"eXIf", exif))
-    if xmp is not None:
-        chunks.append((b"iTXt", XMP_KEYWORD + bytes(4) + xmp))
+    if metadata.xmp is not None:
+        chunks.append((b"iTXt", XMP_KEYWORD + bytes(4) + metadata.xmp))
     target.write(SIGNATURE)
     target.writelines(png_chunk(*chunk) for chunk in chunks)
     compressor = zlib.compressobj(1, strategy=zlib.Z_RLE)
@@ -142,55 +153,60 @@ def _filtered(band: Pixels) -> npt.NDArray[np.uint8]:
     return filtered
 
 
-def _write_tiff(colored: Scan, target: BinaryIO, xmp: bytes | None) -> None:
-    metadata, dpi = colored.metadata, _dpi(colored)
-    options: dict[str, Any] = {} if dpi is None else {"resolution": dpi, "resolutionunit": "inch"}
-    blocks = [] if xmp is None else [(_XMP_TAG, 1, len(xmp), xmp, True)]
+def _write_tiff(colored: Scan, target: BinaryIO, metadata: Metadata) -> None:
+    """In the byte order of its EXIF, whose values stay as they are."""
+    source, directory = read_exif(metadata.exif or b"", colored.name)
+    with source.opened():
+        new = Target(target, source, big=False)
+        on_each = _tiff_tags(metadata, source.order)
+        on_first = () if directory is None else exif_tags(source, directory)
+        new.finish(
+            tuple(
+                NewDirectory((*_tiff_page(colored, number, new, source.order), *on_each, *(on_first if number == 0 else ())))
+                for number in range(len(colored.pages))
+            )
+        )
+
+
+def _tiff_page(colored: Scan, number: int, target: Target, order: Order) -> list[NewTag]:
+    """A page whose pixels are in the target now: the tags that say what they are."""
+    page, bands = colored.pages[number], _bands(colored, number)
+    first = next(bands)
+    raster = new_raster(page.width, page.height, 8 * first.dtype.itemsize, has_alpha=first.shape[2] == 4)
+    writer = BandWriter(target, raster, order)
+    for band in chain([first], bands):
+        writer.write(band)
+    sizes = ((KIND_OF_PAGE, int(page.is_reduced)), (_WIDTH, page.width), (_HEIGHT, page.height))
+    tags = [NewTag(code, 4, np.array([value], np.uint64)) for code, value in sizes]
+    if page.orientation != 1:
+        tags.append(NewTag(ORIENTATION, 3, struct.pack(order + "H", page.orientation)))
+    return [*tags, *writer.finish()]
+
+
+def _tiff_tags(metadata: Metadata, order: Order) -> list[NewTag]:
+    """The tags of metadata that hold for every page, but for EXIF."""
+    dpi = _dpi(metadata)
+    ratios = [Fraction(value).limit_denominator(100).as_integer_ratio() for value in dpi or (1, 1)]
+    tags = [NewTag(code, 5, struct.pack(order + "II", *ratio)) for code, ratio in zip(RESOLUTION[:2], ratios, strict=True)]
+    tags.append(NewTag(RESOLUTION[2], 3, struct.pack(order + "H", 1 if dpi is None else 2)))  # of no unit, an inch
+    if metadata.xmp is not None:
+        tags.append(NewTag(XMP, 1, metadata.xmp))
     if metadata.iptc is not None:  # of numbers of 32 bits by its type, as all programs have it, and of bytes by its meaning
-        iptc = metadata.iptc + bytes(-len(metadata.iptc) % 4)
-        blocks.append((_IPTC_TAG, 4, len(iptc) // 4, iptc, True))
-    with tifffile.TiffWriter(tifffile.FileHandle(target, name="target", size=0), byteorder="<") as writer:  # it may have no name itself
-        for number, page in enumerate(colored.pages):
-            bands = _bands(colored, number)
-            first = next(bands)
-            rows = max(1, _STRIP_BYTES // first[0].nbytes)
-            strips = (encode(strip, DEFLATE, 2, "<") for strip in _of_rows(chain([first], bands), rows))
-            turned = [] if page.orientation == 1 else [(_ORIENTATION_TAG, 3, 1, page.orientation, True)]
-            writer.write(
-                strips, shape=(page.height, page.width, first.shape[2]), dtype=first.dtype, rowsperstrip=rows,
-                photometric="rgb", extrasamples=["unassalpha"] if first.shape[2] == 4 else None, subfiletype=int(page.is_reduced),
-                compression="zlib", predictor=True, metadata=None, software=False,
-                iccprofile=metadata.icc_profile, extratags=[*blocks, *turned], **options,
-            )  # fmt: skip
+        tags.append(NewTag(IPTC, 4, metadata.iptc + bytes(-len(metadata.iptc) % 4)))
+    if metadata.icc_profile is not None:
+        tags.append(NewTag(ICC_PROFILE, 7, metadata.icc_profile))
+    return tags
 
 
-def _of_rows(bands: Iterator[Pixels], rows: int) -> Iterator[Pixels]:
-    """The same pixels, so many rows at a time; the last may be fewer."""
-    held: list[Pixels] = []
-    missing = rows
-    for band in bands:
-        while len(band) >= missing:
-            yield np.concatenate([*held, band[:missing]])
-            band, held, missing = band[missing:], [], rows
-        if len(band):
-            held.append(band)
-            missing -= len(band)
-    if held:
-        yield np.concatenate(held)
+def _exif(metadata: Metadata, page: Page, dpi: tuple[float, float] | None = None) -> bytes | None:
+    """Its EXIF block, with the resolution where it is given, and with the page's orientation where the block does not say it."""
+    orientation = None if orientation_of(metadata.exif) == page.orientation else page.orientation
+    return metadata.exif if orientation is None and dpi is None else exif_with(metadata.exif, orientation, dpi)
 
 
-def _exif(colored: Scan, page: int, dpi: tuple[float, float] | None = None) -> bytes | None:
-    """Its EXIF block, with the resolution where it is given; where it has none and is not upright, one that says so."""
-    exif = colored.metadata.exif
-    orientation = colored.pages[page].orientation if exif is None else 1
-    if orientation == 1 and dpi is None:
-        return exif
-    return exif_with(exif, None if orientation == 1 else orientation, dpi)
-
-
-def _dpi(colored: Scan) -> tuple[float, float] | None:
+def _dpi(metadata: Metadata) -> tuple[float, float] | None:
     """Its resolution; none where it is nonsense, which a new file could not hold."""
-    dpi = colored.metadata.dpi or resolution_of(colored.metadata.exif)
+    dpi = metadata.dpi or resolution_of(metadata.exif)
     return dpi if dpi is not None and all(0.5 < value <= _MAX_DPI for value in dpi) else None
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from colorize.errors import PictureError
 from colorize.imaging.guard import check_size, damage
-from colorize.imaging.metadata import Metadata
+from colorize.imaging.metadata import Metadata, orientation_of
 from colorize.imaging.note import Note
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.xmp import provenance_xmp
@@ -53,7 +53,8 @@ class HeifFile:
             raise PictureError(f"{name}: is a HEIF file of the kind {self._mode}; grey and RGB are read")
         self.bits = 16 if ";" in self._mode else 8
         self._exif = exif or None
-        self.metadata = Metadata(exif=None, xmp=info.get("xmp") or None, icc_profile=profile)  # upright, whatever its EXIF says
+        upright = self._exif if orientation_of(self._exif) == 1 else None  # as the pixels are, whatever its EXIF says
+        self.metadata = Metadata(exif=upright, xmp=info.get("xmp") or None, icc_profile=profile)
         self.space = RgbSpace(profile, name)
 
     def decode(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:

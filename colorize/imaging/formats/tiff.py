@@ -38,7 +38,8 @@ import torch.nn.functional as F
 from colorize.errors import PictureError
 from colorize.imaging.formats.tiff_bands import Band, BandWriter, read_bands
 from colorize.imaging.formats.tiff_directory import MAX_PAGES, SUB_IMAGES, Directory, Source, Tag, check_claim, read_structure
-from colorize.imaging.formats.tiff_raster import MASK, RGB, Raster, read_raster
+from colorize.imaging.formats.tiff_exif import exif_block
+from colorize.imaging.formats.tiff_raster import ASSOCIATED, MASK, RGB, UNASSOCIATED, Raster, read_raster
 from colorize.imaging.formats.tiff_target import NewDirectory, NewTag, Target, copied_tag
 from colorize.imaging.metadata import Metadata, iptc_of_tag
 from colorize.imaging.note import Note
@@ -47,13 +48,11 @@ from colorize.imaging.space import RgbSpace
 from colorize.imaging.upsample import ChromaUpsampler, Point
 from colorize.imaging.xmp import provenance_xmp
 
-XMP, ICC_PROFILE, ORIENTATION, KIND_OF_PAGE = 700, 34675, 274, 254
+XMP, IPTC, ICC_PROFILE, ORIENTATION, KIND_OF_PAGE = 700, 33723, 34675, 274, 254
+RESOLUTION = (282, 283, 296)
+"""Across, down, and its unit."""
 
 _LAYERS = 37724
-_IPTC = 33723
-_RESOLUTION = (282, 283, 296)
-_ASSOCIATED = 1
-_ALPHA = (_ASSOCIATED, 2)  # among the extra samples: multiplied into the colours, and not
 _TRANSFER_FUNCTION = 301
 _OFFSETS = {324: 325, 273: 279, 288: 289}  # of tiles, strips, free space: the tags with their lengths
 _SEGMENT_CLAIM = 64
@@ -115,14 +114,14 @@ class TiffScan(Scan):
 
     @property
     def metadata(self) -> Metadata:
-        """See `Scan`. Without EXIF, whose directory is the file's own; the orientation is on the pages."""
+        """See `Scan`. Of EXIF what `tiff_exif` takes over: the orientation is on the pages."""
         directory = self._pictures[0].directory
         with self._source.opened():
             xmp, profile, iptc = (
-                self._source.value(tag) if (tag := directory.find(code)) is not None else None for code in (XMP, ICC_PROFILE, _IPTC)
+                self._source.value(tag) if (tag := directory.find(code)) is not None else None for code in (XMP, ICC_PROFILE, IPTC)
             )
-            dpi = self._resolution(directory)
-        return Metadata(xmp=xmp, icc_profile=profile, iptc=iptc and iptc_of_tag(iptc), dpi=dpi)
+            dpi, exif = self._resolution(directory), exif_block(self._source, directory)
+        return Metadata(exif=exif, xmp=xmp, icc_profile=profile, iptc=iptc and iptc_of_tag(iptc), dpi=dpi)
 
     def bands(self, page: int) -> Iterator[tuple[Pixels, Pixels | None]]:
         """See `Scan`."""
@@ -130,15 +129,15 @@ class TiffScan(Scan):
         with self._source.opened():
             for band in read_bands(self._source, raster):
                 rgb_hwc = np.repeat(band.pixels[..., None], 3, axis=2) if band.pixels.ndim == 2 else band.pixels
-                alpha_hw = band.extras[..., 0] if band.extras is not None and raster.extras[0] in _ALPHA else None
-                if alpha_hw is not None and raster.extras[0] == _ASSOCIATED:
+                alpha_hw = band.extras[..., 0] if band.extras is not None and raster.extras[0] in (ASSOCIATED, UNASSOCIATED) else None
+                if alpha_hw is not None and raster.extras[0] == ASSOCIATED:
                     rgb_hwc = _divided(rgb_hwc, alpha_hw)
                 yield rgb_hwc, alpha_hw
                 del band, rgb_hwc, alpha_hw  # or they would be held while the next is decoded
 
     def _resolution(self, directory: Directory) -> tuple[float, float] | None:
         """Pixels an inch; None where the file says nothing, or nothing that has a unit."""
-        across, down, unit = (directory.find(code) for code in _RESOLUTION)
+        across, down, unit = (directory.find(code) for code in RESOLUTION)
         if across is None or down is None or min(across.size, down.size) < 8:
             return None
         scale = {2: 1.0, 3: 2.54}.get(2 if unit is None else int(self._source.numbers(unit)[0]))

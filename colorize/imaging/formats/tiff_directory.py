@@ -9,6 +9,8 @@ A damaged file is an error, never a smaller file: every value must lie inside th
 way, and all directories and values together may claim twice the file's size and 64 MiB (pages may share a profile; a bomb shares
 everything). Tags of a field type that there is not are left out, as TIFF 6.0 asks (page 16), unless pixels may hang on them; a
 directory at byte 0 is none.
+
+An EXIF block is a small TIFF too, but no pixels hang on it: `read_first` leaves out what is damaged and gives the rest.
 """
 
 from __future__ import annotations
@@ -162,6 +164,14 @@ def read_structure(source: Source) -> Structure:
     return _Reader(source).structure()
 
 
+def read_first(source: Source) -> Directory:
+    """The first directory of an opened source and those below it, without the tags that are damaged; sets the source's byte order.
+
+    Raises PictureError where there is none at all.
+    """
+    return _LenientReader(source).first()
+
+
 def check_claim(source: Source, claimed: int) -> None:
     """PictureError where values and pixels together claim far more bytes than the file has."""
     if claimed > 2 * source.size + _SHARED_CLAIM:
@@ -237,25 +247,30 @@ class _Reader:
         check_claim(source, self._claimed)
         table = source.read(offset + head, count * self._entry.size + self._word.size)
         tags = []
-        for index in range(count):
-            place = index * self._entry.size
-            code, kind, number, where = self._entry.unpack_from(table, place)
-            if kind not in TYPE_SIZES:
-                if code not in _MATTERING:
-                    continue
-                raise source.damaged(f"tag {code} is of type {kind}, which there is not")
-            inline = offset + head + place + self._entry.size - self._word.size
-            size = number * TYPE_SIZES[kind]
-            tag = Tag(code, kind, number, inline if size <= self._word.size else where)
-            if tag.offset + size > source.size:
-                raise source.damaged(f"tag {code} of {size} bytes at byte {tag.offset} lies outside of the file of {source.size} bytes")
-            if size > self._word.size:
-                self._claimed += size
-                check_claim(source, self._claimed)
-            tags.append(self._with_children(tag, above))
+        for place in range(0, count * self._entry.size, self._entry.size):
+            tag = self._tag(table[place : place + self._entry.size], offset + head + place, above)
+            if tag is not None:
+                tags.append(tag)
         if not tags:
             raise source.damaged(f"the directory at byte {offset} has no tag of a known type")
         return Directory(tuple(tags)), self._word.unpack_from(table, count * self._entry.size)[0]
+
+    def _tag(self, entry: bytes, place: int, above: frozenset[int]) -> Tag | None:
+        """The tag of an entry, which is at this place; None for one that is to be left out."""
+        source = self._source
+        code, kind, number, where = self._entry.unpack(entry)
+        if kind not in TYPE_SIZES:
+            if code not in _MATTERING:
+                return None
+            raise source.damaged(f"tag {code} is of type {kind}, which there is not")
+        size = number * TYPE_SIZES[kind]
+        tag = Tag(code, kind, number, place + len(entry) - self._word.size if size <= self._word.size else where)
+        if tag.offset + size > source.size:
+            raise source.damaged(f"tag {code} of {size} bytes at byte {tag.offset} lies outside of the file of {source.size} bytes")
+        if size > self._word.size:
+            self._claimed += size
+            check_claim(source, self._claimed)
+        return self._with_children(tag, above)
 
     def _with_children(self, tag: Tag, above: frozenset[int]) -> Tag:
         if tag.code not in _DIRECTORIES and tag.type not in (13, 18):
@@ -269,3 +284,16 @@ class _Reader:
             # pages below a page are listed, or linked as pages are, or both
             children += self._chain(offset, follow=tag.code == SUB_IMAGES, above=above, known=known)
         return Tag(tag.code, tag.type, tag.count, tag.offset, tuple(children))
+
+
+class _LenientReader(_Reader):
+    """Of a directory without pixels: what is damaged is left out, with all that is below it."""
+
+    def first(self) -> Directory:
+        return self._directory(self._first, frozenset({self._first}))[0]
+
+    def _tag(self, entry: bytes, place: int, above: frozenset[int]) -> Tag | None:
+        try:
+            return super()._tag(entry, place, above)
+        except PictureError:
+            return None

@@ -23,9 +23,13 @@ MAX_SEGMENTS = 4_000_000
 MAX_SEGMENT_BYTES = 640 << 20
 """Of a strip, or of a row of tiles, decoded, where it cannot be decoded bit by bit."""
 MAX_EXTRAS = 16
+STRIP_BYTES = 1 << 18
+"""Of a strip of a new page, not compressed."""
 
 NONE, CCITT_RLE, CCITT_3, CCITT_4, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 2, 3, 4, 5, 7, 8, 32946, 32773
 CCITT = (CCITT_RLE, CCITT_3, CCITT_4)
+ASSOCIATED, UNASSOCIATED = 1, 2
+"""Alpha among the extra channels: multiplied into the colours, and not."""
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, MASK, YCBCR = 0, 1, 2, 3, 4, 6
 
 _READ = (NONE, *CCITT, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS)
@@ -122,6 +126,32 @@ class Raster:
     def row_bytes(self, width: int) -> int:
         """Bytes of a row of a strip or tile, not compressed."""
         return (width * self.together * self.stored_bits + 7) // 8
+
+
+def new_raster(width: int, height: int, bits: int, *, has_alpha: bool) -> Raster:
+    """The raster of a page of RGB that has no file yet: deflated strips."""
+    samples = 4 if has_alpha else 3
+    nothing = np.empty(0, np.uint64)
+    return Raster(
+        where="",
+        width=width,
+        height=height,
+        stored_bits=bits,
+        photometric=RGB,
+        samples=samples,
+        extras=(UNASSOCIATED,) if has_alpha else (),
+        separate=False,
+        compression=DEFLATE,
+        predictor=2,
+        is_reversed=False,
+        t4_options=0,
+        jpeg_tables=None,
+        palette=None,
+        tile=None,
+        rows=min(height, max(1, STRIP_BYTES // (width * samples * bits // 8))),
+        offsets=nothing,
+        counts=nothing,
+    )
 
 
 def read_raster(source: Source, directory: Directory, where: str) -> Raster:
