@@ -35,8 +35,8 @@ format: $(VENV)/installed-dev  ## rewrite the code as ruff formats it
 docs: $(VENV)/installed  ## regenerate docs/cli.md and the model cards
 	$(BIN)/python -m jobs.docs
 
-clean:  ## remove what the other targets made, except runs/
-	rm -rf $(VENV) build demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+clean:  ## remove what the other targets made, except demo/ and runs/, where people put things of their own
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("colorize needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from colorize import cluster
 from colorize.errors import ColorizeError
-from colorize.imaging.files import write_whole
+from colorize.imaging.files import in_the_way, write_whole
 from colorize.train.run import hardware, processor
 
 NAMES = ("lab", "train", "archive", "predict", "scale", "serve")
@@ -47,22 +47,12 @@ def main() -> None:
         parser.error(f"--address: {arguments.name} joins no cluster")
     if arguments.faults and arguments.name != "serve":
         parser.error("--faults: is an option of serve")
-    if arguments.json is not None and (told := _in_the_way(arguments.json)):  # said before minutes of measuring
+    if arguments.json is not None and (told := in_the_way(arguments.json)):  # said before minutes of measuring
         parser.error(f"--json: {arguments.json}: {told}")
     try:
         _measure(arguments)
     except ColorizeError as error:
         sys.exit(f"colorize: {error}")
-
-
-def _in_the_way(path: Path) -> str | None:
-    """Why a file cannot be written, if that can be told."""
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        return "its folder does not exist"
-    if path.is_dir():
-        return "is a folder"
-    return None if os.access(folder, os.W_OK | os.X_OK) else "its folder cannot be written"
 
 
 def _measure(arguments: argparse.Namespace) -> None:

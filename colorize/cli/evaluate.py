@@ -58,6 +58,7 @@ def evaluate(
     from colorize.data.sources import FIXED_SIZE, parse_source
     from colorize.evaluation import classifier_for, examples, sheet_png
     from colorize.evaluation import evaluate as score
+    from colorize.imaging.files import in_the_way
     from colorize.model.colormodel import load_model
     from colorize.storage.place import is_url
     from colorize.storage.remote import write_file
@@ -66,13 +67,10 @@ def evaluate(
         data=data, vividness=vividness, limit=limit, hints=hints, confidence=confidence, sizes=sizes, recognition=recognition,
         classifier=classifier,
     )  # fmt: skip
-    for file in (json, sheet, classifier):
-        if file is not None and not is_url(str(file)):
-            path = Path(file)
-            if not path.absolute().parent.is_dir():
-                raise ConfigError(f"{path}: its folder does not exist")
-            if path.is_dir():
-                raise ConfigError(f"{path}: is a folder; give the name of a file")
+    # Before the minutes that scoring takes. A classifier that is there is only read.
+    for file in (json, sheet, None if classifier is not None and classifier.is_file() else classifier):
+        if file is not None and not is_url(str(file)) and (told := in_the_way(Path(file))):
+            raise ConfigError(f"{file}: {told}")
     loaded = load_model(model)
     size = None if parse_source(data).kind in FIXED_SIZE else SCORED_SIZE
     with cluster.connect(address) as ray:

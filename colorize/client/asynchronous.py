@@ -133,7 +133,7 @@ class AsyncClient:
         return None
 
     async def _send(self, request: Request) -> Reply:
-        collector = Collector(self._connection.timeout)
+        collector = Collector(request.seconds)
         async with self._http.stream(request.method, request.path, **request.options()) as response:
             async for chunk in response.aiter_bytes():
                 collector.add(chunk)
@@ -163,7 +163,7 @@ class AsyncArchiveRun:
         """Waits until it is over, and says how it ended. on_status is called now and then with how far it is, on_pause as in
         `submit_archive`.
 
-        Raises RemoteError after `timeout` seconds; the run goes on.
+        Raises RemoteError after `timeout` seconds, of which the first answer has one at least; the run goes on.
         """
         return await self._client._run(self._client._connection.wait(self.id, timeout, on_status, on_pause))
 

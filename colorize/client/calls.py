@@ -30,6 +30,9 @@ MAX_ANSWER_BYTES = 1 << 30
 POLL_SECONDS = (0.5, 10.0)
 """How often a run is asked for, at first and at most seldom."""
 
+ANSWER_SECONDS = 1.0
+"""How long before the end of a wait the last question is asked, which has that time for its answer."""
+
 RETRIED = frozenset({429, 503})
 """The service has done nothing and says that it will, later."""
 
@@ -83,11 +86,14 @@ class Request:
     content: bytes | None = field(default=None, repr=False)
     files: Mapping[str, Any] | None = field(default=None, repr=False)
     json: Any = None
+    seconds: float = float("inf")
+    """For the answer."""
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of `httpx2.Client.stream`."""
         given = {"params": dict(self.params), "content": self.content, "files": self.files, "json": self.json}
-        return {name: value for name, value in given.items() if value is not None}
+        timeout = httpx2.Timeout(self.seconds, connect=min(self.seconds, 10.0))
+        return {name: value for name, value in given.items() if value is not None} | {"timeout": timeout}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +186,6 @@ class Connection:
         return {
             "base_url": self.server,
             "headers": headers,
-            "timeout": httpx2.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
             "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=64),
             # A proxy that the environment names is for other machines; httpx would send it what is meant for this one.
             "trust_env": urlsplit(self.server).hostname not in ("127.0.0.1", "::1", "localhost"),
@@ -220,9 +225,9 @@ class Connection:
         reply: Reply = yield from self._ask(Request(method="GET", path="/v1/archives"))
         return answers.run_statuses(reply.json())
 
-    def archive(self, run: str, on_pause: OnPause | None = None) -> Call[RunStatus]:
-        """GET /v1/archives/{id}."""
-        reply: Reply = yield from self._ask(Request(method="GET", path=_path_of(run)), on_pause=on_pause)
+    def archive(self, run: str, on_pause: OnPause | None = None, until: float = float("inf")) -> Call[RunStatus]:
+        """GET /v1/archives/{id}. until: as `_ask` has it."""
+        reply: Reply = yield from self._ask(Request(method="GET", path=_path_of(run)), on_pause=on_pause, until=until)
         return answers.run_status(reply.json())
 
     def cancel(self, run: str) -> Call[str]:
@@ -234,33 +239,45 @@ class Connection:
         self, run: str, timeout: float | None, on_status: Callable[[RunStatus], None] | None, on_pause: OnPause | None = None
     ) -> Call[RunStatus]:
         """Asks for a run until it is over. While the service is started anew it is asked again, for as long as its patience, and what is
-        left of `timeout`, last."""
-        began, (pause, longest) = time.monotonic(), POLL_SECONDS
+        left of `timeout`, last. The last question is asked so early that it can be answered in time."""
+        until, (pause, longest) = float("inf") if timeout is None else time.monotonic() + timeout, POLL_SECONDS
+        status: RunStatus | None = None
 
         def left() -> float:
-            return float("inf") if timeout is None else max(0.0, timeout - (time.monotonic() - began))
+            return max(0.0, until - time.monotonic())
 
         while True:
-            policy = RetryPolicy(attempts=max(self.policy.attempts, 1000), patience=min(self.policy.patience, left()))
-            status: RunStatus = yield from replace(self, policy=policy).archive(run, on_pause)
-            if on_status is not None:
-                on_status(status)
-            if status.is_over:
-                return status
-            if not left():
+            patience = min(self.policy.patience, max(0.0, left() - ANSWER_SECONDS))
+            policy = RetryPolicy(attempts=max(self.policy.attempts, 1000), patience=patience)
+            try:
+                status = yield from replace(self, policy=policy).archive(run, on_pause, until)
+            except RemoteError as error:
+                if status is None or error.status is not None or left():
+                    raise  # else it had only what was left of the time; the answer before it stands
+            else:
+                if on_status is not None:
+                    on_status(status)
+                if status.is_over:
+                    return status
+            rest = left()
+            yield Pause(seconds=rest if rest <= ANSWER_SECONDS else min(pause, rest - ANSWER_SECONDS))
+            if rest <= ANSWER_SECONDS:
                 raise RemoteError(f"run {run}: is not over after {timeout:g} s; it goes on")
-            yield Pause(seconds=min(pause, left()))
             pause = min(longest, pause * 1.3)
 
     # What they have in common
 
-    def _ask(self, request: Request, picture: str | None = None, on_pause: OnPause | None = None) -> Call[Reply]:
-        """The reply of success to a request. picture: the name of its file. on_pause: is told why before the first pause."""
+    def _ask(
+        self, request: Request, picture: str | None = None, on_pause: OnPause | None = None, until: float = float("inf")
+    ) -> Call[Reply]:
+        """The reply of success to a request. picture: the name of its file. on_pause: is told why before the first pause. until: when, by
+        the monotonic clock, the answer is to be there; one that has less than a second has a second."""
         attempts = Attempts(policy=self.policy)
         while True:
             retry_after, status = 0.0, None
             try:
-                reply: Reply = yield request
+                seconds = min(self.timeout, max(ANSWER_SECONDS, until - time.monotonic()))
+                reply: Reply = yield replace(request, seconds=seconds)
             except httpx2.HTTPError as error:
                 reason = f"no answer ({_cause(error)})"
                 is_retried = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout) or (

@@ -44,6 +44,16 @@ def write_whole(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def in_the_way(path: Path) -> str | None:
+    """Why no file can be written there, as far as that can be told without writing: for whoever has minutes of work to do first."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        return "its folder does not exist"
+    if path.is_dir():
+        return "is a folder; give the name of a file"
+    return None if os.access(folder, os.W_OK | os.X_OK) else "its folder cannot be written; give a file in another one"
+
+
 def _cannot_be_written(path: Path, error: Exception) -> PictureError:
     return PictureError(f"{printable(str(path))}: cannot be written: {reason_of(error)}")
 

@@ -10,7 +10,7 @@ import json
 import logging
 import tempfile
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +39,9 @@ INFLATED = 4
 
 PATIENCE = 5
 """A batch may take this many times as long to arrive as a picture."""
+
+WRITTEN_BYTES = 1 << 20
+"""Of an upload, that are written at a time: in a thread, since a disk that is slow, or has much to write, would hold up all requests."""
 
 _log = logging.getLogger("ray.serve")
 
@@ -122,16 +125,27 @@ async def _received(request: Request, desk: Desk, file: BinaryIO, hold: Callable
         form = FormReader(kind, file, fields=("file",), most=config.max_batch_files)
     elif kind.partition(";")[0].strip().lower() not in _ZIPS:
         raise Refusal(415, "the batch: must be a form with parts called file, or a zip with Content-Type application/zip")
-    take = file.write if form is None else form.write
+    write: Callable[[bytes], object] = file.write if form is None else form.write
+    waiting = bytearray()
 
     def held(chunk: bytes) -> None:
         hold(len(chunk))
-        take(chunk)
+        waiting.extend(chunk)
 
-    await receive(
-        request.stream(), request.headers.get("content-length"), config.max_batch_bytes, PATIENCE * config.upload_seconds, held
-    )  # fmt: skip
-    file.flush()
+    async def written() -> None:
+        data = bytes(waiting)
+        waiting.clear()
+        await asyncio.to_thread(write, data)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        async for chunk in request.stream():
+            yield chunk  # `held` has it when this goes on
+            if len(waiting) >= WRITTEN_BYTES:
+                await written()
+
+    await receive(chunks(), request.headers.get("content-length"), config.max_batch_bytes, PATIENCE * config.upload_seconds, held)
+    await written()
+    await asyncio.to_thread(file.flush)
     if form is not None:
         return [_part(file, part, _most_bytes(desk)) for part in form.parts()]
     return await asyncio.to_thread(_unzipped, file, desk)

@@ -13,7 +13,7 @@ from colorize.cli.main import main
 from colorize.cluster import ClusterInfo
 from colorize.data.cifar10 import CLASS_NAMES
 from colorize.data.dataset import LabDataset, load_dataset
-from colorize.errors import ConfigError
+from colorize.errors import ClusterError, ConfigError
 from colorize.evaluation import BASELINES, Evaluation, Extras, evaluate, examples, predict_full_size, sheet_png
 from colorize.evaluation.classifier import Classifier, load_classifier
 from colorize.evaluation.job import by_class
@@ -275,3 +275,21 @@ def test_the_command_with_all_its_options(ray_cluster: ClusterInfo, tmp_path: Pa
 def test_options_that_cannot_be_met(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "cifar10", *options]) == 1
     assert told in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_a_cluster_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def refuse(address: str | None) -> None:
+        raise ClusterError("a cluster is asked")
+
+    monkeypatch.setattr("colorize.cluster.connect", refuse)
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
+    for options in (["--json"], ["--sheet"], ["--recognition", "--classifier"]):
+        file = tmp_path / f"new-{len(options)}"
+        assert main(["evaluate", "cifar10", *options, str(file)]) == 1
+        assert capsys.readouterr().err == f"colorize: {file}: its folder cannot be written; give a file in another one\n"
+    kept = tmp_path / "kept.safetensors"
+    kept.write_bytes(b"")  # what is there is read, from wherever it lies
+    assert main(["evaluate", "cifar10", "--recognition", "--classifier", str(kept)]) == 1
+    assert capsys.readouterr().err == "colorize: a cluster is asked\n"

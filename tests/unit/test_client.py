@@ -490,6 +490,39 @@ def test_waiting_ends_when_it_was_to_end(twin: Twin) -> None:
         twin.run(stub.url, "wait", timeout=0.05)
 
 
+@pytest.mark.parametrize(
+    ("answered", "told"),
+    [(0, "no answer"), (1, r"run run-1: is not over after 1 s; it goes on"), (3, r"run run-1: is not over after 1 s; it goes on")],
+)
+def test_no_question_outlasts_the_wait(monkeypatch: pytest.MonkeyPatch, twin: Twin, answered: int, told: str) -> None:
+    monkeypatch.setattr(calls, "ANSWER_SECONDS", 0.2)
+    release, left = threading.Event(), [as_json(STATUS)] * answered
+
+    def answer(_: Asked) -> Answer:
+        if left:
+            return left.pop()
+        release.wait(20)
+        return Answer(0)
+
+    began = time.monotonic()
+    with answering(answer) as stub:
+        with pytest.raises(RemoteError, match=told):
+            twin.run(stub.url, "wait", timeout=1)
+        seconds = time.monotonic() - began
+        release.set()
+    assert 1 <= seconds < 10, "20 s, if it waited for the answer"
+
+
+def test_the_last_question_of_a_wait_is_asked_while_it_can_be_answered(monkeypatch: pytest.MonkeyPatch, twin: Twin) -> None:
+    monkeypatch.setattr(calls, "POLL_SECONDS", (60.0, 60.0))
+    monkeypatch.setattr(calls, "ANSWER_SECONDS", 2.8)
+    left = [as_json(STATUS), as_json(STATUS | {"status": "succeeded"})]
+    began = time.monotonic()
+    with answering(lambda _: left.pop(0)) as stub:
+        assert twin.run(stub.url, "wait", timeout=3).is_over
+    assert time.monotonic() - began < 3
+
+
 def test_a_wait_that_is_to_end_tries_no_longer_than_that(twin: Twin) -> None:
     with (
         answering(lambda _: error(503, "the service is full", **{"Retry-After": "1"})) as stub,

@@ -1,6 +1,8 @@
-"""The demo's folder, which it may only clear of what a demo made, and the commands that it names."""
+"""The demo's folder, which may only be cleared of what a demo made, and the commands that it names."""
 
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import pytest
 
 from colorize.demo.run import ARCHIVE, MARK, MARKED, REPORT, RUN, make_room, next_commands
 from colorize.errors import RunError
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_an_earlier_demo_is_replaced_and_what_a_user_put_beside_it_stays(tmp_path: Path) -> None:
@@ -54,6 +58,17 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"file/demo: cannot be made \(Not a directory\)$"):
         make_room(tmp_path / "file" / "demo")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+def test_make_clean_leaves_what_people_put_beside_what_was_made(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    mine = [tmp_path / "demo" / "mine.jpg", tmp_path / "runs" / "mine" / "model.safetensors"]
+    for file in [*mine, tmp_path / ".venv" / "installed", tmp_path / ".mypy_cache" / "made"]:
+        file.parent.mkdir(parents=True)
+        file.write_text("")
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == [tmp_path / "Makefile", *mine]
 
 
 def test_the_next_commands_are_found_by_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

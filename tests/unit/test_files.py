@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from colorize.errors import HintError, PictureError
-from colorize.imaging.files import reading, write_whole, writing_whole
+from colorize.imaging.files import in_the_way, reading, write_whole, writing_whole
 from colorize.imaging.formats import open_scan
 
 
@@ -43,6 +43,19 @@ def test_write_whole_names_what_is_in_the_way(tmp_path: Path) -> None:
         assert str(caught.value) == f"{path}: cannot be written: {reason}".replace("\0", "?")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
     assert (tmp_path / "file").read_bytes() == b"kept"
+
+
+def test_what_is_in_the_way_of_a_file_is_told_before_it_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"kept")
+    assert in_the_way(tmp_path / "new") is None
+    assert in_the_way(tmp_path / "file") is None
+    assert in_the_way(tmp_path) == "is a folder; give the name of a file"
+    for path in ("none/new", "file/new"):
+        assert in_the_way(tmp_path / path) == "its folder does not exist"
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
+    assert in_the_way(tmp_path / "new") == "its folder cannot be written; give a file in another one"
+    monkeypatch.chdir(tmp_path)
+    assert in_the_way(Path("new")) == "its folder cannot be written; give a file in another one"
 
 
 ERRORS = [

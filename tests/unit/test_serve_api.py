@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import zipfile
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from colorize.imaging.verify import verify
 from colorize.model.coloring import colorize_scan
 from colorize.model.colorizer import Colorizer
 from colorize.model.settings import DecodeSettings
+from colorize.serve import batch as batch_module
 from colorize.serve import codec, gate, status
 from colorize.serve import desk as desk_module
 from colorize.serve import work as work_module
@@ -437,6 +439,48 @@ def test_the_uploads_of_all_batches_have_their_share_of_the_disk(monkeypatch: py
     full, *others = with_service(LocalNetwork(MODEL), MODEL, work, max_batch_bytes=len(batch))
     assert (full.status_code, full.headers["retry-after"]) == (503, "1")
     assert [reply.status_code for reply in others] == [200, 200]
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_others_are_answered_while_the_disk_takes_its_time_with_an_upload(as_zip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, answered = threading.Event(), threading.Event()
+    in_time: list[bool] = []
+
+    class SlowFile(io.BytesIO):
+        def write(self, data: Any) -> int:
+            begun.set()
+            in_time.append(answered.wait(10))
+            return super().write(data)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda prefix: SlowFile())
+
+    async def work(client: httpx2.AsyncClient, _: Desk) -> httpx2.Response:
+        sent: dict[str, Any] = {"content": zipped(("a.png", PNG)), "headers": ZIP} if as_zip else {"files": [("file", ("a.png", PNG))]}
+        upload = asyncio.create_task(client.post("/v1/colorize/batch", **sent))
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        assert (await client.get("/healthz")).status_code == 200
+        answered.set()
+        return await upload
+
+    assert list(entries(with_service(LocalNetwork(MODEL), MODEL, work))) == ["a.png", "manifest.json"]
+    assert all(in_time)
+
+
+def test_an_upload_of_many_chunks_is_written_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_module, "WRITTEN_BYTES", 1000)
+    files = zipped(*((f"{number}.png", PNG) for number in range(5)))
+
+    async def work(client: httpx2.AsyncClient, _: Desk) -> httpx2.Response:
+        pieces = (files[start : start + 300] for start in range(0, len(files), 300))
+        return await client.post("/v1/colorize/batch", content=_sent(pieces), headers=ZIP)
+
+    assert len(entries(with_service(LocalNetwork(MODEL), MODEL, work))) == 6
+
+
+async def _sent(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
 
 
 def test_a_fault_costs_one_picture_of_a_batch() -> None:
