@@ -99,9 +99,14 @@ def test_ctrl_c_leaves_the_job_alone_and_stop_ends_it(ray_head: Head, tmp_path: 
     ) as program:
         assert program.stdout
         id = program.stdout.readline().split()[1]
+        told = []
         for line in program.stdout:
+            told.append(line)
             if line.startswith("epoch 1/"):
                 break
+        else:
+            assert program.stderr
+            pytest.fail(f"the job ended before its first epoch did:\n{''.join(told)}{program.stderr.read()}")
         program.send_signal(signal.SIGINT)
         rest, complaint = program.communicate(timeout=SECONDS)
     assert program.returncode == 130
