@@ -646,7 +646,7 @@ def test_directories_that_claim_more_than_the_file_has_are_a_bomb() -> None:
 
 
 def test_a_directory_that_is_reached_on_many_ways_is_a_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiff_directory, "MAX_ALL_TAGS", 20_000)
+    monkeypatch.setattr(tiff_directory._Reader, "most_tags", 20_000)
     place = len(handmade(grey_tags(_34665=long(*[0] * 100))))
     for count, is_bomb in ((100, False), (300, True)):
         below = struct.pack("<H", count) + struct.pack("<HHII", 60_000, 1, 1, 0) * count + bytes(4)  # values of one byte, in their fields

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from colorize import PictureError, open_scan
 from colorize.imaging.convert import Format, convert
 from colorize.imaging.formats.tiff import TiffScan
-from colorize.imaging.formats.tiff_directory import Source, read_first
+from colorize.imaging.formats.tiff_directory import MAX_EXIF_TAGS, Source, read_first
 from colorize.imaging.formats.tiff_exif import MAX_EXIF, exif_tags, exif_within, read_exif
 from colorize.imaging.formats.tiff_target import NewDirectory, Target
 from colorize.imaging.metadata import orientation_of
@@ -348,6 +348,17 @@ def test_directories_that_form_a_loop_end() -> None:
         struct.pack_into("<I", exif, exif.index(struct.pack("<HHI", code, 4, 1)) + 8, 8)
     codes = {tag.code for tag in _tags_of(bytes(exif))}
     assert codes == TAKEN - {34665, 34853}
+
+
+def test_a_block_that_points_to_one_directory_again_and_again_is_read_up_to_a_limit() -> None:
+    many = b"".join(struct.pack("<HHII", 60_000, 1, 1, 0) for _ in range(1000))
+    start = 8 + 2 + 3000 * 12 + 4
+    pointers = b"".join(struct.pack("<HHII", 34665, 13, 1, start) for _ in range(3000))
+    exif = b"II*\0" + struct.pack("<IH", 8, 3000) + pointers + bytes(4) + struct.pack("<H", 1000) + many + bytes(4)
+    source = Source(BytesIO(exif), "x")
+    with source.opened():
+        found = read_first(source)
+    assert 10 < len(found.tags) <= MAX_EXIF_TAGS / 1000  # of 3,000, with 3,000,000 tags
 
 
 def _tags_of(exif: bytes) -> tuple[Any, ...]:

@@ -37,6 +37,8 @@ MAX_TAGS = 4096
 """Of one directory."""
 MAX_ALL_TAGS = 500_000
 """Of all of them: each takes 150 bytes of memory and 4 µs, and a directory may be reached on many ways."""
+MAX_EXIF_TAGS = 20_000
+"""Of an EXIF block, which has some dozens as a rule: a hostile one of 64 KB must not take seconds."""
 MAX_DEPTH = 5
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value of each field type, BigTIFF's included."""
@@ -179,6 +181,8 @@ def check_claim(source: Source, claimed: int) -> None:
 
 
 class _Reader:
+    most_tags = MAX_ALL_TAGS
+
     def __init__(self, source: Source) -> None:
         header = source.read(0, min(16, source.size))
         if not header:
@@ -241,8 +245,8 @@ class _Reader:
         if not 0 < count <= MAX_TAGS:
             raise source.damaged(f"the directory at byte {offset} has {count} tags")
         self._tags += count
-        if self._tags > MAX_ALL_TAGS:
-            raise source.damaged(f"it has more than {MAX_ALL_TAGS} tags")
+        if self._tags > self.most_tags:
+            raise source.damaged(f"it has more than {self.most_tags} tags")
         self._claimed += count * self._entry.size
         check_claim(source, self._claimed)
         table = source.read(offset + head, count * self._entry.size + self._word.size)
@@ -288,6 +292,8 @@ class _Reader:
 
 class _LenientReader(_Reader):
     """Of a directory without pixels: what is damaged is left out, with all that is below it."""
+
+    most_tags = MAX_EXIF_TAGS
 
     def first(self) -> Directory:
         return self._directory(self._first, frozenset({self._first}))[0]
