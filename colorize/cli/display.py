@@ -28,7 +28,8 @@ def describe(dataset: LabDataset) -> str:
     if dataset.other_formats:
         parts.append(f"{dataset.other_formats:,} of other formats left out (only JPEG and PNG are read)")
     if dataset.outside:
-        parts.append(f"{dataset.outside:,} files beside train and test left out")
+        files = "file" if dataset.outside == 1 else "files"
+        parts.append(f"{dataset.outside:,} {files} beside train and test left out")
     return ", ".join(parts)
 
 
