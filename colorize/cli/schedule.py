@@ -204,8 +204,6 @@ def remove(
                 runner.stop(one)
             elif one.state != "planned":
                 console.print(f"its job goes on: {opened.job_id(one)}", markup=False)
-            else:
-                console.print(f"its job may have begun: {opened.job_id(one)}; colorize schedule start finds out", markup=False)
         deadline = time.monotonic() + WAIT_SECONDS
         while stop and opened.open_runs(name) and time.monotonic() < deadline:
             runner.advance(time.time(), name)

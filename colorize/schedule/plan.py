@@ -109,7 +109,7 @@ class Run:
     attempt: int
     """The one that is planned, under way or was the last; 1 is the first."""
     next_try: float
-    """`waiting`: when the next attempt is due. `planned`: when it was first offered to Ray, which may have taken it; 0: never yet."""
+    """`waiting`: when the next attempt is due."""
     command: tuple[str, ...]
     retries: int
     retry_seconds: float

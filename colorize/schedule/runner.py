@@ -132,13 +132,9 @@ class Runner:
             else:
                 self._over(run, now, "failed", run.message + UNTRIED)
             return
-        if run.state == "waiting" and _is_before(now, run.next_try, LONGEST_DELAY_SECONDS):
-            return
-        if _is_before(now, self._later.get(job, 0.0), AWAY_SECONDS[1]):
+        if _is_before(now, run.next_try, LONGEST_DELAY_SECONDS) or _is_before(now, self._later.get(job, 0.0), AWAY_SECONDS[1]):
             return
         jobs = self._server()
-        if not self._store.change(run, next_try=run.next_try or now):  # written down first: from here on only Ray knows
-            return  # its schedule was removed a moment ago
         try:
             jobs.start(run.arguments(), id=job)
         except ColorizeError as error:

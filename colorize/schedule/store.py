@@ -174,17 +174,18 @@ class Store:
     def remove(self, name: str, now: float) -> list[Run]:
         """Takes a schedule out; its history stays. Gives the runs that are not over, which get no more attempts. Raises ScheduleError.
 
-        What waits, for its retry or for the run before it, is over with that, and so is what is planned and was never offered to Ray. Of
-        one that was, only Ray knows whether it took it: a process may have died before it wrote so.
+        What waits, for its retry or for the run before it, is over with that. Of one that is planned and has none before it only Ray
+        knows whether it was submitted, by a process that died before it wrote so.
         """
         with self._told(), self._transaction():
             self._row(name)
             self._database.execute("DELETE FROM schedules WHERE name = ?", (name,))
             self._database.execute(f"UPDATE runs SET withdrawn = 1 WHERE name = ? AND {_OPEN}", (name,))
-            self._database.execute(
-                "UPDATE runs SET state = 'skipped', ended = ?, message = ? WHERE name = ? AND state = 'planned' AND next_try = 0",
-                (now, UNBEGUN, name),
-            )
+            for row in self._open_rows(name).fetchall()[1:]:
+                self._database.execute(
+                    "UPDATE runs SET state = 'skipped', ended = ?, message = ? WHERE name = ? AND due = ? AND state = 'planned'",
+                    (now, UNBEGUN, name, row["due"]),
+                )
             self._database.execute(
                 "UPDATE runs SET state = 'failed', ended = ?, message = message || ? WHERE name = ? AND state = 'waiting'",
                 (now, UNTRIED, name),

@@ -308,24 +308,6 @@ def test_removing_leaves_the_job_or_ends_it(
         assert after.state == "submitted"
 
 
-def test_removing_ends_what_is_only_planned_and_says_of_what_only_ray_knows(
-    schedule: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for offered in (False, True):
-        schedule(*ADD, *ARCHIVE)
-        with Store(tmp_path / "store.sqlite") as store:
-            run = store.begin("nightly", time.time())
-            if offered:
-                store.change(run, next_try=time.time())
-            job = store.job_id(run)
-        capsys.readouterr()
-        assert schedule("remove", "nightly") == 0
-        told = [f"its job may have begun: {job}; colorize schedule start finds out"] if offered else []
-        assert capsys.readouterr().out.splitlines() == ["nightly: removed; its history stays", *told]
-        with Store(tmp_path / "store.sqlite") as store:
-            assert store.run(run.name, run.due).state == ("planned" if offered else "skipped")
-
-
 def test_a_job_that_cannot_be_stopped_keeps_its_schedule(
     schedule: Callable[..., int], jobs: MemoryJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

