@@ -168,7 +168,8 @@ def _look(place: Place, path: str) -> dict[str, Any]:
     """A row of SEEN on one picture."""
     try:
         scan = _open(place, path)
-        if scan.metadata.xmp and note_of(scan.metadata.xmp):
+        xmp = scan.metadata.xmp  # once: a TIFF reads its tags for it
+        if xmp and note_of(xmp):
             return {"path": path, "what": MADE}
         colored = next((index for index in range(len(scan.pages)) if Thumbnail.of(scan, index).is_colored), None)
     except (PictureError, OSError) as error:

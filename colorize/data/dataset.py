@@ -175,7 +175,7 @@ def _folder(source: Source, split: Literal["train", "test", "all"], limit: int |
     assert source.path is not None
     place = photos.find_files(str(source), source.path)
     names = photos.pictures_of(place, split)[:limit]
-    others, outside = photos.others_of(place, split), photos.outside_of(place)
+    others, outside = photos.others_of(place, split), photos.outside_of(place, split)
     place = replace(place, names=())  # the tasks get theirs from the blocks
     tally = Tally()
 
@@ -183,7 +183,7 @@ def _folder(source: Source, split: Literal["train", "test", "all"], limit: int |
         yield from _convert_photos(photos.open_pictures(place, table["name"].to_pylist()), side, split != "test", tally)
 
     blocks = ray.data.from_items([{"name": name} for name in names], override_num_blocks=min(len(names), _block_count()))
-    return replace(_collect(blocks, convert, tally, source, side, None), other_formats=others, outside=0 if split == "test" else outside)
+    return replace(_collect(blocks, convert, tally, source, side, None), other_formats=others, outside=outside)
 
 
 def _parquet(source: Source, split: cifar10.Split, limit: int | None, side: int) -> LabDataset:
@@ -201,8 +201,7 @@ def _parquet(source: Source, split: cifar10.Split, limit: int | None, side: int)
 
     parts = [asdict(part) for part in chosen.parts]
     blocks = ray.data.from_items(parts, override_num_blocks=min(len(parts), _block_count()))
-    loaded = _collect(blocks, convert, tally, source, side, chosen.class_names)
-    loaded = replace(loaded, outside=0 if split == "test" else chosen.outside)
+    loaded = replace(_collect(blocks, convert, tally, source, side, chosen.class_names), outside=chosen.outside)
     if not labels or chosen.class_names:
         return loaded
     highest: Any = loaded.dataset.max("label")

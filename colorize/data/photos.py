@@ -76,7 +76,7 @@ class ParquetSplit:
 
     parts: tuple[ParquetPart, ...]
     outside: int
-    """Files that belong to no split: they lie beside some that are named train, and are not named so, nor as a test's."""
+    """Files that belong to no split: they lie beside some that are named train, and are not named so, nor as a test's; 0 for the test."""
     has_labels: bool
     class_names: tuple[str, ...] | None
     """From the Hugging Face metadata; None where there is none."""
@@ -117,7 +117,7 @@ def pictures_of(place: PictureFiles, split: str) -> list[str]:
 
     Raises DataError when the place holds no pictures (by suffix), or none for `split`.
     """
-    pictures = [name for name in place.names if name.lower().endswith(PICTURE_SUFFIXES)]
+    pictures = _pictures_among(place)
     if not pictures:
         others = f"{len(place.names)} other {'file' if len(place.names) == 1 else 'files'}"
         raise DataError(f"{place.spec}: no pictures in it ({', '.join(PICTURE_SUFFIXES)}), only {others}")
@@ -137,15 +137,17 @@ def others_of(place: PictureFiles, split: str) -> int:
     return len(test) if split == "test" else len(others) if split == "all" else len(others) - len(test)
 
 
-def outside_of(place: PictureFiles) -> int:
-    """How many of its pictures belong to no split: they lie beside a `train` folder, and in no test folder."""
-    pictures = [name for name in place.names if name.lower().endswith(PICTURE_SUFFIXES)]
-    return len(pictures) - sum(len(part) for part in _by_folder(pictures))
+def outside_of(place: PictureFiles, split: str) -> int:
+    """How many of its pictures belong to no split: they lie beside a `train` folder, and in no test folder. They count with what is not
+    the test.
+    """
+    pictures = _pictures_among(place)
+    return 0 if split == "test" else len(pictures) - sum(len(part) for part in _by_folder(pictures))
 
 
 def has_test_folder(place: PictureFiles) -> bool:
     """Whether the layout itself says which pictures are for the test."""
-    return any(name.lower().endswith(PICTURE_SUFFIXES) and _top(name) in TEST_NAMES for name in place.names)
+    return any(_top(name) in TEST_NAMES for name in _pictures_among(place))
 
 
 def parquet_rows(place: PictureFiles, split: str, limit: int | None) -> ParquetSplit:
@@ -183,7 +185,7 @@ def parquet_rows(place: PictureFiles, split: str, limit: int | None) -> ParquetS
         for (name, group), chosen in groups.items()
     )
     labelled = all("label" in schema.names and pa.types.is_integer(schema.field("label").type) for schema in schemas.values())
-    outside = len(set(files) - train - test)
+    outside = 0 if split == "test" else len(set(files) - train - test)
     return ParquetSplit(
         parts=parts, outside=outside, has_labels=labelled, class_names=_class_names(schemas[wanted[0]]) if labelled else None
     )
@@ -278,6 +280,11 @@ def _class_names(schema: pa.Schema) -> tuple[str, ...] | None:
 def _check_some(chosen: Collection[object], split: str, place: PictureFiles) -> None:
     if not chosen:
         raise DataError(f"{place.spec}: no pictures for the {split} split: give more pictures, or folders named train and test")
+
+
+def _pictures_among(place: PictureFiles) -> list[str]:
+    """The files that are pictures by their names, of the formats that are read."""
+    return [name for name in place.names if name.lower().endswith(PICTURE_SUFFIXES)]
 
 
 def _by_folder(pictures: list[str]) -> tuple[set[str], set[str]]:

@@ -225,8 +225,8 @@ def test_files_of_no_split_are_counted(tmp_path: Path) -> None:
         write_parquet(tmp_path / f"{name}.parquet", 3)
     assert photos.parquet_rows(find(tmp_path), "train", None).outside == 1
     pictures = find(touch(tmp_path / "a", "train/x.jpg", "val/y.jpg", "z.jpg", "more/z.png", "notes.txt"))
-    assert photos.outside_of(pictures) == 2
-    assert photos.outside_of(find(touch(tmp_path / "b", "x.jpg", "more/z.png", "val/y.jpg"))) == 0
+    assert photos.outside_of(pictures, "train") == 2
+    assert photos.outside_of(find(touch(tmp_path / "b", "x.jpg", "more/z.png", "val/y.jpg")), "train") == 0
 
 
 def test_parquet_split_by_hash(tmp_path: Path) -> None:
