@@ -103,7 +103,7 @@ def _write_webp(colored: Scan, page: int, target: BinaryIO, metadata: Metadata) 
     pixels, has_alpha = _four_channels(colored, page)
     dpi = _dpi(metadata) if resolution_of(metadata.exif) is None else None  # for which only EXIF has a place
     metadata = replace(metadata, exif=_exif(metadata, colored.pages[page], dpi))
-    _save(pixels, "RGBA" if has_alpha else "RGBX", colored.name, target, "WEBP", metadata)
+    _save(pixels, "RGBA" if has_alpha else "RGBX", colored.name, target, "WEBP", metadata, exact=True)  # colours that nobody sees stay too
 
 
 def _save(pixels: npt.NDArray[np.uint8], mode: str, name: str, target: BinaryIO, kind: str, metadata: Metadata, **options: Any) -> None:

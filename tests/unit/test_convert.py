@@ -143,6 +143,14 @@ def test_transparency_goes_where_it_can() -> None:
     assert Image.open(BytesIO(converted(encoded(rgba_hwc, "PNG"), "jpeg"))).mode == "RGB"
 
 
+def test_what_transparency_hides_is_not_painted_over() -> None:
+    rgba_hwc = np.dstack([grey_scene(40, 60)] * 3 + [np.zeros((40, 60), np.uint8)])
+    rgba_hwc[:, :20, 3] = 255
+    found = np.array(Image.open(BytesIO(converted(encoded(rgba_hwc, "PNG"), "webp")))).astype(int)
+    assert np.array_equal(found[..., 3], rgba_hwc[..., 3])
+    assert np.abs(found[..., :3] - rgba_hwc[..., :3]).mean() < 3
+
+
 def test_colours_that_were_multiplied_by_alpha_are_divided_by_it() -> None:
     rgb_hwc, alpha_hw = rgb_scene(20, 30), np.tile(np.linspace(0, 255, 30).round(), (20, 1))
     seen_hwc = rgb_hwc * (alpha_hw[..., None] / 255)  # on black
