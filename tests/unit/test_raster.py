@@ -130,7 +130,9 @@ LOSSY = {
     "JP2 lossy": encoded(RGB, "JPEG2000", irreversible=True, quality_mode="dB", quality_layers=[45]),
     "HEIF": heif_of(RGB, "RGB"),
     "HEIF grey": heif_of(GREY, "L"),
-    "HEIF 12 bits": heif_of(in_16(RGB), "RGB;16"),
+    "HEIF 12 bits": heif_of(in_16(RGB), "RGB;16", bit_depth=12),
+    "HEIF grey 12 bits": heif_of(GREY16, "I;16", bit_depth=12),
+    "HEIF grey 10 bits": heif_of(GREY16, "I;16", bit_depth=10),
     "HEIF alpha": heif_of(np.dstack([RGB, ALPHA]), "RGBA"),
 }
 GRADIENT = np.stack(np.meshgrid(np.linspace(-40, 40, 12), np.linspace(-50, 50, 9))).astype(np.float32)
@@ -533,6 +535,12 @@ def test_heif_keeps_what_it_holds() -> None:
     assert file.info["exif"]
     assert read_note(made) == NOTE
     assert RasterScan(made, "x").pages[0].orientation == 1
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("HEIF", 8), ("HEIF 12 bits", 12), ("HEIF grey 12 bits", 12), ("HEIF grey 10 bits", 12)])
+def test_heif_loses_no_bits(kind: str, bits: int) -> None:
+    made = pillow_heif.open_heif(BytesIO(colored(LOSSY[kind])), convert_hdr_to_8bit=False)
+    assert made.info["bit_depth"] == bits
 
 
 def test_heif_without_its_extra_names_it() -> None:
