@@ -384,7 +384,7 @@ def test_chunks_that_hold_are_kept_and_others_are_not() -> None:
         (b"tIME", bytes(7)),
         (b"gAMA", struct.pack(">I", 45455)),
     ]
-    kept += [(b"cHRM", srgb), (b"prVt", b"safe to copy")]
+    kept += [(b"cHRM", srgb), (b"prVt", b"safe to copy"), (b"sCAL", b"\x010.1\x000.1"), (b"sTER", b"\0")]
     data = with_chunks(LOSSLESS["PNG grey"][0], *kept, (b"sBIT", b"\x08"), (b"prVT", b"not"), (b"bKGD", b"\0\x40"), (b"hIST", b"\0\0"))
     found = chunks_of(colored(data))
     assert {kind: found.get(kind) for kind, _ in kept} == dict(kept)

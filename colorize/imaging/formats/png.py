@@ -163,7 +163,7 @@ class PngFile:
         return all(abs(given - known) < 200 for given, known in pairs)
 
 
-_KNOWN = (b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME", b"sPLT")
+_KNOWN = (b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME", b"sPLT", b"sCAL", b"sTER")
 """Chunks that hold for coloured pixels as well, safe to copy or not."""
 
 
