@@ -115,6 +115,21 @@ def iptc_of_tag(value: bytes) -> bytes:
     return value
 
 
+def iptc_among(resources: bytes) -> bytes | None:
+    """The data sets of IPTC-IIM among Photoshop's image resources; None where there are none, or what comes before them is damaged."""
+    place = 0
+    while place + 12 <= len(resources):
+        (kind,) = struct.unpack_from(">H", resources, place + 4)
+        start = place + 6 + (resources[place + 6] | 1) + 1  # behind its name, which with its length is even
+        if start + 4 > len(resources):
+            return None
+        (size,) = struct.unpack_from(">I", resources, start)
+        if kind == _IPTC_RESOURCE:
+            return resources[start + 4 : start + 4 + size] or None
+        place = start + 4 + size + size % 2
+    return None
+
+
 def iptc_segments(iptc: bytes) -> bytes:
     """The APP13 segments of a JPEG that hold these data sets, as Photoshop writes them."""
     resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
@@ -138,7 +153,7 @@ def jpeg_metadata(data: bytes, name: str = "the picture") -> Metadata:
             xmp = xmp or content[len(_XMP) :]
         elif marker == 0xED and content.startswith(_PHOTOSHOP):
             resources += content[len(_PHOTOSHOP) :]  # what is too long for a segment goes on in the next
-    return Metadata(exif=exif, xmp=xmp, iptc=_iptc_among(resources), icc_profile=_chained_profile(data, name), dpi=dpi)
+    return Metadata(exif=exif, xmp=xmp, iptc=iptc_among(resources), icc_profile=_chained_profile(data, name), dpi=dpi)
 
 
 def stamp_jpeg(data: bytes, note: Note | None, profile: bytes | None, name: str = "the picture") -> bytes:
@@ -232,21 +247,6 @@ def _first_directory(exif: bytes) -> tuple[bytes, Literal["<", ">", ""], range]:
         return tiff, "", range(0)
     (count,) = struct.unpack_from(order + "H", tiff, offset)
     return tiff, order, range(offset + 2, min(offset + 2 + 12 * count, len(tiff) - 11), 12)
-
-
-def _iptc_among(resources: bytes) -> bytes | None:
-    """The data sets of IPTC-IIM among Photoshop's image resources; None where there are none, or what comes before them is damaged."""
-    place = 0
-    while place + 12 <= len(resources):
-        (kind,) = struct.unpack_from(">H", resources, place + 4)
-        start = place + 6 + (resources[place + 6] | 1) + 1  # behind its name, which with its length is even
-        if start + 4 > len(resources):
-            return None
-        (size,) = struct.unpack_from(">I", resources, start)
-        if kind == _IPTC_RESOURCE:
-            return resources[start + 4 : start + 4 + size] or None
-        place = start + 4 + size + size % 2
-    return None
 
 
 def _is(data: bytes, marker: int, start: int, wanted: int, mark: bytes) -> bool:

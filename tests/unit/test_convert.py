@@ -186,6 +186,12 @@ def test_iptc_goes_between_jpeg_and_tiff(kind: str, wanted: Format) -> None:
             assert IptcImagePlugin.getiptcinfo(Image.open(BytesIO(result)))[2, 5] == b"The harbour"
 
 
+def test_iptc_that_a_tiff_has_among_photoshop_s_resources_goes_over_too() -> None:
+    resources = b"8BIM\x03\xed\x03dpi\0\0\0\1-\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(IPTC)) + IPTC + bytes(len(IPTC) % 2)
+    data = tiff(grey_scene(40, 60), extratags=[(34377, 1, len(resources), resources, True)])
+    assert open_scan(painted(data, "jpeg")).metadata.iptc == IPTC
+
+
 def test_iptc_whose_bytes_were_turned_round_is_read() -> None:
     padded = IPTC + bytes(-len(IPTC) % 4)
     turned = np.frombuffer(padded, ">u4").astype("<u4").tobytes()
