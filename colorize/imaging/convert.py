@@ -44,6 +44,9 @@ SUFFIXES: dict[Format, tuple[str, ...]] = {
 """What files of a format are called; the first is given to files that are called otherwise."""
 
 QUALITY = 95
+MAX_SIDES: dict[Format, int] = {"jpeg": 65_500, "webp": 16_383}
+"""Pixels in a row or column, at most: libjpeg's limit, and that of the format."""
+
 _EXIF = b"Exif\0\0"
 _EXIF_IN_JPEG = MAX_SEGMENT - len(_EXIF)
 _ORIENTATION_BYTES = 512
@@ -77,6 +80,9 @@ def convert(colored: Scan, wanted: Format, target: BinaryIO, note: Note | None =
     pages = [number for number, page in enumerate(colored.pages) if not page.is_reduced] or [0]
     if len(pages) > 1 and wanted != "tiff":
         raise PictureError(f"{colored.name}: has {len(pages)} pages, which {wanted.upper()} does not hold; TIFF does")
+    side, most = max(colored.pages[pages[0]].upright_shape), MAX_SIDES.get(wanted)
+    if most is not None and side > most:
+        raise PictureError(f"{colored.name}: is {side} pixels long, and {wanted.upper()} holds {most}; PNG and TIFF hold it")
     metadata = colored.metadata
     room = MAX_XMP_IN_JPEG if wanted == "jpeg" else MAX_PACKET_BYTES
     if note is not None and (metadata.xmp is None or len(metadata.xmp) > room or note_of(metadata.xmp) is None):

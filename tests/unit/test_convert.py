@@ -143,6 +143,14 @@ def test_transparency_goes_where_it_can() -> None:
     assert Image.open(BytesIO(converted(encoded(rgba_hwc, "PNG"), "jpeg"))).mode == "RGB"
 
 
+@pytest.mark.parametrize(("wanted", "most"), [("jpeg", 65_500), ("webp", 16_383)])
+def test_a_picture_that_is_too_long_is_refused_in_one_line(wanted: Format, most: int, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(PictureError, match=rf"is {most + 1} pixels long, and {wanted.upper()} holds {most}; PNG and TIFF hold it$"):
+        converted(tiff(np.zeros((most + 1, 1), np.uint8)), wanted)
+    assert capfd.readouterr().err == "", "libjpeg would say it there"
+    assert Image.open(BytesIO(converted(tiff(np.zeros((1, most), np.uint8)), wanted))).size == (most, 1)
+
+
 def test_what_transparency_hides_is_not_painted_over() -> None:
     rgba_hwc = np.dstack([grey_scene(40, 60)] * 3 + [np.zeros((40, 60), np.uint8)])
     rgba_hwc[:, :20, 3] = 255
