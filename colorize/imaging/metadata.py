@@ -60,9 +60,10 @@ def orientation_of(exif: bytes | None) -> int:
         return 1
     tiff, order, entries = _first_directory(exif)
     for place in entries:
-        tag, kind, _, value = struct.unpack_from(order + "HHIH", tiff, place)
-        if tag == _ORIENTATION:
-            return value if kind == 3 and 1 <= value <= 8 else 1
+        tag, kind = struct.unpack_from(order + "HH", tiff, place)
+        if tag == _ORIENTATION and kind in (3, 4):  # of 16 bits; some programs write 32, and others read them
+            (value,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), tiff, place + 8)
+            return value if 1 <= value <= 8 else 1
     return 1
 
 

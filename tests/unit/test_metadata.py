@@ -358,11 +358,13 @@ def test_mutated_jpegs_are_stamped_or_refused(changes: list[tuple[float, int]], 
 # EXIF
 
 
+@pytest.mark.parametrize("field", ["3 H2x", "4 I"])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_orientation_is_read_in_either_byte_order(order: str) -> None:
+def test_orientation_is_read_in_either_byte_order_and_size(order: str, field: str) -> None:
+    kind, code = field.split()
     mark = b"II*\0" if order == "<" else b"MM\0*"
     for value in range(10):
-        entries = struct.pack(order + "HHIHH", 0x0100, 3, 1, 99, 0) + struct.pack(order + "HHIHH", 0x0112, 3, 1, value, 0)
+        entries = struct.pack(order + "HHIHH", 0x0100, 3, 1, 99, 0) + struct.pack(order + "HHI" + code, 0x0112, int(kind), 1, value)
         tiff = mark + struct.pack(order + "IH", 8, 2) + entries + bytes(4)
         assert orientation_of(tiff) == orientation_of(b"Exif\0\0" + tiff) == (value if 1 <= value <= 8 else 1)
 
