@@ -44,6 +44,9 @@ SUFFIXES: dict[Format, tuple[str, ...]] = {
 """What files of a format are called; the first is given to files that are called otherwise."""
 
 QUALITY = 95
+MAX_SIDES: dict[Format, int] = {"jpeg": 65_500, "webp": 16_383}
+"""Pixels in a row or column, at most: libjpeg's limit, and that of the format."""
+
 _EXIF = b"Exif\0\0"
 _EXIF_IN_JPEG = MAX_SEGMENT - len(_EXIF)
 _ORIENTATION_BYTES = 512
@@ -77,6 +80,9 @@ def convert(colored: Scan, wanted: Format, target: BinaryIO, note: Note | None =
     pages = [number for number, page in enumerate(colored.pages) if not page.is_reduced] or [0]
     if len(pages) > 1 and wanted != "tiff":
         raise PictureError(f"{colored.name}: has {len(pages)} pages, which {wanted.upper()} does not hold; TIFF does")
+    side, most = max(colored.pages[pages[0]].upright_shape), MAX_SIDES.get(wanted)
+    if most is not None and side > most:
+        raise PictureError(f"{colored.name}: is {side} pixels long, and {wanted.upper()} holds {most}; PNG and TIFF hold it")
     metadata = colored.metadata
     room = MAX_XMP_IN_JPEG if wanted == "jpeg" else MAX_PACKET_BYTES
     if note is not None and (metadata.xmp is None or len(metadata.xmp) > room or note_of(metadata.xmp) is None):
@@ -103,7 +109,7 @@ def _write_webp(colored: Scan, page: int, target: BinaryIO, metadata: Metadata) 
     pixels, has_alpha = _four_channels(colored, page)
     dpi = _dpi(metadata) if resolution_of(metadata.exif) is None else None  # for which only EXIF has a place
     metadata = replace(metadata, exif=_exif(metadata, colored.pages[page], dpi))
-    _save(pixels, "RGBA" if has_alpha else "RGBX", colored.name, target, "WEBP", metadata)
+    _save(pixels, "RGBA" if has_alpha else "RGBX", colored.name, target, "WEBP", metadata, exact=True)  # colours that nobody sees stay too
 
 
 def _save(pixels: npt.NDArray[np.uint8], mode: str, name: str, target: BinaryIO, kind: str, metadata: Metadata, **options: Any) -> None:

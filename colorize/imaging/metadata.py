@@ -11,16 +11,18 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
 from typing import Literal
 
 from colorize.errors import PictureError
 from colorize.imaging.note import Note
-from colorize.imaging.xmp import NAMESPACE, grey_profile_of, note_of, provenance_xmp, without_note
+from colorize.imaging.xmp import NAMESPACE, grey_profile_of, joined_xmp, note_of, provenance_xmp, without_note
 
 MAX_SEGMENT = 65_533
 """Bytes of a JPEG segment's content: its length is 16 bits, and counts itself."""
 
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 MAX_XMP_IN_JPEG = MAX_SEGMENT - len(_XMP)
 """Bytes of the packet that a JPEG's one segment for it holds."""
 _ICC = b"ICC_PROFILE\0"
@@ -58,9 +60,10 @@ def orientation_of(exif: bytes | None) -> int:
         return 1
     tiff, order, entries = _first_directory(exif)
     for place in entries:
-        tag, kind, _, value = struct.unpack_from(order + "HHIH", tiff, place)
-        if tag == _ORIENTATION:
-            return value if kind == 3 and 1 <= value <= 8 else 1
+        tag, kind = struct.unpack_from(order + "HH", tiff, place)
+        if tag == _ORIENTATION and kind in (3, 4):  # of 16 bits; some programs write 32, and others read them
+            (value,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), tiff, place + 8)
+            return value if 1 <= value <= 8 else 1
     return 1
 
 
@@ -115,6 +118,21 @@ def iptc_of_tag(value: bytes) -> bytes:
     return value
 
 
+def iptc_among(resources: bytes) -> bytes | None:
+    """The data sets of IPTC-IIM among Photoshop's image resources; None where there are none, or what comes before them is damaged."""
+    place = 0
+    while place + 12 <= len(resources):
+        (kind,) = struct.unpack_from(">H", resources, place + 4)
+        start = place + 6 + (resources[place + 6] | 1) + 1  # behind its name, which with its length is even
+        if start + 4 > len(resources):
+            return None
+        (size,) = struct.unpack_from(">I", resources, start)
+        if kind == _IPTC_RESOURCE:
+            return resources[start + 4 : start + 4 + size] or None
+        place = start + 4 + size + size % 2
+    return None
+
+
 def iptc_segments(iptc: bytes) -> bytes:
     """The APP13 segments of a JPEG that hold these data sets, as Photoshop writes them."""
     resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
@@ -123,9 +141,10 @@ def iptc_segments(iptc: bytes) -> bytes:
 
 
 def jpeg_metadata(data: bytes, name: str = "the picture") -> Metadata:
-    """What a JPEG's segments say. Raises PictureError where they are damaged."""
+    """What a JPEG's segments say; of XMP in a main packet and an extension, both in one. Raises PictureError where they are damaged."""
     exif = xmp = None
     resources = b""
+    extensions: dict[str, list[tuple[int, int, bytes]]] = {}
     dpi: tuple[float, float] | None = None
     for marker, content in _contents(data, name):
         if marker == 0xE0 and content.startswith(b"JFIF\0") and len(content) >= 12:
@@ -136,9 +155,14 @@ def jpeg_metadata(data: bytes, name: str = "the picture") -> Metadata:
             exif = exif or content[len(_EXIF) :]
         elif marker == 0xE1 and content.startswith(_XMP):
             xmp = xmp or content[len(_XMP) :]
+        elif marker == 0xE1 and content.startswith(_EXTENDED_XMP) and len(content) >= len(_EXTENDED_XMP) + 40:
+            digest, size, where = struct.unpack_from(">32sII", content, len(_EXTENDED_XMP))
+            extensions.setdefault(digest.decode("latin-1"), []).append((where, size, content[len(_EXTENDED_XMP) + 40 :]))
         elif marker == 0xED and content.startswith(_PHOTOSHOP):
             resources += content[len(_PHOTOSHOP) :]  # what is too long for a segment goes on in the next
-    return Metadata(exif=exif, xmp=xmp, iptc=_iptc_among(resources), icc_profile=_chained_profile(data, name), dpi=dpi)
+    if xmp is not None and extensions:
+        xmp = joined_xmp(xmp, {digest: whole for digest, parts in extensions.items() if (whole := _whole(parts)) is not None})
+    return Metadata(exif=exif, xmp=xmp, iptc=iptc_among(resources), icc_profile=_chained_profile(data, name), dpi=dpi)
 
 
 def stamp_jpeg(data: bytes, note: Note | None, profile: bytes | None, name: str = "the picture") -> bytes:
@@ -234,21 +258,6 @@ def _first_directory(exif: bytes) -> tuple[bytes, Literal["<", ">", ""], range]:
     return tiff, order, range(offset + 2, min(offset + 2 + 12 * count, len(tiff) - 11), 12)
 
 
-def _iptc_among(resources: bytes) -> bytes | None:
-    """The data sets of IPTC-IIM among Photoshop's image resources; None where there are none, or what comes before them is damaged."""
-    place = 0
-    while place + 12 <= len(resources):
-        (kind,) = struct.unpack_from(">H", resources, place + 4)
-        start = place + 6 + (resources[place + 6] | 1) + 1  # behind its name, which with its length is even
-        if start + 4 > len(resources):
-            return None
-        (size,) = struct.unpack_from(">I", resources, start)
-        if kind == _IPTC_RESOURCE:
-            return resources[start + 4 : start + 4 + size] or None
-        place = start + 4 + size + size % 2
-    return None
-
-
 def _is(data: bytes, marker: int, start: int, wanted: int, mark: bytes) -> bool:
     return marker == wanted and data.startswith(mark, start + 4)
 
@@ -276,6 +285,14 @@ def _segments(data: bytes, name: str) -> Iterator[tuple[int, int, int]]:
 def _contents(data: bytes, name: str) -> Iterator[tuple[int, bytes]]:
     for marker, start, end in _segments(data, name):
         yield marker, data[start + 4 : end]
+
+
+def _whole(parts: list[tuple[int, int, bytes]]) -> bytes | None:
+    """An extension of XMP, put together from its parts (place, size of the whole, bytes); None where one is missing."""
+    whole = b"".join(part for _, _, part in sorted(parts))
+    places = accumulate((len(part) for _, _, part in sorted(parts)), initial=0)
+    is_whole = all(where == place for (where, _, _), place in zip(sorted(parts), places, strict=False))
+    return whole if is_whole and all(size == len(whole) for _, size, _ in parts) else None
 
 
 def _chained_profile(data: bytes, name: str) -> bytes | None:

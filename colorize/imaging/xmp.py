@@ -18,6 +18,7 @@ import base64
 import binascii
 import re
 import zlib
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -38,6 +39,7 @@ _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _HEAD = b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n<x:xmpmeta xmlns:x="adobe:ns:meta/">\n'
 _HEAD += f'<rdf:RDF xmlns:rdf="{_RDF}">\n'.encode()
 _TAIL = b'</rdf:RDF>\n</x:xmpmeta>\n<?xpacket end="w"?>'
+_EXTENSION = "http://ns.adobe.com/xmp/note/ HasExtendedXMP"
 _OURS = {
     f"{NAMESPACE} {name}"
     for name in ("Model", "ModelSHA256", "Vividness", "Program", "SourceTypeBefore", "UnreadableXMP", "XMPBefore", "GreyProfile")
@@ -136,6 +138,18 @@ def without_note(xmp: bytes) -> bytes | None:
     return left
 
 
+def joined_xmp(xmp: bytes, extensions: Mapping[str, bytes]) -> bytes:
+    """A JPEG's packet with what is in that one of its extensions (by their digests) which it names, and without that name.
+
+    As it is where it names none of them, or one of both cannot be parsed. Source: XMP specification, part 3, section 1.1.3.1.
+    """
+    text = _as_utf8(xmp)
+    packet = _parse(text, {_EXTENSION})
+    extension = None if packet is None else extensions.get(packet.values.get(_EXTENSION, ""))
+    added = None if extension is None else _descriptions(_as_utf8(extension))
+    return xmp if packet is None or added is None else _edited(text, packet, added)
+
+
 def grey_profile_of(xmp: bytes) -> bytes | None:
     """The grey ICC profile that a coloured file had before, if the note has kept it."""
     packet = _parse(_as_utf8(xmp))
@@ -202,8 +216,11 @@ def _edited(text: bytes, packet: _Packet, description: bytes) -> bytes:
     return b"".join([*parts, text[place:]])
 
 
-def _parse(text: bytes) -> _Packet | None:
-    """None where the packet is not well-formed, declares a document type, has no rdf:RDF, one inside what is cut, or over `MAX_CUTS`."""
+def _parse(text: bytes, wanted: Set[str] = frozenset(_OURS)) -> _Packet | None:
+    """Where the properties `wanted` stand.
+
+    None where the packet is not well-formed, declares a document type, has no rdf:RDF, one inside what is cut, or over `MAX_CUTS`.
+    """
     if len(text) > MAX_PACKET_BYTES:
         return None
     packet = _Packet()
@@ -221,7 +238,7 @@ def _parse(text: bytes) -> _Packet | None:
         if len(packet.cuts) > MAX_CUTS or (in_property and name == f"{_RDF} RDF"):
             raise _RefusedError
         if name == f"{_RDF} Description" and path and path[-1] == f"{_RDF} RDF":
-            ours = [key for key in attributes if _unprefixed(key) in _OURS]
+            ours = [key for key in attributes if _unprefixed(key) in wanted]
             packet.values.update({_unprefixed(key): attributes[key] for key in ours})
             packet.about = packet.about or "".join(value for key, value in attributes.items() if _unprefixed(key) == f"{_RDF} about")
             stop = _tag_end(text, place)
@@ -230,10 +247,10 @@ def _parse(text: bytes) -> _Packet | None:
                 packet.cuts.append((place, stop + text.startswith(b"\n", stop)))
             else:
                 packet.cuts += [cut for key in ours for cut in _attribute(text, place, key)]
-        elif name in _OURS and path[-2:] == _PLACE_OF_PROPERTIES:
+        elif name in wanted and path[-2:] == _PLACE_OF_PROPERTIES:
             resource = [value for key, value in attributes.items() if _unprefixed(key) == f"{_RDF} resource"]
             place_of_property, value_of_property, in_property = place, "".join(resource), True
-        if name in _OURS or name == f"{_RDF} RDF":
+        if name in wanted or name == f"{_RDF} RDF":
             stop = _tag_end(text, place)
             if text[stop - 2 : stop] == b"/>":
                 empty.add(stop)  # which is where expat tells of its end
@@ -242,7 +259,7 @@ def _parse(text: bytes) -> _Packet | None:
 
     def data(characters: str) -> None:
         nonlocal value_of_property
-        if path and path[-1] in _OURS and path[-3:-1] == _PLACE_OF_PROPERTIES:
+        if path and path[-1] in wanted and path[-3:-1] == _PLACE_OF_PROPERTIES:
             value_of_property += characters
 
     def end(named: str) -> None:
@@ -252,7 +269,7 @@ def _parse(text: bytes) -> _Packet | None:
         is_empty = place in empty
         empty.discard(place)  # an end tag that follows at once ends there too
         in_rdf -= name == f"{_RDF} RDF"
-        if name in _OURS and path[-2:] == _PLACE_OF_PROPERTIES:
+        if name in wanted and path[-2:] == _PLACE_OF_PROPERTIES:
             in_property = False
             packet.values[name] = value_of_property.strip()
             packet.cuts.append((place_of_property, place if is_empty else _tag_end(text, place)))
@@ -273,6 +290,57 @@ def _parse(text: bytes) -> _Packet | None:
     except (expat.ExpatError, _RefusedError, ValueError, RecursionError):
         return None
     return packet if packet.end >= 0 else None
+
+
+def _descriptions(text: bytes) -> bytes | None:
+    """What stands in a packet's rdf:RDF, each with the namespaces that hold there; None for none, and for too many."""
+    if _parse(text) is None:
+        return None
+    namespaces: dict[str, str] = {}  # in force in rdf:RDF
+    own: set[str] = set()  # of the element that begins
+    depth, first, last = 0, 0, 0  # 0: outside of rdf:RDF
+    edits: list[tuple[int, bytes]] = []
+    size = 0
+    parser = expat.ParserCreate("UTF-8", namespace_separator=" ")
+    parser.namespace_prefixes = True
+
+    def declare(prefix: str | None, uri: str | None) -> None:
+        name = f"xmlns:{prefix}" if prefix else "xmlns"
+        own.add(name)
+        if not depth and not first:
+            namespaces[name] = uri or ""
+
+    def start(named: str, _: dict[str, str]) -> None:
+        nonlocal depth, first, size
+        if depth:
+            if depth == 1:
+                prefixed = ":".join(named.split(" ")[:0:-1]) or named
+                others = "".join(f" {key}={quoteattr(uri)}" for key, uri in namespaces.items() if key not in own)
+                size += len(others)
+                if size > MAX_PACKET_BYTES:
+                    raise _RefusedError
+                edits.append((parser.CurrentByteIndex + len(prefixed.encode()) + 1, others.encode()))
+            depth += 1
+        elif not first and _unprefixed(named) == f"{_RDF} RDF":
+            depth, first = 1, _tag_end(text, parser.CurrentByteIndex)
+        own.clear()
+
+    def end(_: str) -> None:
+        nonlocal depth, last
+        depth -= depth > 0
+        if not depth and first and not last:
+            last = parser.CurrentByteIndex
+
+    parser.StartNamespaceDeclHandler, parser.StartElementHandler, parser.EndElementHandler = declare, start, end
+    try:
+        parser.Parse(text, True)
+    except _RefusedError:
+        return None
+    parts, place = [], first
+    for where, declared in edits:
+        parts += [text[place:where], declared]
+        place = where
+    return b"".join([*parts, text[place:last]])
 
 
 class _RefusedError(Exception):

@@ -143,6 +143,22 @@ def test_transparency_goes_where_it_can() -> None:
     assert Image.open(BytesIO(converted(encoded(rgba_hwc, "PNG"), "jpeg"))).mode == "RGB"
 
 
+@pytest.mark.parametrize(("wanted", "most"), [("jpeg", 65_500), ("webp", 16_383)])
+def test_a_picture_that_is_too_long_is_refused_in_one_line(wanted: Format, most: int, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(PictureError, match=rf"is {most + 1} pixels long, and {wanted.upper()} holds {most}; PNG and TIFF hold it$"):
+        converted(tiff(np.zeros((most + 1, 1), np.uint8)), wanted)
+    assert capfd.readouterr().err == "", "libjpeg would say it there"
+    assert Image.open(BytesIO(converted(tiff(np.zeros((1, most), np.uint8)), wanted))).size == (most, 1)
+
+
+def test_what_transparency_hides_is_not_painted_over() -> None:
+    rgba_hwc = np.dstack([grey_scene(40, 60)] * 3 + [np.zeros((40, 60), np.uint8)])
+    rgba_hwc[:, :20, 3] = 255
+    found = np.array(Image.open(BytesIO(converted(encoded(rgba_hwc, "PNG"), "webp")))).astype(int)
+    assert np.array_equal(found[..., 3], rgba_hwc[..., 3])
+    assert np.abs(found[..., :3] - rgba_hwc[..., :3]).mean() < 3
+
+
 def test_colours_that_were_multiplied_by_alpha_are_divided_by_it() -> None:
     rgb_hwc, alpha_hw = rgb_scene(20, 30), np.tile(np.linspace(0, 255, 30).round(), (20, 1))
     seen_hwc = rgb_hwc * (alpha_hw[..., None] / 255)  # on black
@@ -176,6 +192,12 @@ def test_iptc_goes_between_jpeg_and_tiff(kind: str, wanted: Format) -> None:
         assert open_scan(result).metadata.iptc == padded
         if iptc == IPTC:
             assert IptcImagePlugin.getiptcinfo(Image.open(BytesIO(result)))[2, 5] == b"The harbour"
+
+
+def test_iptc_that_a_tiff_has_among_photoshop_s_resources_goes_over_too() -> None:
+    resources = b"8BIM\x03\xed\x03dpi\0\0\0\1-\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(IPTC)) + IPTC + bytes(len(IPTC) % 2)
+    data = tiff(grey_scene(40, 60), extratags=[(34377, 1, len(resources), resources, True)])
+    assert open_scan(painted(data, "jpeg")).metadata.iptc == IPTC
 
 
 def test_iptc_whose_bytes_were_turned_round_is_read() -> None:

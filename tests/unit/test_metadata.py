@@ -1,6 +1,7 @@
 """XMP packets edited and read, JPEG segments stamped: nothing lost, nothing else touched, and garbage refused."""
 
 import base64
+import hashlib
 import struct
 import xml.etree.ElementTree as ET
 from io import BytesIO
@@ -257,6 +258,66 @@ def test_a_jpeg_s_own_packet_and_iptc_are_kept() -> None:
     assert len(list(Image.open(BytesIO(stamped)).applist)) == len(list(Image.open(BytesIO(data)).applist))
 
 
+def in_two_parts(extension: bytes, size: int = 65_000, name: str = ' xmpNote:HasExtendedXMP="{}"') -> bytes:
+    """A JPEG whose packet names an extension, with this extension."""
+    digest = hashlib.md5(extension, usedforsecurity=False).hexdigest().upper()
+    named = f'<rdf:Description rdf:about="" xmlns:xmpNote="http://ns.adobe.com/xmp/note/"{name.format(digest)} xmlns:a="urn:a" a:one="1"/>'
+    packet = b"http://ns.adobe.com/xap/1.0/\0" + f'<x:xmpmeta xmlns:x="adobe:ns:meta/">{START}{named}</rdf:RDF></x:xmpmeta>'.encode()
+    parts = [
+        b"http://ns.adobe.com/xmp/extension/\0"
+        + digest.encode()
+        + struct.pack(">II", len(extension), start)
+        + extension[start : start + size]
+        for start in range(0, len(extension), size)
+    ]
+    segments = [b"\xff\xe1" + struct.pack(">H", 2 + len(part)) + part for part in [packet, *reversed(parts)]]
+    return JPEG[:20] + b"".join(segments) + JPEG[20:]
+
+
+START = '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+LONG = "".join(f"<rdf:li>xmp.did:{number:032}</rdf:li>" for number in range(4000))
+EXTENSION = f"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:b="urn:b">
+<rdf:Description rdf:about=""><b:old><rdf:Bag>{LONG}</rdf:Bag></b:old></rdf:Description><!-- > -->
+<rdf:Description rdf:about="" xmlns:b="urn:c" b:two="2"/></rdf:RDF></x:xmpmeta>""".encode()
+
+
+def test_xmp_of_two_parts_is_one_packet() -> None:
+    for name in (' xmpNote:HasExtendedXMP="{}"', "><xmpNote:HasExtendedXMP>{}</xmpNote:HasExtendedXMP></rdf:Description><rdf:Description"):
+        xmp = jpeg_metadata(in_two_parts(EXTENSION, name=name)).xmp
+        assert xmp is not None
+        (rdf,) = ET.fromstring(xmp)
+        assert b"HasExtendedXMP" not in xmp
+        assert {key: value for each in rdf for key, value in each.items() if key.startswith("{urn")} == {
+            "{urn:a}one": "1",
+            "{urn:c}two": "2",
+        }
+        assert len(rdf.findall(".//{urn:b}old//{*}li")) == 4000
+        assert provenance_xmp(xmp, NOTE) != xmp
+
+
+def test_an_extension_that_is_not_whole_or_no_packet_is_left_out() -> None:
+    whole = in_two_parts(EXTENSION)
+    place = whole.rindex(b"\xff\xe1", 0, whole.index(b"<x:xmpmeta", whole.index(b"/xmp/extension/")))
+    (length,) = struct.unpack_from(">H", whole, place + 2)
+    hostile = "".join(f' xmlns:n{number}="urn:{number}"' for number in range(5000))
+    bomb = f'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"{hostile}>{"<a/>" * 5000}</rdf:RDF>'.encode()
+    for data in (whole[:place] + whole[place + 2 + length :], in_two_parts(b"nonsense"), in_two_parts(EXTENSION[:-5]), in_two_parts(bomb)):
+        xmp = jpeg_metadata(data).xmp
+        assert xmp is not None
+        assert b"HasExtendedXMP" in xmp
+        assert len(xmp) < 1000
+    empty = b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/>'
+    assert b"HasExtendedXMP" not in (jpeg_metadata(in_two_parts(empty)).xmp or b"HasExtendedXMP")
+
+
+@given(st.binary(max_size=60), st.integers(0, 400))
+def test_any_extension_is_taken_or_left(noise: bytes, where: int) -> None:
+    short = EXTENSION.replace(LONG.encode(), b"")
+    xmp = jpeg_metadata(in_two_parts(short[:where] + noise + short[where + len(noise) :], size=90)).xmp
+    assert xmp is not None
+    ET.fromstring(xmp)
+
+
 def test_a_jpeg_with_too_much_to_hold_is_refused() -> None:
     with pytest.raises(PictureError, match=r"^x: has an ICC profile of 17000000 bytes, more than a JPEG holds$"):
         stamp_jpeg(JPEG, None, bytes(17_000_000), "x")
@@ -297,11 +358,13 @@ def test_mutated_jpegs_are_stamped_or_refused(changes: list[tuple[float, int]], 
 # EXIF
 
 
+@pytest.mark.parametrize("field", ["3 H2x", "4 I"])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_orientation_is_read_in_either_byte_order(order: str) -> None:
+def test_orientation_is_read_in_either_byte_order_and_size(order: str, field: str) -> None:
+    kind, code = field.split()
     mark = b"II*\0" if order == "<" else b"MM\0*"
     for value in range(10):
-        entries = struct.pack(order + "HHIHH", 0x0100, 3, 1, 99, 0) + struct.pack(order + "HHIHH", 0x0112, 3, 1, value, 0)
+        entries = struct.pack(order + "HHIHH", 0x0100, 3, 1, 99, 0) + struct.pack(order + "HHI" + code, 0x0112, int(kind), 1, value)
         tiff = mark + struct.pack(order + "IH", 8, 2) + entries + bytes(4)
         assert orientation_of(tiff) == orientation_of(b"Exif\0\0" + tiff) == (value if 1 <= value <= 8 else 1)
 

@@ -130,7 +130,9 @@ LOSSY = {
     "JP2 lossy": encoded(RGB, "JPEG2000", irreversible=True, quality_mode="dB", quality_layers=[45]),
     "HEIF": heif_of(RGB, "RGB"),
     "HEIF grey": heif_of(GREY, "L"),
-    "HEIF 12 bits": heif_of(in_16(RGB), "RGB;16"),
+    "HEIF 12 bits": heif_of(in_16(RGB), "RGB;16", bit_depth=12),
+    "HEIF grey 12 bits": heif_of(GREY16, "I;16", bit_depth=12),
+    "HEIF grey 10 bits": heif_of(GREY16, "I;16", bit_depth=10),
     "HEIF alpha": heif_of(np.dstack([RGB, ALPHA]), "RGBA"),
 }
 GRADIENT = np.stack(np.meshgrid(np.linspace(-40, 40, 12), np.linspace(-50, 50, 9))).astype(np.float32)
@@ -382,7 +384,7 @@ def test_chunks_that_hold_are_kept_and_others_are_not() -> None:
         (b"tIME", bytes(7)),
         (b"gAMA", struct.pack(">I", 45455)),
     ]
-    kept += [(b"cHRM", srgb), (b"prVt", b"safe to copy")]
+    kept += [(b"cHRM", srgb), (b"prVt", b"safe to copy"), (b"sCAL", b"\x010.1\x000.1"), (b"sTER", b"\0")]
     data = with_chunks(LOSSLESS["PNG grey"][0], *kept, (b"sBIT", b"\x08"), (b"prVT", b"not"), (b"bKGD", b"\0\x40"), (b"hIST", b"\0\0"))
     found = chunks_of(colored(data))
     assert {kind: found.get(kind) for kind, _ in kept} == dict(kept)
@@ -533,6 +535,12 @@ def test_heif_keeps_what_it_holds() -> None:
     assert file.info["exif"]
     assert read_note(made) == NOTE
     assert RasterScan(made, "x").pages[0].orientation == 1
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("HEIF", 8), ("HEIF 12 bits", 12), ("HEIF grey 12 bits", 12), ("HEIF grey 10 bits", 12)])
+def test_heif_loses_no_bits(kind: str, bits: int) -> None:
+    made = pillow_heif.open_heif(BytesIO(colored(LOSSY[kind])), convert_hdr_to_8bit=False)
+    assert made.info["bit_depth"] == bits
 
 
 def test_heif_without_its_extra_names_it() -> None:

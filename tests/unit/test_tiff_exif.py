@@ -300,6 +300,14 @@ def test_jpeg_2000_gives_its_exif_too() -> None:
     assert_says_it_all(converted(jpeg2000[:place] + struct.pack(">I", 4 + len(box)) + box + jpeg2000[place:], "tiff"))
 
 
+@pytest.mark.parametrize("wanted", ["jpeg", "tiff", "webp"])
+def test_a_jpeg_s_mark_before_a_block_elsewhere_is_no_damage(wanted: Format) -> None:
+    png, marked = encoded(rgb_scene(40, 60), "PNG"), b"Exif\0\0" + block(">")
+    result = converted(png[:33] + png_chunk(b"eXIf", marked) + png[33:], wanted)
+    assert_says_it_all(result)
+    assert result.count(b"Exif\0\0") == (wanted == "jpeg")
+
+
 @pytest.mark.parametrize("wanted", ["jpeg", "png", "tiff", "webp"])
 def test_heif_gives_its_exif_as_upright_as_its_pixels(wanted: Format) -> None:
     heif = pytest.importorskip("pillow_heif")

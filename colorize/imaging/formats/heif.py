@@ -49,7 +49,7 @@ class HeifFile:
             if exif is not None and exif.startswith(b"Exif\0\0"):
                 exif = exif[6:]
             profile = info.get("icc_profile") or None
-        if self._mode.split(";")[0] not in ("L", "LA", "RGB", "RGBA"):
+        if self._mode.split(";")[0] not in ("L", "I", "LA", "RGB", "RGBA"):
             raise PictureError(f"{name}: is a HEIF file of the kind {self._mode}; grey and RGB are read")
         self.bits = 16 if ";" in self._mode else 8
         self._exif = exif or None
@@ -84,6 +84,7 @@ class HeifFile:
             target,
             quality=QUALITY,
             chroma=444,
+            bit_depth=8 if self.bits == 8 else 12,
             enc_params={"preset": PRESET},
             **{key: value for key, value in options.items() if value is not None},
         )

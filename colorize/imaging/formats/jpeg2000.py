@@ -71,7 +71,7 @@ class Jpeg2000File:
                 elif kind not in (b"jP  ", b"ftyp"):
                     self._boxes.append((kind, bytes(content)))
                     if kind == b"uuid" and bytes(content[:16]) == _EXIF:
-                        exif = bytes(content[16:])
+                        exif = bytes(content[16:]).removeprefix(b"Exif\0\0")
             if len(codestreams) != 1:
                 raise PictureError(f"{name}: is a JPEG 2000 of {len(codestreams)} codestreams; files of one picture are read")
             self._codestream = codestreams[0]

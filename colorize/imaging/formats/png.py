@@ -117,7 +117,7 @@ class PngFile:
         dpi: tuple[float, float] | None = None
         for kind, content in self._chunks:
             if kind == b"eXIf":
-                exif = bytes(content)
+                exif = bytes(content).removeprefix(b"Exif\0\0")  # a JPEG's mark, which some programs write here too
             elif kind == b"iTXt" and bytes(content[: len(XMP_KEYWORD)]) == XMP_KEYWORD:
                 xmp = _international_text(bytes(content[len(XMP_KEYWORD) :]))
             elif kind == b"iCCP" and profile is None:
@@ -163,7 +163,7 @@ class PngFile:
         return all(abs(given - known) < 200 for given, known in pairs)
 
 
-_KNOWN = (b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME", b"sPLT")
+_KNOWN = (b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME", b"sPLT", b"sCAL", b"sTER")
 """Chunks that hold for coloured pixels as well, safe to copy or not."""
 
 

@@ -41,7 +41,7 @@ from colorize.imaging.formats.tiff_directory import MAX_PAGES, SUB_IMAGES, Direc
 from colorize.imaging.formats.tiff_exif import exif_block
 from colorize.imaging.formats.tiff_raster import ASSOCIATED, MASK, RGB, UNASSOCIATED, Raster, read_raster
 from colorize.imaging.formats.tiff_target import NewDirectory, NewTag, Target, copied_tag
-from colorize.imaging.metadata import Metadata, iptc_of_tag
+from colorize.imaging.metadata import Metadata, iptc_among, iptc_of_tag
 from colorize.imaging.note import Note
 from colorize.imaging.scan import Page, Pixels, Scan
 from colorize.imaging.space import RgbSpace
@@ -52,6 +52,8 @@ XMP, IPTC, ICC_PROFILE, ORIENTATION, KIND_OF_PAGE = 700, 33723, 34675, 274, 254
 RESOLUTION = (282, 283, 296)
 """Across, down, and its unit."""
 
+_RESOURCES = 34377
+"""Photoshop's, as in a JPEG's APP13."""
 _LAYERS = 37724
 _TRANSFER_FUNCTION = 301
 _OFFSETS = {324: 325, 273: 279, 288: 289}  # of tiles, strips, free space: the tags with their lengths
@@ -121,7 +123,11 @@ class TiffScan(Scan):
                 self._source.value(tag) if (tag := directory.find(code)) is not None else None for code in (XMP, ICC_PROFILE, IPTC)
             )
             dpi, exif = self._resolution(directory), exif_block(self._source, directory)
-        return Metadata(exif=exif, xmp=xmp, icc_profile=profile, iptc=iptc and iptc_of_tag(iptc), dpi=dpi)
+            if iptc:
+                iptc = iptc_of_tag(iptc)
+            elif resources := directory.find(_RESOURCES):  # where some programs write it only
+                iptc = iptc_among(self._source.value(resources))
+        return Metadata(exif=exif, xmp=xmp, icc_profile=profile, iptc=iptc, dpi=dpi)
 
     def bands(self, page: int) -> Iterator[tuple[Pixels, Pixels | None]]:
         """See `Scan`."""
