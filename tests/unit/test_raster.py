@@ -415,6 +415,8 @@ def test_a_compressed_packet_is_read_and_bombs_are_not_inflated() -> None:
     bomb = zlib.compress(bytes(40 << 20))
     for kind, head in ((b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"), (b"iCCP", b"x\0\0")):
         assert "a compressed chunk holds more than" in refusal(with_chunks(LOSSLESS["PNG grey"][0], (kind, head + bomb)))
+    for kind, cut in ((b"iCCP", b"name"), (b"iTXt", b"XML:com.adobe.xmp\0\0\0en")):
+        assert f"its {kind.decode()} chunk is cut off" in refusal(with_chunks(LOSSLESS["PNG grey"][0], (kind, cut)))
 
 
 def with_box(data: bytes, kind: bytes, content: bytes) -> bytes:

@@ -121,7 +121,7 @@ class PngFile:
             elif kind == b"iTXt" and bytes(content[: len(XMP_KEYWORD)]) == XMP_KEYWORD:
                 xmp = _international_text(bytes(content[len(XMP_KEYWORD) :]))
             elif kind == b"iCCP" and profile is None:
-                profile = _inflated(bytes(content).split(b"\0", 1)[1][1:], MAX_PROFILE_BYTES)
+                profile = _inflated(_behind(1, content, "iCCP")[1:], MAX_PROFILE_BYTES)
             elif kind == b"pHYs" and len(content) == 9 and content[8] == 1:
                 across, down = struct.unpack(">II", content[:8])
                 dpi = (across * 0.0254, down * 0.0254) if across and down else None
@@ -195,9 +195,16 @@ def png_chunk(kind: bytes, content: bytes | memoryview) -> bytes:
 
 def _international_text(content: bytes) -> bytes:
     """The text of an iTXt chunk after its keyword: flag, method, language, translated keyword, text."""
-    compressed, _, rest = content[0], content[1], content[2:]
-    text = rest.split(b"\0", 2)[2]
-    return _inflated(text, MAX_PACKET_BYTES) if compressed else text
+    compressed, text = content[:1], _behind(2, content[2:], "iTXt")
+    return _inflated(text, MAX_PACKET_BYTES) if compressed != b"\0" else text
+
+
+def _behind(count: int, content: bytes | memoryview, kind: str) -> bytes:
+    """What follows `count` texts, each of which ends with a zero."""
+    parts = bytes(content).split(b"\0", count)
+    if len(parts) <= count:
+        raise ValueError(f"its {kind} chunk is cut off")
+    return parts[count]
 
 
 def _inflated(compressed: bytes, limit: int) -> bytes:
