@@ -28,13 +28,13 @@ import requests
 from packaging.requirements import Requirement
 from ray.dashboard.modules.job.pydantic_models import JobDetails, JobType
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobStatus
 
 from colorize import auth
 from colorize.errors import ClusterError, ColorizeError, ConfigError, one_line
 from colorize.storage.url import WAY_OUT, has_secret, without_secrets
 from colorize.submit.address import direct, job_server
-from colorize.submit.submission import CALL_SECONDS, NOT_READY_SECONDS, submit_job
+from colorize.submit.submission import CALL_SECONDS, NOT_READY_SECONDS, PatientClient, submit_job
 from colorize.submit.wheel import build_wheel
 
 ENTRY = "colorize.cli.job"
@@ -217,18 +217,13 @@ class JobClient:
             raise ClusterError(f"{self.address}: {one_line(error)}") from error
 
 
-class _JobServer(JobSubmissionClient):
-    """Ray's client, with an end to its waiting."""
+class _JobServer(PatientClient):
+    """The same at one address, whatever RAY_ADDRESS says, with the token that is there."""
 
     def __init__(self, address: str) -> None:
         logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)  # it tells of each upload
         with direct(address):
             super().__init__(address, headers=auth.header())
-
-    def _do_request(self, method: str, endpoint: str, **keywords: Any) -> requests.Response:
-        keywords.setdefault("timeout", CALL_SECONDS)
-        response: requests.Response = super()._do_request(method, endpoint, **keywords)
-        return response
 
     def check_version(self) -> None:
         """Raises ClusterError when the cluster's Ray is older or newer than this program can run on."""

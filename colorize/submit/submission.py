@@ -1,10 +1,14 @@
-"""A job handed to Ray's job server, which takes none for some seconds after its start. What the job is, is the caller's."""
+"""Ray's job server, asked with an end to the waiting, and a job handed to it, which it takes none of for some seconds after its start.
+
+What the job is, is the caller's.
+"""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+import requests
 from ray.job_submission import JobSubmissionClient
 
 CALL_SECONDS = 60.0
@@ -15,6 +19,15 @@ NOT_READY_SECONDS = 1.0
 
 STOP_SECONDS = 60
 """How long a job that is stopped may take to keep what it has, before Ray kills it."""
+
+
+class PatientClient(JobSubmissionClient):
+    """Ray's client, which waits CALL_SECONDS for an answer in place of for ever."""
+
+    def _do_request(self, method: str, endpoint: str, **keywords: Any) -> requests.Response:
+        keywords.setdefault("timeout", CALL_SECONDS)
+        response: requests.Response = super()._do_request(method, endpoint, **keywords)
+        return response
 
 
 def submit_job(server: JobSubmissionClient, *, runtime_env: dict[str, Any], **job: Any) -> str:
