@@ -21,7 +21,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Se
 from dataclasses import dataclass
 from importlib.metadata import requires
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import requests
@@ -105,7 +104,7 @@ class JobClient:
         more than 0 lets it run on any node, else it runs on the head.
 
         Raises ClusterError when it cannot be submitted, ConfigError for an id or cpus that are none, for arguments that hold a secret, and
-        when the package of this program is too large.
+        when the package of this program is too large or cannot be made, since the disk for temporary files is full, say.
         """
         for number, word in enumerate(arguments):
             if has_secret(word):
@@ -116,15 +115,20 @@ class JobClient:
         if not 0 <= cpus < math.inf:
             raise ConfigError(f"entrypoint_num_cpus {cpus:g}: must be 0 or more, and finite")
         id = _checked(id or f"{arguments[0]}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}")
-        wheel = build_wheel()
-        with tempfile.TemporaryDirectory() as folder, self._told():
-            package = Path(folder) / Path(wheel.name).with_suffix(".zip")  # what Ray calls a package that is only to be unpacked
-            package.write_bytes(wheel.data)
-            return submit_job(
-                self._server, entrypoint=_entrypoint(arguments), submission_id=id, entrypoint_num_cpus=cpus or None,
-                runtime_env={"working_dir": str(package), "env_vars": dict(environment or {})},
-                metadata={_COMMAND: shlex.join(["colorize", *arguments])},
-            )  # fmt: skip
+        with contextlib.ExitStack() as stack:
+            try:
+                wheel = build_wheel()
+                folder = stack.enter_context(tempfile.TemporaryDirectory())
+                package = Path(folder) / Path(wheel.name).with_suffix(".zip")  # what Ray calls a package that is only to be unpacked
+                package.write_bytes(wheel.data)
+            except OSError as error:
+                raise ConfigError(f"the package of this program cannot be made on this machine: {one_line(error)}") from error
+            with self._told():
+                return submit_job(
+                    self._server, entrypoint=_entrypoint(arguments), submission_id=id, entrypoint_num_cpus=cpus or None,
+                    runtime_env={"working_dir": str(package), "env_vars": dict(environment or {})},
+                    metadata={_COMMAND: shlex.join(["colorize", *arguments])},
+                )  # fmt: skip
 
     def state(self, id: str) -> JobState:
         """A job as it is now. Raises ClusterError when there is none of that id, ConfigError for one that no job can have."""
