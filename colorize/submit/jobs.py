@@ -89,9 +89,11 @@ class JobClient:
 
         Raises ClusterError where no job server answers, the token is missing or wrong, or its Ray is one that this program cannot run on.
         """
-        self.address = job_server(address)
+        self._url = job_server(address)
+        self.address = without_secrets(self._url)
+        """As it may be shown and kept: a proxy before the job server may ask for a password, which its URL then has."""
         with self._told():
-            self._server = _JobServer(self.address)
+            self._server = _JobServer(self._url)
             self._server.check_version()
 
     def start(
@@ -158,7 +160,7 @@ class JobClient:
                         break
                 except (aiohttp.ClientError, OSError, ClusterError) as error:
                     if time.monotonic() > deadline:
-                        raise ClusterError(f"{self.address}: the job server is gone; the job may go on: {one_line(error)}") from error
+                        raise ClusterError(f"{self.address}: the job server is gone; the job may go on: {_said(error)}") from error
                 finally:
                     runner.run(chunks.aclose())
                 time.sleep(NOT_READY_SECONDS)
@@ -184,7 +186,7 @@ class JobClient:
 
         Ray's server answers no pings, so a connection that has died is found out by asking for the job.
         """
-        address, patience = f"{self.address}/api/jobs/{id}/logs/tail", aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS)
+        address, patience = f"{self._url}/api/jobs/{id}/logs/tail", aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS)
         async with aiohttp.ClientSession(headers=auth.header()) as session, session.ws_connect(address, timeout=patience) as pieces:
             while True:
                 received = asyncio.ensure_future(pieces.receive())
@@ -214,11 +216,11 @@ class JobClient:
         except requests.exceptions.Timeout as error:
             raise ClusterError(f"{self.address}: the job server does not answer within {CALL_SECONDS:g} s") from error
         except (requests.RequestException, OSError, KeyError, TypeError, ValueError) as error:  # the last three: an answer of another make
-            raise ClusterError(f"{self.address}: no Ray job server answers there: {one_line(error)}") from error
+            raise ClusterError(f"{self.address}: no Ray job server answers there: {_said(error)}") from error
         except RuntimeError as error:
             if id is not None and "does not exist" in str(error):
                 raise ClusterError(f"{id}: there is no such job on {self.address}; colorize jobs lists them") from error
-            raise ClusterError(f"{self.address}: {one_line(error)}") from error
+            raise ClusterError(f"{self.address}: {_said(error)}") from error
 
 
 class _JobServer(PatientClient):
@@ -234,6 +236,11 @@ class _JobServer(PatientClient):
         needed = next(one for one in map(Requirement, requires("colorize") or ()) if one.name == "ray")
         if not needed.specifier.contains(str(self._server_ray_version), prereleases=True):
             raise ClusterError(f"{self._address}: Ray {self._server_ray_version} runs there, and colorize needs {needed.specifier}")
+
+
+def _said(error: Exception) -> str:
+    """What Ray's client says, which repeats the address that it was given."""
+    return one_line(without_secrets(str(error)))
 
 
 def _checked(id: str) -> str:

@@ -224,6 +224,16 @@ def test_nothing_there_is_an_error_in_one_line() -> None:
     assert time.monotonic() - began < 60
 
 
+def test_the_password_of_an_address_is_shown_nowhere(server: JobServer) -> None:
+    with pytest.raises(ClusterError, match=r"^http://…@127\.0\.0\.1:1: no Ray job server answers there: ") as raised:
+        JobClient("http://me:sesame@127.0.0.1:1")
+    assert "sesame" not in str(raised.value)
+    jobs = JobClient(server.url.replace("://", "://me:sesame@"))
+    assert jobs.address == server.url.replace("://", "://…@")
+    with pytest.raises(ClusterError, match="there is no such job on http://…@"):
+        jobs.state("none")
+
+
 def test_what_is_no_job_server_is_an_error(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
     async def page(_: Any, __: web.Request) -> web.Response:
         return web.Response(text=json.dumps("hello"), content_type="text/html")
