@@ -339,6 +339,8 @@ def find(target: str, origin: str = "", way_out: str = "start one with `ray star
         auth.use_token()  # a proxy of Ray's that does not say whether it asks for one
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except UnicodeError as error:  # a name with an empty part, as in `head..local`, or with one of more than 63 characters
+        raise ClusterError(f"{target}{origin}: not a Ray address: no machine can have such a name") from error
     except OSError as error:
         raise ClusterError(f"{target}{origin}: no Ray cluster answers there ({error.strerror or error}): {way_out}") from error
     try:

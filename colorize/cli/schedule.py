@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -263,10 +264,18 @@ def _local_timezone() -> str:
     """The name of this machine's time zone, kept with the schedule: it stays where it is when the machine moves."""
     from tzlocal import get_localzone_name
 
+    from colorize.schedule.plan import zone_of
+
     try:
-        return get_localzone_name() or "UTC"
+        name = get_localzone_name() or "UTC"
     except (LookupError, ValueError, OSError) as error:
         raise ScheduleError(f"this machine's time zone is not known ({error}): give one with --timezone") from error
+    now = datetime.now(zone_of(name))
+    if now.utcoffset() != now.astimezone().utcoffset():  # TZ is a rule, as CET-1CEST, say, which is no name
+        raise ScheduleError(
+            f"this machine's clocks go by {now.astimezone():UTC%z}, and not by {name}, its time zone: give one with --timezone"
+        )
+    return name
 
 
 def _path(store: Path | None) -> Path:

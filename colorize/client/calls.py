@@ -111,11 +111,10 @@ class Read:
 
     def carry_out(self) -> bytes:
         """The file's bytes. Raises PictureError."""
-        try:
-            with self.path.open("rb") as file:
-                data = file.read(MAX_PICTURE_BYTES + 1)
-        except OSError as error:
-            raise PictureError(f"{self.path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+        from colorize.imaging.files import reading
+
+        with reading(self.path, str(self.path)) as file:
+            data = file.read(MAX_PICTURE_BYTES + 1)
         if len(data) > MAX_PICTURE_BYTES:
             raise PictureError(f"{self.path}: is too large; files of up to {MAX_PICTURE_BYTES:,} bytes are sent")
         return data
@@ -163,7 +162,9 @@ class Connection:
         try:
             parts = urlsplit(self.server)
             is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and self.server.isprintable()
-            is_url = is_url and httpx2.URL(self.server).is_absolute_url
+            url = httpx2.URL(self.server)
+            url.raw_host.decode().encode("idna")  # as the system's resolver will: a name such as `head..local` is none
+            is_url = is_url and url.is_absolute_url
         except (ValueError, httpx2.InvalidURL):
             is_url = False
         if not is_url or parts.username is not None or parts.password is not None or parts.query or parts.fragment or " " in self.server:

@@ -10,8 +10,8 @@ import json
 import logging
 import tempfile
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, BinaryIO
@@ -26,7 +26,7 @@ from colorize.serve.codec import Wish
 from colorize.serve.desk import Desk, OnDesk
 from colorize.serve.form import KIND, FormReader, Part, is_form
 from colorize.serve.schema import BINARY, BatchQuery, each_once, errors
-from colorize.serve.upload import Refusal, receive
+from colorize.serve.upload import Refusal, full, receive
 from colorize.serve.work import Done, colored
 
 router = APIRouter(tags=["pictures"])
@@ -89,6 +89,12 @@ class _Item:
 async def colorize_batch(request: Request, query: Annotated[BatchQuery, Query()], desk: OnDesk) -> StreamingResponse:
     """The body is a form with many parts called `file`, or a zip. A file that cannot be coloured is in the manifest and stops no other."""
     await desk.model(query.model)
+    with _disk_told():
+        return await _begun(request, query, desk)
+
+
+async def _begun(request: Request, query: BatchQuery, desk: Desk) -> StreamingResponse:
+    """The answer to an upload that has arrived, and lies on the disk as long as it is not over."""
     async with AsyncExitStack() as stack:
         stack.enter_context(desk.admitted())
         hold = stack.enter_context(desk.on_disk.hold())
@@ -100,6 +106,17 @@ async def colorize_batch(request: Request, query: Annotated[BatchQuery, Query()]
             bucket.take(len(items) - 1)
         kept = stack.pop_all()  # for the answer, which outlives this function
     return _Answer(_answer(desk, items, query.wish()), kept)
+
+
+@contextmanager
+def _disk_told() -> Iterator[None]:
+    """Raises Refusal 503 where the disk does not take an upload: one that is full has room again when other batches have ended."""
+    try:
+        yield
+    except OSError as error:
+        cause = (error.strerror or str(error)).lower()
+        _log.error("a batch cannot be kept on the disk: %s", cause)
+        raise full(f"the service's disk does not take the batch ({cause}); try again") from error
 
 
 class _Answer(StreamingResponse):

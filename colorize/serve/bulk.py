@@ -6,7 +6,7 @@ there or on another one, does what is missing. Jobs that this module has not sub
 
 The job server is a part of Ray's dashboard: `ray start --head` has it, and `cluster.connect(jobs=True)` gives a Ray that is started here
 one, on 127.0.0.1 and behind the token that Ray makes for every local cluster.
-Calls of the job server block, so they are made in threads; none is on the path of a picture.
+Calls of the job server block, so they are made in threads of their own; none is on the path of a picture, also where it hangs.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar, cast
 
 import ray
@@ -26,14 +27,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray._private import ray_constants  # where the job server's address lies in Ray's own store
 from ray.dashboard.modules.job.pydantic_models import JobDetails
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_initialized
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobStatus
 
 from colorize.errors import ModelError, one_line
 from colorize.model.card import DEFAULT_VIVIDNESS
 from colorize.model.device import GPU_SHARE
 from colorize.serve.roots import MAX_LENGTH, Allowed, OutsideError, Roots
 from colorize.serve.upload import Refusal
-from colorize.submit.submission import CALL_SECONDS, submit_job
+from colorize.submit.submission import CALL_SECONDS, PatientClient, submit_job
 
 LISTED_RUNS = 50
 LISTED_FAILURES = 100
@@ -44,6 +45,9 @@ RETRY_SECONDS = 30
 
 PATIENCE = CALL_SECONDS + 10
 """How long a request waits for the job server."""
+
+THREADS = 4
+"""Calls of the job server at a time; others wait for their turn."""
 
 _ID = re.compile(r"archive-\d{8}T\d{6}-[0-9a-f]{8}")
 _MARK, _SOURCE, _TARGET = "colorize", "colorize_source", "colorize_target"
@@ -149,7 +153,8 @@ class ArchiveRuns:
         self._workers = workers
         self._reserved_cpus, self._reserved_gpus = reserved_cpus, reserved_gpus
         self._model_of = model_of
-        self._client: JobSubmissionClient | None = None
+        self._client: PatientClient | None = None
+        self._threads = ThreadPoolExecutor(THREADS, "bulk")  # not asyncio's, in which uploads are written and models are looked up
         self._submitting = threading.Lock()
         self._over: dict[str, ArchiveRun] = {}
         self._keeping = threading.Lock()
@@ -182,7 +187,8 @@ class ArchiveRuns:
         if not self._roots:
             raise Refusal(403, "bulk runs: the operator of this service allows none: its archive_roots are empty")
         try:
-            return await asyncio.wait_for(asyncio.to_thread(call, *arguments), PATIENCE)  # the thread goes on
+            under_way = asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+            return await asyncio.wait_for(under_way, PATIENCE)  # a thread that has it goes on
         except (RuntimeError, OSError, requests.RequestException) as error:  # ConnectionError and TimeoutError are OSErrors
             self._client = None
             kind = _LateError if isinstance(error, TimeoutError | requests.ReadTimeout) else Refusal
@@ -294,11 +300,11 @@ class ArchiveRuns:
                     del self._over[next(iter(self._over))]
         return told
 
-    def _jobs(self) -> JobSubmissionClient:
+    def _jobs(self) -> PatientClient:
         """The job server of this cluster; RuntimeError where it has none."""
         if self._client is None:
             try:
-                self._client = JobSubmissionClient(self._address())
+                self._client = PatientClient(self._address())
             except (RuntimeError, OSError, requests.RequestException) as error:
                 raise RuntimeError(f"the cluster has none: start Ray with its dashboard; {error}") from error
         return self._client

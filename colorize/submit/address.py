@@ -16,6 +16,7 @@ from ray.dashboard.utils import ray_client_address_to_api_server_url
 
 from colorize import auth, cluster
 from colorize.errors import ClusterError, printable
+from colorize.submit.submission import proxies_for
 
 API_SERVER = ray_constants.RAY_API_SERVER_ADDRESS_ENVIRONMENT_VARIABLE
 """The variable that names a job server, and that Ray's client lets override all else."""
@@ -71,9 +72,9 @@ def _has_host(url: str) -> bool:
 
 def _speaks_http(address: str) -> bool:
     """Whether a `host:port` is a job server's and not that of Ray's head, which speaks gRPC."""
-    shown = auth.header()
+    shown, url = auth.header(), f"http://{address}/api/version"
     try:
-        requests.get(f"http://{address}/api/version", headers=shown, timeout=_PROBE_SECONDS)
+        requests.get(url, headers=shown, timeout=_PROBE_SECONDS, proxies=proxies_for(url))
     except (requests.RequestException, ValueError):
         return False
     return True

@@ -21,20 +21,19 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Se
 from dataclasses import dataclass
 from importlib.metadata import requires
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import requests
 from packaging.requirements import Requirement
 from ray.dashboard.modules.job.pydantic_models import JobDetails, JobType
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobStatus
 
 from colorize import auth
 from colorize.errors import ClusterError, ColorizeError, ConfigError, one_line
 from colorize.storage.url import WAY_OUT, has_secret, without_secrets
 from colorize.submit.address import direct, job_server
-from colorize.submit.submission import CALL_SECONDS, NOT_READY_SECONDS, submit_job
+from colorize.submit.submission import CALL_SECONDS, NOT_READY_SECONDS, PatientClient, submit_job
 from colorize.submit.wheel import build_wheel
 
 ENTRY = "colorize.cli.job"
@@ -90,9 +89,11 @@ class JobClient:
 
         Raises ClusterError where no job server answers, the token is missing or wrong, or its Ray is one that this program cannot run on.
         """
-        self.address = job_server(address)
+        self._url = job_server(address)
+        self.address = without_secrets(self._url)
+        """As it may be shown and kept: a proxy before the job server may ask for a password, which its URL then has."""
         with self._told():
-            self._server = _JobServer(self.address)
+            self._server = _JobServer(self._url)
             self._server.check_version()
 
     def start(
@@ -105,7 +106,7 @@ class JobClient:
         more than 0 lets it run on any node, else it runs on the head.
 
         Raises ClusterError when it cannot be submitted, ConfigError for an id or cpus that are none, for arguments that hold a secret, and
-        when the package of this program is too large.
+        when the package of this program is too large or cannot be made, since the disk for temporary files is full, say.
         """
         for number, word in enumerate(arguments):
             if has_secret(word):
@@ -116,15 +117,20 @@ class JobClient:
         if not 0 <= cpus < math.inf:
             raise ConfigError(f"entrypoint_num_cpus {cpus:g}: must be 0 or more, and finite")
         id = _checked(id or f"{arguments[0]}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}")
-        wheel = build_wheel()
-        with tempfile.TemporaryDirectory() as folder, self._told():
-            package = Path(folder) / Path(wheel.name).with_suffix(".zip")  # what Ray calls a package that is only to be unpacked
-            package.write_bytes(wheel.data)
-            return submit_job(
-                self._server, entrypoint=_entrypoint(arguments), submission_id=id, entrypoint_num_cpus=cpus or None,
-                runtime_env={"working_dir": str(package), "env_vars": dict(environment or {})},
-                metadata={_COMMAND: shlex.join(["colorize", *arguments])},
-            )  # fmt: skip
+        with contextlib.ExitStack() as stack:
+            try:
+                wheel = build_wheel()
+                folder = stack.enter_context(tempfile.TemporaryDirectory())
+                package = Path(folder) / Path(wheel.name).with_suffix(".zip")  # what Ray calls a package that is only to be unpacked
+                package.write_bytes(wheel.data)
+            except OSError as error:
+                raise ConfigError(f"the package of this program cannot be made on this machine: {one_line(error)}") from error
+            with self._told():
+                return submit_job(
+                    self._server, entrypoint=_entrypoint(arguments), submission_id=id, entrypoint_num_cpus=cpus or None,
+                    runtime_env={"working_dir": str(package), "env_vars": dict(environment or {})},
+                    metadata={_COMMAND: shlex.join(["colorize", *arguments])},
+                )  # fmt: skip
 
     def state(self, id: str) -> JobState:
         """A job as it is now. Raises ClusterError when there is none of that id, ConfigError for one that no job can have."""
@@ -154,7 +160,7 @@ class JobClient:
                         break
                 except (aiohttp.ClientError, OSError, ClusterError) as error:
                     if time.monotonic() > deadline:
-                        raise ClusterError(f"{self.address}: the job server is gone; the job may go on: {one_line(error)}") from error
+                        raise ClusterError(f"{self.address}: the job server is gone; the job may go on: {_said(error)}") from error
                 finally:
                     runner.run(chunks.aclose())
                 time.sleep(NOT_READY_SECONDS)
@@ -180,7 +186,7 @@ class JobClient:
 
         Ray's server answers no pings, so a connection that has died is found out by asking for the job.
         """
-        address, patience = f"{self.address}/api/jobs/{id}/logs/tail", aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS)
+        address, patience = f"{self._url}/api/jobs/{id}/logs/tail", aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS)
         async with aiohttp.ClientSession(headers=auth.header()) as session, session.ws_connect(address, timeout=patience) as pieces:
             while True:
                 received = asyncio.ensure_future(pieces.receive())
@@ -210,31 +216,31 @@ class JobClient:
         except requests.exceptions.Timeout as error:
             raise ClusterError(f"{self.address}: the job server does not answer within {CALL_SECONDS:g} s") from error
         except (requests.RequestException, OSError, KeyError, TypeError, ValueError) as error:  # the last three: an answer of another make
-            raise ClusterError(f"{self.address}: no Ray job server answers there: {one_line(error)}") from error
+            raise ClusterError(f"{self.address}: no Ray job server answers there: {_said(error)}") from error
         except RuntimeError as error:
             if id is not None and "does not exist" in str(error):
                 raise ClusterError(f"{id}: there is no such job on {self.address}; colorize jobs lists them") from error
-            raise ClusterError(f"{self.address}: {one_line(error)}") from error
+            raise ClusterError(f"{self.address}: {_said(error)}") from error
 
 
-class _JobServer(JobSubmissionClient):
-    """Ray's client, with an end to its waiting."""
+class _JobServer(PatientClient):
+    """The same at one address, whatever RAY_ADDRESS says, with the token that is there."""
 
     def __init__(self, address: str) -> None:
         logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)  # it tells of each upload
         with direct(address):
             super().__init__(address, headers=auth.header())
 
-    def _do_request(self, method: str, endpoint: str, **keywords: Any) -> requests.Response:
-        keywords.setdefault("timeout", CALL_SECONDS)
-        response: requests.Response = super()._do_request(method, endpoint, **keywords)
-        return response
-
     def check_version(self) -> None:
         """Raises ClusterError when the cluster's Ray is older or newer than this program can run on."""
         needed = next(one for one in map(Requirement, requires("colorize") or ()) if one.name == "ray")
         if not needed.specifier.contains(str(self._server_ray_version), prereleases=True):
             raise ClusterError(f"{self._address}: Ray {self._server_ray_version} runs there, and colorize needs {needed.specifier}")
+
+
+def _said(error: Exception) -> str:
+    """What Ray's client says, which repeats the address that it was given."""
+    return one_line(without_secrets(str(error)))
 
 
 def _checked(id: str) -> str:

@@ -18,10 +18,9 @@ from tests.services import Answer, Asked, Stub, answering
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # Ray Serve 2.60 defines its settings in a way that pydantic deprecates
-    from ray.job_submission import JobSubmissionClient
-
     from colorize.serve.bulk import ArchiveOrder, ArchiveRun, ArchiveRuns, Counts, Failure, Started
     from colorize.serve.upload import Refusal
+    from colorize.submit.submission import PatientClient
 
 DONE = '{"counts": {"coloured": 3, "skipped": 1, "failed": 1, "listed": 5}, "failures": [], "seconds": 2, "last": true}\n'
 PART = '{"counts": {"coloured": 1, "listed": 5}, "failures": [{"path": "a.jpg", "reason": "is text"}], "seconds": 1, "last": false}\n'
@@ -95,7 +94,7 @@ def runs(stub: Stub, tmp_path: Path) -> ArchiveRuns:
 
 def connected(stub: Stub, root: Path, limit: int = 1) -> ArchiveRuns:
     runs = ArchiveRuns(Roots([str(root)]), limit=limit, workers=3, reserved_cpus=1, reserved_gpus=0, model_of=model_of)
-    runs._client = JobSubmissionClient(stub.url)
+    runs._client = PatientClient(stub.url)
     return runs
 
 
@@ -204,8 +203,45 @@ def test_a_run_that_may_have_begun_is_no_503(runs: ArchiveRuns, tmp_path: Path, 
 
     monkeypatch.setattr(runs, "_submit", slow)
     monkeypatch.setattr("colorize.serve.bulk.PATIENCE", 0.5)
-    refused = asyncio.run(late())  # which waits for the thread
+    refused = asyncio.run(late())
+    runs._threads.shutdown()  # which waits for the thread
     assert (refused.status, refused.headers) == (504, None)
+
+
+def test_a_job_server_that_hangs_holds_up_nothing_else(runs: ArchiveRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(runs, "_list", lambda: answers.wait(30))
+    monkeypatch.setattr("colorize.serve.bulk.PATIENCE", 0.5)
+
+    async def asked() -> list[Any]:
+        asking = [asyncio.create_task(runs.runs()) for _ in range(40)]  # more than asyncio has threads
+        try:
+            await asyncio.sleep(0.1)
+            await asyncio.wait_for(asyncio.to_thread(int), 10)  # as the part of an upload that is to be written
+            return await asyncio.gather(*asking, return_exceptions=True)
+        finally:
+            answers.set()
+
+    assert {one.status for one in asyncio.run(asked())} == {503}
+
+
+def test_a_thread_does_not_wait_for_ever_for_the_job_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colorize.submit.submission.CALL_SECONDS", 0.2)
+    over = threading.Event()
+
+    def silent(_: Asked) -> Answer:
+        over.wait(30)
+        return Answer(500)
+
+    with answering(silent) as stub:
+        runs = ArchiveRuns(Roots([str(tmp_path)]), limit=1, workers=1, reserved_cpus=1, reserved_gpus=0, model_of=model_of)
+        runs._address = lambda: stub.url  # type: ignore[method-assign]
+        try:
+            with pytest.raises(Refusal, match="does not answer"):
+                asyncio.run(asyncio.wait_for(runs.runs(), 10))
+            runs._threads.submit(int).result(10)
+        finally:
+            over.set()
 
 
 def test_runs_are_listed_the_newest_first_without_their_failures(server: JobServer, runs: ArchiveRuns) -> None:
@@ -299,7 +335,7 @@ def test_a_target_in_its_source_is_seen_where_the_root_has_a_query(server: JobSe
     runs = ArchiveRuns(
         Roots(["s3://bucket/scans?region=eu"]), limit=1, workers=1, reserved_cpus=1, reserved_gpus=0, model_of=model_of
     )  # fmt: skip
-    runs._client = JobSubmissionClient(stub.url)
+    runs._client = PatientClient(stub.url)
     for source, target in (("a", "a"), ("a", "a/b"), ("a/b", "a")):
         with pytest.raises(Refusal, match="give another target"):
             asyncio.run(runs.start(ArchiveOrder(source=f"s3://bucket/scans/{source}", target=f"s3://bucket/scans/{target}")))

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import json
 import logging
+import os
 import pickle
 import socket
 import subprocess
@@ -141,8 +142,15 @@ def test_a_file_is_read_and_its_name_stays_here(twin: Twin, tmp_path: Path) -> N
 
 
 def test_a_file_that_cannot_be_read_is_one_line(twin: Twin, tmp_path: Path) -> None:
-    with answering(painted) as stub, pytest.raises(PictureError, match=r"missing\.jpg: cannot be read \(no such file or directory\)"):
+    with answering(painted) as stub, pytest.raises(PictureError, match=r"missing\.jpg: there is no such file"):
         twin.call(stub.url, "colorize", tmp_path / "missing.jpg")
+    assert stub.asked == []
+
+
+def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(twin: Twin, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with answering(painted) as stub, pytest.raises(PictureError, match=r"pipe\.jpg: is not a regular file"):
+        twin.call(stub.url, "colorize", tmp_path / "pipe.jpg")
     assert stub.asked == []
 
 
@@ -372,7 +380,7 @@ def test_many_come_back_in_order_and_failures_are_values(twin: Twin, tmp_path: P
         RemoteError if number == 5 else b"in colour: %d" % number for number in range(20)
     ] + [PictureError]
     assert str(results[5]).endswith("the picture: is odd")
-    assert str(results[20]).startswith(f"{tmp_path / 'none'}: cannot be read")
+    assert str(results[20]).startswith(f"{tmp_path / 'none'}: there is no such file")
 
 
 def test_a_generator_without_end_is_taken_as_it_is_needed(twin: Twin) -> None:
@@ -704,7 +712,7 @@ def test_a_key_that_no_header_can_carry_is_refused_and_not_repeated(key: str) ->
 @pytest.mark.parametrize(
     "server",
     ["", "127.0.0.1:8000", "ftp://host", "http://", "http://a b", "http://host:0", "http://host:99999", "http://host?x=1", "http://host#x",
-     "http://me:secret@host", "http://me:secret@host:x", "http://ho\nst", "https://[::1"],
+     "http://me:secret@host", "http://me:secret@host:x", "http://ho\nst", "https://[::1", "http://head..local:8000"],
 )  # fmt: skip
 def test_what_is_no_address_is_refused_without_its_secrets(server: str) -> None:
     with pytest.raises(ConfigError, match=r"^server .*: give the service's address") as raised:

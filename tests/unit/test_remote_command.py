@@ -69,7 +69,7 @@ def test_a_file_that_fails_does_not_stop_the_others(tmp_path: Path, capsys: pyte
     assert sorted(asked.body for asked in stub.asked) == [b"a", b"bad", b"z"], "what cannot be written is not sent"
     assert sorted(capsys.readouterr().err.splitlines()) == [
         f"colorize: {tmp_path / 'bad.jpg'}: is text, not a picture",
-        f"colorize: {tmp_path / 'none.jpg'}: cannot be read (no such file or directory)",
+        f"colorize: {tmp_path / 'none.jpg'}: there is no such file",
         f"colorize: {tmp_path / 'there.jpg'}: {tmp_path / 'out' / 'there.jpg'} is there already, and nothing is overwritten: "
         "give another folder",
     ]

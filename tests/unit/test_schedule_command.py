@@ -116,12 +116,37 @@ def test_relative_paths_are_of_the_folder_in_which_it_was_added(
         assert store.schedule("nightly").command == ("archive", "--", str(tmp_path / "scans"), "s3://bucket/colour")
 
 
-def test_this_machines_time_zone_is_kept_by_its_name(schedule: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "America/New_York")
+@pytest.fixture
+def move() -> Iterator[Callable[[str], None]]:
+    """Puts this process into a time zone, until the test ends."""
+    with pytest.MonkeyPatch.context() as patched:
+
+        def to(zone: str) -> None:
+            patched.setenv("TZ", zone)
+            patched.setattr("tzlocal.unix._cache_tz_name", None)
+            time.tzset()
+
+        yield to
+    time.tzset()
+
+
+def test_this_machines_time_zone_is_kept_by_its_name(schedule: Callable[..., int], tmp_path: Path, move: Callable[[str], None]) -> None:
+    move("America/New_York")
     assert schedule("add", "nightly", "--cron", "@daily", *ARCHIVE) == 0
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    move("Asia/Tokyo")
     with Store(tmp_path / "store.sqlite") as store:
         assert store.schedule("nightly").timezone == "America/New_York"
+
+
+def test_a_time_zone_without_a_name_is_not_taken_for_another(
+    schedule: Callable[..., int], move: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    move("XYZ-9:17")
+    assert schedule("add", "nightly", "--cron", "@daily", *ARCHIVE) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("colorize: this machine's clocks go by UTC+0917, and not by ")
+    assert told.endswith(", its time zone: give one with --timezone\n")
+    assert schedule("add", "nightly", "--cron", "@daily", "--timezone", "Asia/Tokyo", *ARCHIVE) == 0
 
 
 @pytest.mark.parametrize(

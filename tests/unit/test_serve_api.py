@@ -478,6 +478,22 @@ def test_an_upload_of_many_chunks_is_written_whole(monkeypatch: pytest.MonkeyPat
     assert len(entries(with_service(LocalNetwork(MODEL), MODEL, work))) == 6
 
 
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_a_full_disk_is_a_refusal_and_takes_the_next_batch_when_it_has_room(as_zip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: dict[str, Any] = {"content": zipped(("a.png", PNG)), "headers": ZIP} if as_zip else {"files": [("file", ("a.png", PNG))]}
+
+    async def work(client: httpx2.AsyncClient, desk: Desk) -> tuple[httpx2.Response, httpx2.Response]:
+        with monkeypatch.context() as patched:
+            patched.setattr("tempfile.TemporaryFile", lambda prefix: Path("/dev/full").open("w+b"))  # noqa: SIM115 - the service closes it
+            refused = await client.post("/v1/colorize/batch", **sent)
+        return refused, await client.post("/v1/colorize/batch", **sent)
+
+    refused, taken = with_service(LocalNetwork(MODEL), MODEL, work)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert error_of(refused) == "the service's disk does not take the batch (no space left on device); try again"
+    assert list(entries(taken)) == ["a.png", "manifest.json"]
+
+
 async def _sent(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece

@@ -30,6 +30,7 @@ def test_a_folder_that_is_none_is_one_line(arguments: list[str], reason: str, ca
 @pytest.mark.parametrize("answer", [Answer(200), Answer(401), Answer(403)], ids=lambda answer: str(answer.status))
 def test_the_application_s_first_answer_ends_the_wait_and_none_of_the_proxy_s(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("colorize.serve.run.START_SECONDS", 60.0)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # which is for other machines
     left = [Answer(0), Answer(404), Answer(503), answer]
     with answering(lambda _: left.pop(0)) as stub:
         _wait_until_routed(stub.url)

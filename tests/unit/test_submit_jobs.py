@@ -224,6 +224,16 @@ def test_nothing_there_is_an_error_in_one_line() -> None:
     assert time.monotonic() - began < 60
 
 
+def test_the_password_of_an_address_is_shown_nowhere(server: JobServer) -> None:
+    with pytest.raises(ClusterError, match=r"^http://…@127\.0\.0\.1:1: no Ray job server answers there: ") as raised:
+        JobClient("http://me:sesame@127.0.0.1:1")
+    assert "sesame" not in str(raised.value)
+    jobs = JobClient(server.url.replace("://", "://me:sesame@"))
+    assert jobs.address == server.url.replace("://", "://…@")
+    with pytest.raises(ClusterError, match="there is no such job on http://…@"):
+        jobs.state("none")
+
+
 def test_what_is_no_job_server_is_an_error(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
     async def page(_: Any, __: web.Request) -> web.Response:
         return web.Response(text=json.dumps("hello"), content_type="text/html")
@@ -251,6 +261,27 @@ def test_answers_of_another_make_are_errors_in_one_line(server: JobServer, monke
 def test_a_url_without_a_host_is_refused(address: str) -> None:
     with pytest.raises(ClusterError, match=r"^http.*: not a job server's address: give http://host:8265$"):
         JobClient(address)
+
+
+@pytest.mark.parametrize("address", ["head..local:6379", "ray://head..local:10001", f"{'a' * 64}.local:6379"])
+def test_a_host_that_no_machine_can_have_is_refused(address: str) -> None:
+    with pytest.raises(ClusterError, match=r"^\S+: not a Ray address: no machine can have such a name$"):
+        JobClient(address)
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert JobClient(server.url).list() == []
+    assert JobClient(server.url.removeprefix("http://")).list() == []
+
+
+def test_a_package_that_cannot_be_made_is_no_fault_of_the_job_server(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = JobClient(server.url)
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with pytest.raises(ConfigError, match=r"^the package of this program cannot be made on this machine: .*No such file"):
+        jobs.start(["archive", "/a", "/b"])
+    assert server.jobs == {}
 
 
 def test_a_ray_of_the_commands_own_has_no_job_server() -> None:
