@@ -69,7 +69,7 @@ def add(
         retry_seconds=retry_delay, missed=missed, overlap=overlap,  # type: ignore[arg-type]
     )  # fmt: skip
     now = time.time()
-    with _open(store) as opened:
+    with _open(store, make=True) as opened:
         opened.add(schedule, now)
     due = schedule.due.following(now)
     assert due is not None, "a cron line that is never due is refused"
@@ -284,9 +284,12 @@ def _path(store: Path | None) -> Path:
     return default_path() if store is None else store.absolute()
 
 
-def _open(store: Path | None) -> Store:
+def _open(store: Path | None, *, make: bool = False) -> Store:
+    """`make`: whether a file that was named may be a new one; a store where nobody said is made as needed."""
     from colorize.schedule.store import Store
 
+    if store is not None and not make and not store.exists():
+        raise ScheduleError(f"{store}: there is no such store of schedules; `colorize schedule add` makes one")
     return Store(_path(store))
 
 

@@ -43,7 +43,10 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> MemoryJobs:
     return made
 
 
-def test_a_schedule_is_added_listed_paused_resumed_and_removed(schedule: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_schedule_is_added_listed_paused_resumed_and_removed(
+    schedule: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Store(tmp_path / "store.sqlite").close()
     assert schedule("list") == 0
     assert schedule(*ADD, "--retries", "2", "--missed", "skip", *ARCHIVE) == 0
     assert schedule("pause", "nightly") == 0
@@ -176,6 +179,8 @@ def test_a_time_zone_without_a_name_is_not_taken_for_another(
 def test_what_is_refused(
     arguments: list[str], code: int, told: str, schedule: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if arguments[0] != "add":
+        Store(tmp_path / "store.sqlite").close()
     assert schedule(*arguments) == code
     error = capsys.readouterr().err
     assert told in " ".join(error.replace("│", " ").split())
@@ -185,6 +190,18 @@ def test_what_is_refused(
     if (tmp_path / "store.sqlite").exists():
         with Store(tmp_path / "store.sqlite") as store:
             assert store.schedules() == []
+
+
+@pytest.mark.parametrize(
+    "command", [["list"], ["history", "x"], ["run", "x"], ["pause", "x"], ["resume", "x"], ["remove", "x"]], ids="".join
+)
+def test_a_named_store_that_is_not_there_is_not_made(
+    command: list[str], schedule: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert schedule(*command) == 1
+    store = tmp_path / "store.sqlite"
+    assert capsys.readouterr().err == f"colorize: {store}: there is no such store of schedules; `colorize schedule add` makes one\n"
+    assert not store.exists()
 
 
 def test_a_training_gets_a_directory_of_its_own(schedule: Callable[..., int]) -> None:
