@@ -10,11 +10,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from colorize.errors import printable
+
 if TYPE_CHECKING:
     from colorize.data.dataset import LabDataset
     from colorize.train.progress import EpochReport, Report, StepReport
 
-console = Console(highlight=False, soft_wrap=True, emoji=False)  # a path may hold `:x:`
+console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)  # a path may hold `:x:` or `[/x]`
 
 
 def describe(dataset: LabDataset) -> str:
@@ -24,7 +26,7 @@ def describe(dataset: LabDataset) -> str:
         parts.append(f"{dataset.dropped_grey:,} grey ones left out")
     if dataset.unreadable:
         name, reason = dataset.unreadable[0]
-        parts.append(f"{len(dataset.unreadable):,} unreadable ones left out (the first: {name}: {reason})")
+        parts.append(f"{len(dataset.unreadable):,} unreadable ones left out (the first: {printable(name)}: {reason})")
     if dataset.other_formats:
         parts.append(f"{dataset.other_formats:,} of other formats left out (only JPEG and PNG are read)")
     if dataset.outside:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colorize.cli.options import ADDRESS
-from colorize.errors import ConfigError
+from colorize.errors import ConfigError, printable
+from colorize.storage.url import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,6 +69,7 @@ def evaluate(
         classifier=classifier,
     )  # fmt: skip
     # Before the minutes that scoring takes. A classifier that is there is only read.
+    check_apart(json, sheet, classifier)
     for file in (json, sheet, None if classifier is not None and classifier.is_file() else classifier):
         if file is not None and not is_url(str(file)) and (told := in_the_way(Path(file))):
             raise ConfigError(f"{file}: {told}")
@@ -90,6 +92,15 @@ def evaluate(
             write_file(json, result.to_json().encode())
         if sheet is not None:
             write_file(sheet, sheet_png(examples(loaded, dataset.dataset, settings=settings, count=24)))
+
+
+def check_apart(*files: str | Path | None) -> None:
+    """Raises ConfigError where two of the files that are to be written are one: the later would replace the earlier."""
+    from colorize.storage.place import is_url
+
+    given = [str(file) if is_url(str(file)) else str(Path(file).resolve()) for file in files if file is not None]
+    if doubled := next((file for file in given if given.count(file) > 1), None):
+        raise ConfigError(f"{without_secrets(doubled)}: is named twice: give --json, --sheet and --classifier a file each")
 
 
 def check(given: Mapping[str, Any]) -> None:
@@ -122,12 +133,11 @@ def score_table(result: Evaluation) -> Table:
     table = Table("", *(heading for heading, _ in HEADINGS.values()), box=None, padding=(0, 1, 0, 0))
     for column in table.columns[1:]:
         column.justify = "right"
-    rows = {result.model: result.metrics}
-    rows |= {name.replace("_", " "): scores for name, scores in result.baselines.items()}
-    for name, scores in rows.items():
-        table.add_row(name, *(f"{scores[key]:.{digits}f}" for key, (_, digits) in HEADINGS.items()))
+    rows = [(result.model, result.metrics), *((name.replace("_", " "), scores) for name, scores in result.baselines.items())]
+    for name, scores in rows:  # a model may be called grey
+        table.add_row(printable(name), *(f"{scores[key]:.{digits}f}" for key, (_, digits) in HEADINGS.items()))
     for name, scores in result.classes.items():
-        table.add_row(f"  {name}", *(f"{scores[key]:.{digits}f}" for key, (_, digits) in HEADINGS.items()), style="dim")
+        table.add_row(f"  {printable(name)}", *(f"{scores[key]:.{digits}f}" for key, (_, digits) in HEADINGS.items()), style="dim")
     return table
 
 

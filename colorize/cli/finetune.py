@@ -156,11 +156,12 @@ def fixed_size(data: str, size: int | None) -> dict[str, int]:
 
 
 def announce(config: TrainConfig, parts: Parts) -> None:
-    """Says what there is to train on. Raises DataError where it is less than a batch."""
+    """Says what there is to train on. Raises DataError where it is less than a batch, or all that is held out is grey."""
     from colorize.cli.display import console, describe
-    from colorize.train.run import check_pictures
+    from colorize.train.run import check_pictures, check_validation
 
     check_pictures(config, parts.train.pictures)
+    check_validation(config, parts.held_out.dataset)
     console.print(f"training    {describe(parts.train)}")
     console.print(f"choice      {parts.choice.pictures:,} pictures, for the best epoch and the dial")
     console.print(f"held out    {parts.held_out.pictures:,} pictures, judged before and after")

@@ -35,7 +35,7 @@ from colorize.cli import (
     train,
     verify,
 )  # fmt: skip
-from colorize.errors import ColorizeError
+from colorize.errors import ColorizeError, printable
 from colorize.storage.url import without_secrets
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -136,7 +136,7 @@ def _interrupts_kept() -> Iterator[None]:
 
 
 def _complain(message: str) -> None:
-    message = without_secrets(message)  # of a URL that was given, whoever repeats it
+    message = printable(without_secrets(message))  # of a URL that was given, whoever repeats it; of a name with a line break, one line
     if log.wants_lines():
         logging.getLogger(__name__).error(message)
         return

@@ -42,6 +42,6 @@ def _facts(path: Path, card: ModelCard) -> dict[str, object]:
         "name": card.name,
         "parameters": card.parameters,
         "bytes": path.stat().st_size,
-        "training_data": {key: card.training[key] for key in ("data", "pictures", "epochs") if key in card.training},
+        "training_data": without_nan({key: card.training[key] for key in ("data", "pictures", "epochs") if key in card.training}),
         "metrics": without_nan(card.metrics),
     }

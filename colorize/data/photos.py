@@ -2,8 +2,8 @@
 
 Knows nothing of LAB, and lists files without Ray. Files are named relative to the source. The split is the layout's own where
 it has one (a `train` and a `test`, `val`, `valid` or `validation` folder; Parquet files named `train-…`, `validation-…` or
-`test-…`), else a hash of the name sends 1 in 20 to the test, the same on every machine and whatever else is added. A worker on
-another machine must see the same path, so a cluster wants a bucket or a shared folder.
+`test-…`, or in folders of those names), else a hash of the name sends 1 in 20 to the test, the same on every machine and whatever else is
+added. A worker on another machine must see the same path, so a cluster wants a bucket or a shared folder.
 
 A picture is decoded whole, cropped to its central square and scaled by Lanczos with antialiasing: a JPEG of 2 MP takes 23 ms,
 of which decoding is 16. The EXIF orientation is left alone: sideways pictures do no harm to training.
@@ -11,6 +11,7 @@ of which decoding is 16. The EXIF orientation is left alone: sideways pictures d
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from pyarrow import fs
 
-from colorize.errors import DataError, PictureError, one_line
+from colorize.errors import DataError, PictureError, one_line, printable
 from colorize.imaging.picture import read_picture
 from colorize.storage.place import FILE_URL, path_of_url
 from colorize.storage.url import redacted, without_secrets
@@ -36,6 +37,8 @@ OTHER_SUFFIXES = (
 TEST_NAMES = ("test", "val", "valid", "validation")
 TEST_SHARE = 20
 """Without a layout that says so, 1 picture in this many is for the test."""
+MOST_CLASSES = 100_000
+"""A `label` from here on is the number of something else, of the picture say: it is taken for none."""
 
 RawPicture = tuple[str, bytes | PictureError, int]
 """(name, the picture file's bytes or why there are none, label or −1)."""
@@ -85,7 +88,7 @@ class ParquetSplit:
 def find_files(spec: str, path: str) -> PictureFiles:
     """All files below `path`, a local path or a bucket's URI (s3://, gs://, abfs://, hdfs://, file://).
 
-    Raises DataError when it is missing, empty, or cannot be listed, StorageError for a file URL that is none.
+    Raises DataError when it is missing, empty, or cannot be listed, or a name in it is not UTF-8; StorageError for a file URL that is none.
     """
     shown = redacted(path)
     try:
@@ -102,11 +105,17 @@ def find_files(spec: str, path: str) -> PictureFiles:
         if info.type == fs.FileType.File:
             root, _, name = root.rpartition("/")
             return PictureFiles(spec=spec, filesystem=filesystem, root=root, names=(name,))
-        found = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{shown}: cannot be listed: {one_line(without_secrets(str(error)))}") from error
-    names = (entry.path[len(root) :].lstrip("/") for entry in found if entry.type == fs.FileType.File)
+        if isinstance(filesystem, fs.LocalFileSystem):
+            names = _files_below(root)
+        else:
+            found = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
+            names = [entry.path[len(root) :].lstrip("/") for entry in found if entry.type == fs.FileType.File]
+    except (OSError, pa.ArrowException, UnicodeError) as error:
+        raise DataError(f"{printable(shown)}: cannot be listed: {one_line(without_secrets(str(error)))}") from error
     visible = sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
+    for name in visible:
+        if not name.isascii() and os.fsencode(name).decode(errors="replace") != name:
+            raise DataError(f"{shown}: {printable(name)}: its name is not valid UTF-8: rename it")
     if not visible:
         raise DataError(f"{shown}: the folder is empty")
     return PictureFiles(spec=spec, filesystem=filesystem, root=root, names=tuple(visible))
@@ -159,8 +168,8 @@ def parquet_rows(place: PictureFiles, split: str, limit: int | None) -> ParquetS
     files = [name for name in place.names if name.lower().endswith(".parquet")]
     if not files:
         raise DataError(f"{place.spec}: no Parquet files in it (.parquet)")
-    test = {name for name in files if _opens_with(name, TEST_NAMES)}
-    train = {name for name in files if _opens_with(name, ("train",))} or set(files) - test
+    test = {name for name in files if _is_for(name, TEST_NAMES)}
+    train = {name for name in files if _is_for(name, ("train",))} or set(files) - test
     by_name = bool(test)
     wanted = sorted(test if by_name and split == "test" else train)
     _check_some(wanted, split, place)
@@ -216,7 +225,9 @@ def open_parquet_part(place: PictureFiles, part: ParquetPart, *, labels: bool) -
     for name, row in zip(names, part.rows, strict=True):
         label = table["label"][row].as_py() if labels else None
         data = images[row].as_py()
-        yield name, PictureError(f"{name}: the row holds no picture") if data is None else data, -1 if label is None else label
+        if label is None or not 0 <= label < MOST_CLASSES:
+            label = -1
+        yield name, PictureError(f"{name}: the row holds no picture") if data is None else data, label
 
 
 def square_of(data: bytes, name: str, side: int) -> np.ndarray:
@@ -250,6 +261,29 @@ def read_squares(files: Iterable[RawPicture], side: int) -> tuple[np.ndarray, np
     return stacked, np.array(labels, np.int64), names, unreadable
 
 
+def _files_below(root: str) -> list[str]:
+    """The files below a local folder, relative to it, without hidden ones. Raises OSError.
+
+    Links are followed, but not to a folder that they lie in: pyarrow goes round such a loop forty times, and one picture becomes many, for
+    training and for the test. A link to nothing counts as a file, one that cannot be read.
+    """
+    names: list[str] = []
+    waiting: list[tuple[Path, tuple[os.stat_result, ...]]] = [(Path(root or "/"), ())]
+    while waiting:
+        folder, around = waiting.pop()
+        here = folder.stat()
+        if any(os.path.samestat(here, above) for above in around):
+            continue
+        for path in folder.iterdir():
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                waiting.append((path, (*around, here)))
+            elif path.is_file() or (path.is_symlink() and not path.exists()):
+                names.append(str(path)[len(root) :].lstrip("/"))
+    return names
+
+
 def _footer(place: PictureFiles, name: str) -> tuple[pa.Schema, list[int]]:
     """The schema and the rows of each row group."""
     where = f"{place.root}/{name}"
@@ -264,9 +298,13 @@ def _footer(place: PictureFiles, name: str) -> tuple[pa.Schema, list[int]]:
     if "image" not in schema.names:
         raise DataError(f"{where}: no column `image`: its columns are {columns}")
     image = schema.field("image").type
-    if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
+    if not pa.types.is_struct(image) or (index := image.get_field_index("bytes")) < 0 or not _is_binary(image.field(index).type):
         raise DataError(f"{where}: the column `image` is {image}, not the Hugging Face layout struct<bytes, path>")
     return schema, sizes
+
+
+def _is_binary(type_: pa.DataType) -> bool:
+    return any(test(type_) for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
 
 
 def _class_names(schema: pa.Schema) -> tuple[str, ...] | None:
@@ -298,9 +336,16 @@ def _top(name: str) -> str:
     return name.split("/")[0].lower() if "/" in name else ""
 
 
-def _opens_with(name: str, words: tuple[str, ...]) -> bool:
-    stem = PurePosixPath(name).stem.lower()
-    return any(stem == word or stem.startswith((f"{word}-", f"{word}_")) for word in words)
+def _is_for(name: str, words: tuple[str, ...]) -> bool:
+    """Whether a Parquet file is of a split of one of these names: by its own name; where that names no split, by its folder's."""
+    stem, folder = PurePosixPath(name).stem.lower(), PurePosixPath(name).parent.name.lower()
+    if any(_opens_with(stem, word) for word in ("train", *TEST_NAMES)):
+        return any(_opens_with(stem, word) for word in words)
+    return folder in words
+
+
+def _opens_with(stem: str, word: str) -> bool:
+    return stem == word or stem.startswith((f"{word}-", f"{word}_"))
 
 
 def _hash(name: str) -> bytes:

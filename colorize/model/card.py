@@ -38,7 +38,16 @@ CARD_KEY, DIGEST_KEY = "colorize_card", "colorize_card_sha256"
 SUFFIX = ".safetensors"
 SHIPPED = Path(__file__).parent.parent / "weights"
 
+LARGEST_SIZE = 4096
+"""The most pixels of a side that a card may ask for: the network sees that many, squared, at once."""
+
+FINEST_STEP, COARSEST_STEP = 1, 128
+"""Of a palette, in ab units: a finer one has more nodes than memory, a coarser one no room in the plane."""
+
 _LARGEST_HEADER = 10_000_000
+_LARGEST_NUMBER = 10**15
+"""Python takes whole numbers of any length, which then do not go into a float."""
+_LARGEST_OF_DIAL = 1000
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
@@ -104,13 +113,19 @@ class ModelCard:
         try:
             fields = json.loads(text)
             version = fields["format"]
-        except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            RecursionError,
+        ) as error:  # ValueError: no JSON, or a number of more digits than Python reads
             raise ModelError(f"{path}: its card is not readable ({error})") from error
         if not isinstance(version, int) or version > FORMAT:
-            raise ModelError(f"{path}: written by a newer colorize (format {version}; this one reads up to {FORMAT}): upgrade colorize")
+            told = one_line(version, 80)
+            raise ModelError(f"{path}: written by a newer colorize (format {told}; this one reads up to {FORMAT}): upgrade colorize")
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):
-            raise ModelError(f"{path}: its card has unknown fields: {', '.join(unknown)}")
+            raise ModelError(f"{path}: its card has unknown fields: {one_line(', '.join(unknown), 80)}")
         try:
             card = cls(**fields)
         except TypeError as error:
@@ -122,16 +137,17 @@ class ModelCard:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST_NUMBER)
 
 
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _is_whole(value: Any, least: int, most: int = _LARGEST_NUMBER) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _is_dial(dial: Any) -> bool:
     return isinstance(dial, dict) and all(
-        _is_number(value) and (0 < value <= 1 if name.endswith("temperature") else 0 <= value < math.inf) for name, value in dial.items()
+        _is_number(value) and (0 < value <= 1 if name.endswith("temperature") else 0 <= value <= _LARGEST_OF_DIAL)
+        for name, value in dial.items()
     )
 
 
@@ -147,10 +163,10 @@ def _are_metrics(metrics: Any) -> bool:
 _MUST_BE: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "name": ("a text", lambda name: isinstance(name, str)),
     "network": ("an object", lambda network: isinstance(network, dict)),
-    "palette_step": ("a number above 0", lambda step: _is_number(step) and 0 < step < math.inf),
-    "working_size": ("a number of pixels", lambda size: _is_whole(size, 1)),
+    "palette_step": (f"a number in {FINEST_STEP}…{COARSEST_STEP}", lambda step: _is_number(step) and FINEST_STEP <= step <= COARSEST_STEP),
+    "working_size": (f"a number of pixels, 1 to {LARGEST_SIZE}", lambda size: _is_whole(size, 1, LARGEST_SIZE)),
     "mirrored": ("true or false", lambda mirrored: isinstance(mirrored, bool)),
-    "dial": ("numbers from 0 on, temperatures above 0 and at most 1", _is_dial),
+    "dial": (f"numbers from 0 to {_LARGEST_OF_DIAL}, temperatures above 0 and at most 1", _is_dial),
     "parameters": ("a number of parameters", lambda parameters: _is_whole(parameters, 0)),
     "training": ("an object with `config` as an object and `pictures` as a number", _is_training),
     "metrics": ("an object with `metrics` as numbers", _are_metrics),
@@ -194,7 +210,7 @@ def _read_header(header: bytes, path: Path) -> tuple[ModelCard, int]:
         tensors = json.loads(header)
         metadata = tensors.pop("__metadata__", {})
         written = metadata.get(CARD_KEY)
-    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ModelError(f"{path}: not a safetensors file (its header is not a JSON object)") from error
     if not isinstance(written, str):
         raise ModelError(f"{path}: a safetensors file of another program: it has no colorize card")
@@ -212,6 +228,8 @@ def without_nan(value: Any) -> Any:
     """The same with null for a number that is undefined, such as a ratio to no colour at all: JSON has no NaN."""
     if isinstance(value, dict):
         return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_nan(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

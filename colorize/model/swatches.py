@@ -125,5 +125,7 @@ def read_document(path: Path, missing: str = "there is no such file") -> bytes:
             return file.read(LONGEST_DOCUMENT + 1)
     except FileNotFoundError as error:
         raise HintError(f"{path}: {missing}") from error
+    except HintError:
+        raise
     except (OSError, ValueError) as error:
         raise HintError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error

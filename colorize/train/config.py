@@ -6,9 +6,10 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_origin, get_type_hints
 
 from colorize.errors import ConfigError, RunError, one_line
+from colorize.model.card import COARSEST_STEP, FINEST_STEP, LARGEST_SIZE
 from colorize.model.device import Precision
 from colorize.model.encoder import STRIDE
 from colorize.model.network import NetworkConfig
@@ -103,7 +104,7 @@ class TrainConfig:
         for name, value in dataclasses.asdict(self).items():
             if value == math.inf:
                 raise ConfigError(f"{name} {value}: must be finite")
-        positive = ("epochs", "workers", "batch_size", "learning_rate", "clip_norm", "palette_step")
+        positive = ("epochs", "workers", "batch_size", "learning_rate", "clip_norm")
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: must be above 0")
@@ -113,12 +114,14 @@ class TrainConfig:
         for name in ("weight_decay", "error_weight"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: must not be negative")
+        if not FINEST_STEP <= self.palette_step <= COARSEST_STEP:
+            raise ConfigError(f"palette_step {self.palette_step}: must lie in {FINEST_STEP}…{COARSEST_STEP}")
         if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
             raise ConfigError(f"min_workers {self.min_workers}: must lie in 1…{self.workers}, the workers")
         if self.batch_size % self.workers:
             raise ConfigError(f"batch_size {self.batch_size}: must be a multiple of the workers, {self.workers}")
-        if self.size < 16 or self.size % 2:
-            raise ConfigError(f"size {self.size}: must be an even number of pixels, 16 or more")
+        if not 16 <= self.size <= LARGEST_SIZE or self.size % 2:
+            raise ConfigError(f"size {self.size}: must be an even number of pixels, 16 to {LARGEST_SIZE}")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit {self.limit}: must be 1 or more")
         if not 0 <= self.seed <= LARGEST_SEED:
@@ -159,7 +162,27 @@ class TrainConfig:
         """What `to_json` gave, from the file `name`. Raises RunError for a foreign file, ConfigError for settings out of range."""
         try:
             fields: dict[str, Any] = json.loads(data)
+            kinds = get_type_hints(cls)
+            if wrong := [key for key, value in dict(fields).items() if key in kinds and not _is_of_kind(value, kinds[key])]:
+                raise TypeError(f"{wrong[0]} is {fields[wrong[0]]!r}")
             config = cls(**fields)
             return dataclasses.replace(config, more_data=tuple(config.more_data))  # JSON has lists
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-            raise RunError(f"{name}: not the settings of a training run ({error})") from error
+        except ConfigError:
+            raise
+        except (
+            ValueError,
+            TypeError,
+            RecursionError,
+        ) as error:  # ValueError: no JSON, no UTF-8, or a number of more digits than Python reads
+            raise RunError(f"{name}: not the settings of a training run ({one_line(error)})") from error
+
+
+def _is_of_kind(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON is what a field of that type is written as; values of a Literal are told by the class itself."""
+    if get_origin(kind) is Literal:
+        return True
+    if kind == tuple[str, ...]:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)

@@ -82,6 +82,8 @@ class RunDirectory:
 
     def check_new(self) -> None:
         """Raises RunError when there is something in the way of a new run, or, on a disk, it could not be made: loading data takes long."""
+        if isinstance(self.place, LocalPlace) and self.place.root.is_file():
+            raise RunError(f"{self}: is a file: name a directory that is not there yet with --run")
         if self.has(""):
             raise RunError(f"{self}: is there already; resume it with --resume {self}, or name another one with --run")
         if not isinstance(self.place, LocalPlace):

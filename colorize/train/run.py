@@ -69,7 +69,8 @@ def needed(config: TrainConfig, directory: RunDirectory) -> int:
 def check_pictures(config: TrainConfig, pictures: int) -> None:
     """Raises DataError when there are not enough for a single step."""
     if pictures < config.batch_size:
-        raise DataError(f"{config.data}: {pictures} training pictures are fewer than one batch of {config.batch_size}")
+        told = f"{config.data}: {pictures} training pictures are fewer than one batch of {config.batch_size}"
+        raise DataError(f"{told}: give more, or a smaller --batch-size")
 
 
 def check_validation(config: TrainConfig, validation: ray.data.Dataset) -> None:

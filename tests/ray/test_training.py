@@ -309,7 +309,8 @@ def test_more_workers_than_there_is_room_for(tmp_path: Path, train_set: LabDatas
 
 def test_fewer_pictures_than_one_batch(tmp_path: Path, train_set: LabDataset, validation_set: LabDataset) -> None:
     RunDirectory(tmp_path / "run").create(TrainConfig(workers=2, batch_size=512, **SMALL))
-    with pytest.raises(DataError, match=r"^cifar10-sample: 251 training pictures are fewer than one batch of 512$"):
+    told = "cifar10-sample: 251 training pictures are fewer than one batch of 512: give more, or a smaller --batch-size"
+    with pytest.raises(DataError, match=f"^{told}$"):
         run_here(tmp_path / "run", train_set, validation_set)
 
 

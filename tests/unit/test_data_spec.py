@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import re
 from pathlib import Path
@@ -101,6 +102,35 @@ def test_hidden_files_are_left_out_and_deep_ones_found(tmp_path: Path) -> None:
     place = find(touch(tmp_path, ".DS_Store", ".git/a.jpg", "a/.thumbs/b.jpg", "a/b/c.JPG", "d.png"))
     assert place.names == ("a/b/c.JPG", "d.png")
     assert place.path("d.png") == str(tmp_path / "d.png")
+
+
+def test_links_are_followed_but_not_round_in_circles(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.jpg", "in/deep/b.jpg", "out/c.jpg")
+    (tmp_path / "in" / "self").symlink_to(".")
+    (tmp_path / "in" / "circle").symlink_to("circle")
+    (tmp_path / "in" / "deep" / "up").symlink_to("../..")
+    (tmp_path / "in" / "train").symlink_to(tmp_path / "out")
+    assert find(tmp_path / "in").names == ("a.jpg", "circle", "deep/b.jpg", "deep/up/out/c.jpg", "train/c.jpg")
+
+
+def test_a_link_to_nothing_is_a_picture_that_cannot_be_read(tmp_path: Path) -> None:
+    (touch(tmp_path, "a.jpg") / "gone.jpg").symlink_to("nowhere.jpg")
+    place = find(tmp_path)
+    _, _, _, unreadable = photos.read_squares(photos.open_pictures(place, ["gone.jpg"]), 4)
+    assert place.names == ("a.jpg", "gone.jpg")
+    assert "cannot be read" in unreadable["gone.jpg"]
+
+
+def test_names_that_are_no_utf8_are_named(tmp_path: Path) -> None:
+    for name in (b"caf\xe9.jpg", b"d\xe9/a.jpg"):
+        folder = tmp_path / str(len(name))
+        touch(folder, "b.jpg", os.fsdecode(name))
+        with pytest.raises(DataError, match=r"/\d+: (caf\?\.jpg|d\?/a\.jpg): its name is not valid UTF-8: rename it$"):
+            find(folder)
+    touch(tmp_path / "good", "café.jpg", "日本.png", "back\\slash.jpg")
+    assert len(find(tmp_path / "good").names) == 3
+    with pytest.raises(DataError, match=r"\?: cannot be listed: "):
+        find(os.fsdecode(bytes(tmp_path) + b"/\xff"))
 
 
 def test_a_uri_names_the_same_files(tmp_path: Path) -> None:
@@ -220,6 +250,16 @@ def test_parquet_split_by_file_names(tmp_path: Path) -> None:
     assert train.outside == 0
 
 
+def test_parquet_split_by_folders(tmp_path: Path) -> None:
+    """As the Hub converts a data set; without it, the test would be trained on."""
+    for name in ("default/train/0000", "default/test/0000", "default/test/train-extra"):
+        write_parquet(tmp_path / f"{name}.parquet", 3)
+    place = find(tmp_path)
+    train, test = (rows_of(photos.parquet_rows(place, split, None)) for split in ("train", "test"))
+    assert {name for name, _ in train} == {"default/test/train-extra.parquet", "default/train/0000.parquet"}
+    assert {name for name, _ in test} == {"default/test/0000.parquet"}
+
+
 def test_files_of_no_split_are_counted(tmp_path: Path) -> None:
     for name in ("train-0", "test-0", "extra-0"):
         write_parquet(tmp_path / f"{name}.parquet", 3)
@@ -258,6 +298,18 @@ def test_parquet_labels(tmp_path: Path) -> None:
     assert photos.square_of(read[4][1], "x", 4).tolist() == np.full((3, 4, 4), 4).tolist()  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [(pa.int64(), [10**12, -7, 2, None]), (pa.uint64(), [2**63, 2**64 - 1, 2, None]), (pa.int32(), [100_000, -1, 2, None])],
+)
+def test_labels_that_are_no_classes(tmp_path: Path, kind: pa.DataType, labels: list[int | None]) -> None:
+    image = {"bytes": encoded(np.zeros((4, 4, 3), np.uint8)), "path": None}
+    pq.write_table(pa.table({"image": [image] * 4, "label": pa.array(labels, kind)}), tmp_path / "train.parquet")
+    place, part = find(tmp_path / "train.parquet"), photos.ParquetPart(name="train.parquet", row_group=0, rows=(0, 1, 2, 3), first=0)
+    read = photos.read_squares(photos.open_parquet_part(place, part, labels=True), 4)
+    assert read[1].tolist() == [-1, -1, 2, -1]
+
+
 def test_parquet_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no Parquet files in it"):
         photos.parquet_rows(find(touch(tmp_path / "a", "x.jpg")), "train", None)
@@ -267,6 +319,10 @@ def test_parquet_without_pictures(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [b"1"]}), tmp_path / "a" / "b.parquet")
     with pytest.raises(DataError, match=r"a/b\.parquet: the column `image` is binary, not the Hugging Face layout"):
         photos.parquet_rows(find(tmp_path), "train", None)
+    for content in ("text", [1, 2, 3]):
+        pq.write_table(pa.table({"image": [{"bytes": content, "path": None}]}), tmp_path / "a" / "b.parquet")
+        with pytest.raises(DataError, match=r"a/b\.parquet: the column `image` is struct<bytes: .*>, not the Hugging Face layout"):
+            photos.parquet_rows(find(tmp_path), "train", None)
 
 
 def test_damaged_parquet(tmp_path: Path) -> None:

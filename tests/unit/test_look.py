@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def test_the_palettes_that_ship_can_be_read() -> None:
 
 
 def test_a_folder_is_no_palette(tmp_path: Path) -> None:
-    with pytest.raises(HintError, match="is not a regular file"):
+    with pytest.raises(HintError, match=f"^{re.escape(str(tmp_path))}: is not a regular file$"):
         load_swatches(tmp_path)
 
 

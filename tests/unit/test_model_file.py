@@ -1,6 +1,7 @@
 """Model files: what is saved comes back, and everything else is refused in one line that names the file and the cause."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -194,12 +195,20 @@ def test_safetensors_of_another_program(tmp_path: Path) -> None:
         (lambda card: card["network"].update(bins=1), "of another architecture .*bins 1"),
         (lambda card: card["network"].update(attention=True), "of another architecture .*attention"),
         (lambda card: card.update(network="unet"), "its card is damaged: network is 'unet', not an object"),
-        (lambda card: card.update(palette_step="wide"), "palette_step is 'wide', not a number above 0"),
+        (lambda card: card.update(palette_step="wide"), "palette_step is 'wide', not a number in 1…128"),
         (lambda card: card.update(palette_step=float("inf")), "palette_step is inf"),
         (lambda card: card.update(name=3), "name is 3, not a text"),
         (lambda card: card.update(parameters="many"), "parameters is 'many', not a number of parameters"),
         (lambda card: card.update(working_size="x"), "working_size is 'x', not a number of pixels"),
         (lambda card: card.update(working_size=0), "working_size is 0"),
+        (lambda card: card.update(working_size=4097), "working_size is 4097, not a number of pixels, 1 to 4096"),
+        (lambda card: card.update(palette_step=10**400), "palette_step is 1000"),
+        (lambda card: card.update(palette_step=0.001), "palette_step is 0.001"),
+        (lambda card: card.update(parameters=10**400), "parameters is 1000"),
+        (lambda card: card.update(metrics={"metrics": {"ssim": 10**400}}), "metrics is .*1000"),
+        (lambda card: card["dial"].update(stiffness=10**400), "dial is .*1000"),
+        (lambda card: card["dial"].update(vivid_lift=1e30), "dial is .*1e[+]30"),
+        (lambda card: card.update(format=10**400), "written by a newer colorize"),
         (lambda card: card.update(mirrored="no"), "mirrored is 'no', not true or false"),
         (lambda card: card.update(training=[1]), r"training is \[1\], not an object"),
         (lambda card: card.update(training={"pictures": "many"}), "training is .*many"),
@@ -207,7 +216,7 @@ def test_safetensors_of_another_program(tmp_path: Path) -> None:
         (lambda card: card.update(metrics=None), "metrics is None, not an object"),
         (lambda card: card.update(metrics={"metrics": {"ssim": "good"}}), "metrics is .*good"),
         (lambda card: card.update(weights_sha256=7), "weights_sha256 is 7"),
-        (lambda card: card["dial"].update(accurate_temperature="x"), "dial is .*, not numbers from 0 on, temperatures above 0"),
+        (lambda card: card["dial"].update(accurate_temperature="x"), "dial is .*, not numbers from 0 to 1000, temperatures above 0"),
         (lambda card: card["dial"].update(accurate_temperature=0), "dial is "),
         (lambda card: card["dial"].update(stiffness=float("nan")), "dial is "),
         (lambda card: card["dial"].update(hue=1), "of another architecture .*hue"),
@@ -220,10 +229,25 @@ def test_cards_of_other_models(tmp_path: Path, saved: bytes, change: Callable[[d
     check_refused(path, cause)
 
 
+def test_numbers_of_more_digits_than_python_reads(tmp_path: Path, saved: bytes) -> None:
+    digits, path = 5000 * "9", tmp_path / "m.safetensors"
+    header = json.loads(saved[8 : 8 + int.from_bytes(saved[:8], "little")])
+    path.write_bytes(with_header(saved, json.dumps(header | {"far": 0}).replace(" 0}", f" {digits}}}").encode()))
+    check_refused(path, "not a safetensors file", read=read_card)
+    text = f'{{"format": {digits}}}'
+    header["__metadata__"] = {CARD_KEY: text, DIGEST_KEY: hashlib.sha256(text.encode()).hexdigest()}
+    path.write_bytes(with_header(saved, json.dumps(header).encode()))
+    check_refused(path, "its card is not readable", read=read_card)
+
+
 def test_models_says_what_a_card_says_and_no_more(tmp_path: Path, saved: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     """Scores that are missing are not told; JSON has null where a card has NaN."""
+
+    def with_nan(card: dict[str, Any]) -> None:
+        card.update(metrics={"metrics": {"ssim": 0.5, "psnr_mean": float("nan")}}, training={"epochs": [float("nan")]})
+
     path = tmp_path / "m.safetensors"
-    path.write_bytes(with_card(saved, lambda card: card.update(metrics={"metrics": {"ssim": 0.5, "psnr_mean": float("nan")}})))
+    path.write_bytes(with_card(saved, with_nan))
     assert main(["models", str(path)]) == 0
     printed = capsys.readouterr().out
     assert "0.5000" in printed
@@ -231,6 +255,7 @@ def test_models_says_what_a_card_says_and_no_more(tmp_path: Path, saved: bytes, 
     assert main(["models", str(path), "--json"]) == 0
     (told,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert told["metrics"] == {"metrics": {"ssim": 0.5, "psnr_mean": None}}
+    assert told["training_data"] == {"epochs": [None]}
     ColorModel.load(path).save(path)
     json.loads(read_card(path).to_json(), parse_constant=pytest.fail)
 

@@ -181,3 +181,9 @@ def test_a_hint_is_obeyed_and_what_is_wrong_with_it_is_one_line(tmp_path: Path, 
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+def test_a_name_with_a_line_break_is_complained_of_on_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = put(tmp_path, {"a.png": GREY_PNG})
+    assert main(["picture", str(source / "a.png"), "-o", str(tmp_path / "out"), "--palette", "house\nstyle.json"]) == 1
+    assert capsys.readouterr().err.startswith("colorize: house?style.json: no such file; the palettes that ship: ")

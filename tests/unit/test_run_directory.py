@@ -47,6 +47,8 @@ def test_a_run_that_could_not_be_made_is_told_before_it_is(tmp_path: Path, monke
         run = RunDirectory(tmp_path / above / "deep" / "one")
         with pytest.raises(RunError, match=rf"^{run}: cannot be made \(Not a directory\)$"):
             run.check_new()
+    with pytest.raises(RunError, match=r"ok\.jpg: is a file: name a directory that is not there yet with --run$"):
+        RunDirectory(tmp_path / "ok.jpg").check_new()
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root, whom nothing stops, may run the tests
     run = RunDirectory(tmp_path / "runs" / "one")
     with pytest.raises(RunError, match=rf"^{run}: cannot be made \({tmp_path} cannot be written\)$"):
