@@ -56,6 +56,7 @@ def evaluate(
     from colorize import cluster
     from colorize.cli.display import console, describe
     from colorize.data.dataset import load_dataset
+    from colorize.data.parts import is_drawn_by_pixels
     from colorize.data.sources import FIXED_SIZE, parse_source
     from colorize.evaluation import classifier_for, examples, sheet_png
     from colorize.evaluation import evaluate as score
@@ -63,6 +64,7 @@ def evaluate(
     from colorize.model.colormodel import load_model
     from colorize.storage.place import is_url
     from colorize.storage.remote import write_file
+    from colorize.train.finetune import RESULT_FILE
 
     settings, extras = _asked(
         data=data, vividness=vividness, limit=limit, hints=hints, confidence=confidence, sizes=sizes, recognition=recognition,
@@ -79,6 +81,8 @@ def evaluate(
         console.print(ray.describe())
         dataset = load_dataset(data, split="test", size=size, limit=limit)
         console.print(f"test  {describe(dataset)}")
+        if loaded.card.training.get("base") and data == loaded.card.training.get("data") and is_drawn_by_pixels(data):
+            console.print(f"seen  {model} was tuned on most of these: what it was worth on those held out is in its run's {RESULT_FILE}")
         if recognition:
             extras = extras.judged_by(classifier_for(data, classifier, on_training=lambda told: console.print(f"classifier  {told}")))
         result = score(loaded, dataset.dataset, data=data, settings=settings, class_names=dataset.class_names, extras=extras)

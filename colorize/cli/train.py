@@ -65,7 +65,7 @@ def train(
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side of the training crops in pixels.", show_default="128; CIFAR-10: 32")] = None,
     seed: Annotated[int | None, typer.Option(help="Seeds weights, order, flips and hints.", show_default="0")] = None,
-    limit: Annotated[int | None, typer.Option(help="Use at most this many training pictures.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use at most this many training pictures of each source.")] = None,
     address: Annotated[str | None, ADDRESS] = None,
 ) -> None:
     """Train a network from lightness to colour, data-parallel, validated every epoch.

@@ -46,11 +46,18 @@ def load_parts(spec: str, *, size: int | None, limit: int | None) -> Parts:
 
     Raises DataError as `load_dataset` does, and where there are fewer than FEWEST colour pictures.
     """
-    source = parse_source(spec)
-    if source.kind == "folder" and not photos.has_test_folder(photos.find_files(spec, str(source.path))):
+    if is_drawn_by_pixels(spec):
         return part(load_dataset(spec, split="all", size=size, limit=limit), spec)
     held_out = load_dataset(spec, split="test", size=size, limit=MOST)
     return part(load_dataset(spec, split="train", size=size, limit=limit), spec, held_out)
+
+
+def is_drawn_by_pixels(spec: str) -> bool:
+    """Whether a source has no test part of its own for fine-tuning to hold out, so that its parts are others than those of training and
+    evaluation, which go by names. Raises DataError.
+    """
+    source = parse_source(spec)
+    return source.kind == "folder" and not photos.has_test_folder(photos.find_files(spec, str(source.path)))
 
 
 def part(whole: LabDataset, name: str, held_out: LabDataset | None = None) -> Parts:

@@ -113,12 +113,7 @@ class ModelCard:
         try:
             fields = json.loads(text)
             version = fields["format"]
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            RecursionError,
-        ) as error:  # ValueError: no JSON, or a number of more digits than Python reads
+        except (ValueError, KeyError, TypeError, RecursionError) as error:  # ValueError: no JSON, or a number of too many digits
             raise ModelError(f"{path}: its card is not readable ({error})") from error
         if not isinstance(version, int) or version > FORMAT:
             told = one_line(version, 80)

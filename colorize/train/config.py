@@ -92,7 +92,7 @@ class TrainConfig:
     """`auto`: bfloat16 where the device computes it natively (elsewhere it is half as fast as float32), else float32."""
 
     limit: int | None = None
-    """At most this many training pictures; None: all."""
+    """At most this many training pictures of each source; None: all."""
 
     seed: int = 0
     """Seeds weights, order, flips, crops and hints."""
@@ -169,11 +169,7 @@ class TrainConfig:
             return dataclasses.replace(config, more_data=tuple(config.more_data))  # JSON has lists
         except ConfigError:
             raise
-        except (
-            ValueError,
-            TypeError,
-            RecursionError,
-        ) as error:  # ValueError: no JSON, no UTF-8, or a number of more digits than Python reads
+        except (ValueError, TypeError, RecursionError) as error:  # ValueError: no JSON, no UTF-8, or a number of too many digits
             raise RunError(f"{name}: not the settings of a training run ({one_line(error)})") from error
 
 

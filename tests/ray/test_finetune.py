@@ -144,6 +144,10 @@ def test_a_run_end_to_end_with_what_it_leaves(
     assert tuned.card.dial != base.card.dial
     assert main(["finetune", "--resume", str(run)]) == 1
     assert "this run is finished" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--data", f"folder:{photos}"]) == 0
+    assert f"seen  {run} was tuned on most of these" in capsys.readouterr().out
+    assert main(["evaluate", "cifar10", "--data", f"folder:{photos}"]) == 0
+    assert "seen" not in capsys.readouterr().out
 
 
 @pytest.mark.slow
