@@ -109,7 +109,8 @@ def provenance_xmp(
         longer = _made(text, packet, whole, room)
         made = longer if len(longer) <= room else made
     if len(made) > room:
-        raise PictureError(f"{name}: has XMP metadata that leaves no room for a note on its colours ({len(made)} bytes of {room})")
+        least = f"{len(made)} bytes of {room}"
+        raise PictureError(f"{name}: has XMP metadata that leaves no room for a note on its colours ({least}): take some out of it")
     return made
 
 
