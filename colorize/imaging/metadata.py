@@ -54,6 +54,11 @@ class Metadata:
         return orientation_of(self.exif)
 
 
+def exif_without_mark(block: bytes | None) -> bytes | None:
+    """An EXIF block from its TIFF header on: some programs write a JPEG's mark before it in other formats too. None for an empty one."""
+    return None if block is None else block.removeprefix(_EXIF) or None
+
+
 def orientation_of(exif: bytes | None) -> int:
     """The orientation 1…8 of an EXIF block, with or without `Exif\\0\\0` before it; 1 where it is absent or damaged."""
     if exif is None:
@@ -289,10 +294,11 @@ def _contents(data: bytes, name: str) -> Iterator[tuple[int, bytes]]:
 
 def _whole(parts: list[tuple[int, int, bytes]]) -> bytes | None:
     """An extension of XMP, put together from its parts (place, size of the whole, bytes); None where one is missing."""
-    whole = b"".join(part for _, _, part in sorted(parts))
-    places = accumulate((len(part) for _, _, part in sorted(parts)), initial=0)
-    is_whole = all(where == place for (where, _, _), place in zip(sorted(parts), places, strict=False))
-    return whole if is_whole and all(size == len(whole) for _, size, _ in parts) else None
+    parts = sorted(parts)
+    whole = b"".join(part for _, _, part in parts)
+    places = accumulate((len(part) for _, _, part in parts), initial=0)
+    is_whole = all(where == place and size == len(whole) for (where, size, _), place in zip(parts, places, strict=False))
+    return whole if is_whole else None
 
 
 def _chained_profile(data: bytes, name: str) -> bytes | None:

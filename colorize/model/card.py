@@ -132,7 +132,7 @@ class ModelCard:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST_NUMBER)
+    return isinstance(value, float) or _is_whole(value, -_LARGEST_NUMBER)
 
 
 def _is_whole(value: Any, least: int, most: int = _LARGEST_NUMBER) -> bool:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from colorize.errors import PictureError
 from colorize.imaging.guard import check_size, damage
-from colorize.imaging.metadata import Metadata, orientation_of
+from colorize.imaging.metadata import Metadata, exif_without_mark, orientation_of
 from colorize.imaging.note import Note
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.xmp import provenance_xmp
@@ -45,14 +45,11 @@ class HeifFile:
             self._mode = file.mode
             info = file.info
             self._library.set_orientation(info)  # EXIF's own becomes 1: the pixels come upright
-            exif = info.get("exif")
-            if exif is not None and exif.startswith(b"Exif\0\0"):
-                exif = exif[6:]
             profile = info.get("icc_profile") or None
         if self._mode.split(";")[0] not in ("L", "I", "LA", "RGB", "RGBA"):
             raise PictureError(f"{name}: is a HEIF file of the kind {self._mode}; grey and RGB are read")
         self.bits = 16 if ";" in self._mode else 8
-        self._exif = exif or None
+        self._exif = exif_without_mark(info.get("exif"))
         upright = self._exif if orientation_of(self._exif) == 1 else None  # as the pixels are, whatever its EXIF says
         self.metadata = Metadata(exif=upright, xmp=info.get("xmp") or None, icc_profile=profile)
         self.space = RgbSpace(profile, name)

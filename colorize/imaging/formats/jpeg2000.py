@@ -20,7 +20,7 @@ import numpy.typing as npt
 from colorize.errors import PictureError
 from colorize.imaging.colorspace import rescaled
 from colorize.imaging.guard import MAX_PARTS, check_size, damage
-from colorize.imaging.metadata import Metadata
+from colorize.imaging.metadata import Metadata, exif_without_mark
 from colorize.imaging.note import Note
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.xmp import provenance_xmp
@@ -71,7 +71,7 @@ class Jpeg2000File:
                 elif kind not in (b"jP  ", b"ftyp"):
                     self._boxes.append((kind, bytes(content)))
                     if kind == b"uuid" and bytes(content[:16]) == _EXIF:
-                        exif = bytes(content[16:]).removeprefix(b"Exif\0\0")
+                        exif = exif_without_mark(bytes(content[16:]))
             if len(codestreams) != 1:
                 raise PictureError(f"{name}: is a JPEG 2000 of {len(codestreams)} codestreams; files of one picture are read")
             self._codestream = codestreams[0]

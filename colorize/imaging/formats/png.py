@@ -24,7 +24,7 @@ import numpy.typing as npt
 from colorize.errors import PictureError
 from colorize.imaging.colorspace import SRGB
 from colorize.imaging.guard import check_size, damage, hushed
-from colorize.imaging.metadata import Metadata
+from colorize.imaging.metadata import Metadata, exif_without_mark
 from colorize.imaging.note import Note
 from colorize.imaging.profile import MAX_PROFILE_BYTES, make_profile
 from colorize.imaging.space import RgbSpace
@@ -117,7 +117,7 @@ class PngFile:
         dpi: tuple[float, float] | None = None
         for kind, content in self._chunks:
             if kind == b"eXIf":
-                exif = bytes(content).removeprefix(b"Exif\0\0")  # a JPEG's mark, which some programs write here too
+                exif = exif_without_mark(bytes(content))
             elif kind == b"iTXt" and bytes(content[: len(XMP_KEYWORD)]) == XMP_KEYWORD:
                 xmp = _international_text(bytes(content[len(XMP_KEYWORD) :]))
             elif kind == b"iCCP" and profile is None:

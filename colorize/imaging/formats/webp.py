@@ -20,7 +20,7 @@ from PIL import Image
 
 from colorize.errors import PictureError
 from colorize.imaging.guard import MAX_PARTS, check_size, damage
-from colorize.imaging.metadata import Metadata
+from colorize.imaging.metadata import Metadata, exif_without_mark
 from colorize.imaging.note import Note
 from colorize.imaging.space import RgbSpace
 from colorize.imaging.xmp import provenance_xmp
@@ -46,10 +46,8 @@ class WebpFile:
         self._others = [(kind, content) for kind, content in chunks.items() if kind not in _KNOWN]
         self.width, self.height = _size(chunks, name)
         check_size(self.width, self.height, name)
-        profile, exif = chunks.get(b"ICCP"), chunks.get(b"EXIF")
-        if exif is not None and exif.startswith(b"Exif\0\0"):
-            exif = exif[6:]
-        self.metadata = Metadata(exif=exif or None, xmp=chunks.get(b"XMP ") or None, icc_profile=profile or None)
+        profile, exif = chunks.get(b"ICCP"), exif_without_mark(chunks.get(b"EXIF"))
+        self.metadata = Metadata(exif=exif, xmp=chunks.get(b"XMP ") or None, icc_profile=profile or None)
         self.space = RgbSpace(self.metadata.icc_profile, name)
 
     def decode(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
