@@ -1,7 +1,7 @@
 """Photographs from folders and Parquet files: which ones belong to a split, and how one becomes a square of training pixels.
 
 Knows nothing of LAB, and lists files without Ray. Files are named relative to the source. The split is the layout's own where
-it has one (a `train` and a `test`, `val`, `valid` or `validation` folder; Parquet files named `train-…`, `validation-…` or
+it has one (a `train` and a `test`, `val`, `valid` or `validation` folder, below the folder that all pictures share; Parquet files named `train-…`, `validation-…` or
 `test-…`, or in folders of those names), else a hash of the name sends 1 in 20 to the test, the same on every machine and whatever else is
 added. A worker on another machine must see the same path, so a cluster wants a bucket or a shared folder.
 
@@ -10,6 +10,7 @@ of which decoding is 16. The EXIF orientation is left alone: sideways pictures d
 """
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator
@@ -130,7 +131,7 @@ def pictures_of(place: PictureFiles, split: str) -> list[str]:
     if not pictures:
         others = f"{len(place.names)} other {'file' if len(place.names) == 1 else 'files'}"
         raise DataError(f"{place.spec}: no pictures in it ({', '.join(PICTURE_SUFFIXES)}), only {others}")
-    train, test = _by_folder(pictures)
+    train, test = _by_folder(place)
     test = test or _hashed_for_test(train)
     chosen = test if split == "test" else train | test if split == "all" else train - test
     _check_some(chosen, split, place)
@@ -140,7 +141,8 @@ def pictures_of(place: PictureFiles, split: str) -> list[str]:
 def others_of(place: PictureFiles, split: str) -> int:
     """How many files of `split` (train, test, or all) are pictures of formats that are not read, by their suffixes."""
     others = [name for name in place.names if name.lower().endswith(OTHER_SUFFIXES)]
-    test = {name for name in others if _top(name) in TEST_NAMES}
+    inside = _common_folder(place)
+    test = {name for name in others if _top(name, inside) in TEST_NAMES}
     if not test and not has_test_folder(place):
         test = {name for name in others if _is_hashed_for_test(name)}
     return len(test) if split == "test" else len(others) if split == "all" else len(others) - len(test)
@@ -150,13 +152,12 @@ def outside_of(place: PictureFiles, split: str) -> int:
     """How many of its pictures belong to no split: they lie beside a `train` folder, and in no test folder. They count with what is not
     the test.
     """
-    pictures = _pictures_among(place)
-    return 0 if split == "test" else len(pictures) - sum(len(part) for part in _by_folder(pictures))
+    return 0 if split == "test" else len(_pictures_among(place)) - sum(len(part) for part in _by_folder(place))
 
 
 def has_test_folder(place: PictureFiles) -> bool:
     """Whether the layout itself says which pictures are for the test."""
-    return any(_top(name) in TEST_NAMES for name in _pictures_among(place))
+    return bool(_by_folder(place)[1])
 
 
 def parquet_rows(place: PictureFiles, split: str, limit: int | None) -> ParquetSplit:
@@ -325,15 +326,27 @@ def _pictures_among(place: PictureFiles) -> list[str]:
     return [name for name in place.names if name.lower().endswith(PICTURE_SUFFIXES)]
 
 
-def _by_folder(pictures: list[str]) -> tuple[set[str], set[str]]:
+def _by_folder(place: PictureFiles) -> tuple[set[str], set[str]]:
     """Those to train on and those of the test, by their folders; where no folder is named train, all that are not of the test."""
-    test = {name for name in pictures if _top(name) in TEST_NAMES}
-    return {name for name in pictures if _top(name) == "train"} or set(pictures) - test, test
+    pictures, inside = _pictures_among(place), _common_folder(place)
+    test = {name for name in pictures if _top(name, inside) in TEST_NAMES}
+    return {name for name in pictures if _top(name, inside) == "train"} or set(pictures) - test, test
 
 
-def _top(name: str) -> str:
-    """The outermost folder, in small letters."""
-    return name.split("/")[0].lower() if "/" in name else ""
+def _common_folder(place: PictureFiles) -> str:
+    """The folder in which all pictures lie, with its `/`, as an unpacked archive has one; "" where there is none.
+
+    It ends above a folder that names a split itself.
+    """
+    folders = os.path.commonprefix([name.split("/")[:-1] for name in _pictures_among(place)])
+    common = itertools.takewhile(lambda folder: folder.lower() not in ("train", *TEST_NAMES), folders)
+    return "".join(f"{folder}/" for folder in common)
+
+
+def _top(name: str, inside: str) -> str:
+    """The outermost folder inside a folder, in small letters; "" for what lies directly in it, and for what lies elsewhere."""
+    folder, slash, _ = name.removeprefix(inside).partition("/")
+    return folder.lower() if slash and name.startswith(inside) else ""
 
 
 def _is_for(name: str, words: tuple[str, ...]) -> bool:

@@ -157,6 +157,24 @@ def test_split_by_folders(tmp_path: Path) -> None:
     assert sorted(photos.pictures_of(place, "test")) == ["Test/d.jpg", "validation/c.jpg"]
 
 
+def test_split_below_the_folder_that_holds_all_pictures(tmp_path: Path) -> None:
+    files = ("train/a.jpg", "train/test/b.jpg", "test/c.jpg", "d.jpg", "deep/train/e.jpg", "test/f.tif")
+    place = find(touch(tmp_path, "README.txt", "g.tif", *(f"photos/set/{name}" for name in files)))
+    assert sorted(photos.pictures_of(place, "train")) == ["photos/set/train/a.jpg", "photos/set/train/test/b.jpg"]
+    assert photos.pictures_of(place, "test") == ["photos/set/test/c.jpg"]
+    assert photos.has_test_folder(place)
+    assert photos.outside_of(place, "train") == 2
+    assert (photos.others_of(place, "train"), photos.others_of(place, "test")) == (1, 1)
+
+
+def test_a_folder_that_names_a_split_is_not_looked_into(tmp_path: Path) -> None:
+    place = find(touch(tmp_path, *(f"set/train/test/{number}.jpg" for number in range(9)), "set/train/b.jpg"))
+    assert not photos.has_test_folder(place)
+    assert len(photos.pictures_of(place, "train")) == 9
+    place = find(touch(tmp_path / "other", "locomotives/train/a.jpg", "cars/b.jpg", "cars/test/c.jpg"))
+    assert not photos.has_test_folder(place)
+
+
 def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path: Path) -> None:
     touch(
         tmp_path,
