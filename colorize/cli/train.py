@@ -172,9 +172,9 @@ def _workers(text: str) -> tuple[int | None, int]:
 
 
 def _configure(given: dict[str, Any], least: int | None, workers: int, gpu: bool) -> TrainConfig:
-    """The settings of a new run. Raises ConfigError."""
+    """The settings of a new run. Raises ConfigError, DataError."""
     from colorize.data import cifar10
-    from colorize.data.sources import FIXED_SIZE, parse_source
+    from colorize.data.sources import FIXED_SIZE, check_apart, parse_source
     from colorize.train.config import TrainConfig
 
     given = {"data": SAMPLE} | given
@@ -182,6 +182,7 @@ def _configure(given: dict[str, Any], least: int | None, workers: int, gpu: bool
         for spec in (given["data"], *mixed):
             if parse_source(spec).kind in FIXED_SIZE:
                 raise ConfigError(f"--data {spec}: its pictures have a size of their own; only folder: and parquet: sources can be mixed")
+        check_apart([given["data"], *mixed])
     if parse_source(given["data"]).kind in FIXED_SIZE:
         if given.setdefault("size", cifar10.SIDE) != cifar10.SIDE:
             raise ConfigError(f"--size {given['size']}: the pictures of {given['data']} are {cifar10.SIDE}×{cifar10.SIDE}")

@@ -1,9 +1,9 @@
 """Photographs from folders and Parquet files: which ones belong to a split, and how one becomes a square of training pixels.
 
 Knows nothing of LAB, and lists files without Ray. Files are named relative to the source. The split is the layout's own where
-it has one (a `train` and a `test`, `val`, `valid` or `validation` folder, below the folder that all pictures share; Parquet files named `train-…`, `validation-…` or
-`test-…`, or in folders of those names), else a hash of the name sends 1 in 20 to the test, the same on every machine and whatever else is
-added. A worker on another machine must see the same path, so a cluster wants a bucket or a shared folder.
+it has one (a `train` and a `test`, `val`, `valid` or `validation` folder, outermost or below the folder that all pictures share; Parquet
+files named `train-…`, `validation-…` or `test-…`, or in folders of those names), else a hash of the name sends 1 in 20 to the test, the
+same on every machine and whatever else is added. A worker on another machine must see the same path, so a cluster wants a bucket or a shared folder.
 
 A picture is decoded whole, cropped to its central square and scaled by Lanczos with antialiasing: a JPEG of 2 MP takes 23 ms,
 of which decoding is 16. The EXIF orientation is left alone: sideways pictures do no harm to training.
@@ -338,9 +338,10 @@ def _common_folder(place: PictureFiles) -> str:
 
     It ends above a folder that names a split itself.
     """
-    folders = os.path.commonprefix([name.split("/")[:-1] for name in _pictures_among(place)])
-    common = itertools.takewhile(lambda folder: folder.lower() not in ("train", *TEST_NAMES), folders)
-    return "".join(f"{folder}/" for folder in common)
+    folders = [name.split("/")[:-1] for name in _pictures_among(place)]
+    pairs = zip(min(folders, default=()), max(folders, default=()), strict=False)  # what the first and the last share, all do
+    common = itertools.takewhile(lambda pair: pair[0] == pair[1] and pair[0].lower() not in ("train", *TEST_NAMES), pairs)
+    return "".join(f"{folder}/" for folder, _ in common)
 
 
 def _top(name: str, inside: str) -> str:

@@ -1,12 +1,19 @@
 """What a user writes after `--data`: the specification of a source, parsed.
 
-Knows nothing of files: whether a path exists is found out where it is opened.
+Knows nothing of what is in files: whether a path exists is found out where it is opened.
 """
 
+import os
+import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path, PurePosixPath
 from typing import Literal
+from urllib.parse import unquote
 
 from colorize.errors import DataError, one_line
+from colorize.storage.place import FILE_URL, path_of_url
 from colorize.storage.url import WAY_OUT, has_secret, without_secrets
 
 Kind = Literal["cifar10-sample", "cifar10", "folder", "parquet"]
@@ -51,3 +58,27 @@ def parse_source(spec: str) -> Source:
         case "cifar10-sample":
             raise DataError(f"{spec!r}: the bundled sample takes no path: write cifar10-sample, or cifar10:PATH")
     raise DataError(f"{spec!r}: no such data source: write {FORMS}")
+
+
+def check_apart(specs: Sequence[str]) -> None:
+    """Raises DataError where one of several sources lies within another of its kind: each splits its pictures by itself, by their names
+    in it, so what one tests by the other could train on. The same source again is no fault. Links are followed.
+    """
+    sources = [parse_source(spec) for spec in specs]
+    for inner, outer in permutations(sources, 2):
+        if inner.kind != outer.kind or inner.path is None or outer.path is None:
+            continue
+        around = _folders(outer.path)
+        if _folders(inner.path)[:-1][: len(around)] == around:
+            told = f"lies within {one_line(outer)}: a picture could be trained on by one and tested by the other"
+            raise DataError(f"--data {one_line(inner)}: {told}: name folders that lie apart")
+
+
+def _folders(path: str) -> tuple[str, ...]:
+    """The folders on the way to a local path, without links, or to a bucket's URI, however it is written; the last is the place itself."""
+    if path.startswith(FILE_URL) or "://" not in path:
+        local = path_of_url(path) if path.startswith(FILE_URL) else Path(path).expanduser()
+        return Path(os.path.realpath(local)).parts
+    scheme, _, rest = path.partition("?")[0].partition("://")
+    bucket, _, inside = unquote(rest).partition("/")
+    return (scheme.replace("gcs", "gs"), bucket, *PurePosixPath(posixpath.normpath(f"//{inside}")).parts[1:])

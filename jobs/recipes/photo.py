@@ -49,6 +49,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from colorize.data import photos
 from colorize.data.cifar10 import Split
+from colorize.data.sources import check_apart
 from colorize.evaluation import BASELINES, predict_full_size
 from colorize.imaging.colorspace import compose, rgb_to_lab
 from colorize.imaging.tint import is_grey
@@ -122,6 +123,7 @@ def main(
 ) -> None:
     """Trains the photo model."""
     ends = None if minutes is None else time.time() + 60 * minutes
+    check_apart([f"parquet:{folder}" for folder in data])
     run.mkdir(parents=True, exist_ok=resume)
     sources = list(dict.fromkeys(data))
     loaded = [pictures(folder, "train", size) for folder in sources]

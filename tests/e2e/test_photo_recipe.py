@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from colorize.errors import DataError
 from colorize.model.colormodel import ColorModel
 from colorize.train.config import TrainConfig
-from jobs.recipes.photo import batches
+from jobs.recipes.photo import batches, main
 from tests.imagenet import make_package
 from tests.pictures import encoded, rgb_scene
 from tests.processes import environment, left_behind
@@ -33,6 +34,12 @@ def test_batches_go_on_where_they_were() -> None:
     resumed = batches(30, config, 4)
     for batch in first[4:]:
         assert torch.equal(next(resumed), batch)
+
+
+def test_folders_within_one_another_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="more: lies within parquet:"):
+        main(data=[tmp_path, tmp_path / "more"], run=tmp_path / "run", minutes=None)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

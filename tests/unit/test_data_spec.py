@@ -19,7 +19,7 @@ from PIL import Image
 from colorize.archive import listing
 from colorize.data import photos
 from colorize.data.lab import is_grey, to_lab_batch
-from colorize.data.sources import Source, parse_source
+from colorize.data.sources import Source, check_apart, parse_source
 from colorize.errors import DataError, PictureError
 from colorize.imaging.colorspace import rgb_to_lab
 
@@ -50,6 +50,38 @@ def test_a_place_that_cannot_be_listed_is_told_without_its_secrets() -> None:
     with pytest.raises(DataError, match=r"^s3://bucket/a: cannot be listed: ") as caught:
         photos.find_files("folder:x", "s3://KEY:WORD@bucket/a?wrong=1")
     assert "WORD" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+@pytest.mark.parametrize(
+    ("inner", "outer"),
+    [
+        ("{}/photos/cats", "{}/photos"),
+        ("{}/photos/cats/", "{}/photos/../photos/."),
+        ("{}/link", "{}/photos"),
+        ("file://{}/photos/cats", "{}/photos/"),
+        ("{}/photos/a.parquet", "{}/photos"),
+        ("s3://bucket/photos/cats/", "s3://bucket/photos//"),
+        ("s3://bucket/photos", "s3://bucket?region=x"),
+        ("gcs://bucket/a%20b/c", "gs://bucket/a b"),
+        ("photos/cats", "photos"),
+    ],
+)
+def test_sources_within_one_another_are_refused(tmp_path: Path, kind: str, inner: str, outer: str) -> None:
+    (tmp_path / "photos" / "cats").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("photos/cats")
+    inner, outer = (f"{kind}:{path.format(tmp_path)}" for path in (inner, outer))
+    for order in ([inner, outer], [outer, inner, inner]):
+        with pytest.raises(DataError, match=rf"^--data {re.escape(inner)}: lies within {re.escape(outer)}: [^\n]*$"):
+            check_apart(order)
+
+
+def test_sources_that_lie_apart(tmp_path: Path) -> None:
+    (tmp_path / "again").symlink_to("photos")
+    (tmp_path / "loop").symlink_to("loop")
+    check_apart([f"folder:{tmp_path}/{name}" for name in ("photos", "photos/", "again", "photos2", "loop", "loop")])
+    check_apart([f"folder:{tmp_path}/photos", f"parquet:{tmp_path}/photos/cats"])
+    check_apart(["parquet:abfs://a@account/x", "parquet:abfs://b@account/x/y", "parquet:s3://a/x", "parquet:s3://a/xy", "parquet:/a/x"])
 
 
 @given(st.text())

@@ -137,6 +137,7 @@ def test_in_a_job_relative_paths_are_refused(arguments: list[str], told: str) ->
         ("archive s3://a/b s3://a", "s3://a/b: lies inside the target s3://a"),
         ("train --epochs 0", "epochs 0: must be above 0"),
         ("train --workers 3-2", "min_workers 3: must lie in 1…2"),
+        ("train --data folder:a --data folder:a/b", "--data folder:/here/a/b: lies within folder:/here/a"),
         ("train --resume r --epochs 3", "--resume /here/r: a run goes on with its own settings"),
         ("finetune photo", "finetune takes a MODEL and --data"),
         ("finetune photo --data folder:a --size 50", "size 50: must be a multiple of 32"),
