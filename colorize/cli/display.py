@@ -29,6 +29,8 @@ def describe(dataset: LabDataset) -> str:
         parts.append(f"{len(dataset.unreadable):,} unreadable ones left out (the first: {printable(name)}: {reason})")
     if dataset.other_formats:
         parts.append(f"{dataset.other_formats:,} of other formats left out (only JPEG and PNG are read)")
+    if dataset.other_labels:
+        parts.append(f"labels left out (only numbers that every file has are read; these are {dataset.other_labels})")
     if dataset.outside:
         files = "file" if dataset.outside == 1 else "files"
         parts.append(f"{dataset.outside:,} {files} beside train and test left out")

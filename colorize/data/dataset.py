@@ -60,6 +60,8 @@ class LabDataset:
     width: int
     other_formats: int = 0
     """Files of a folder that are pictures by their names, of formats that are not read."""
+    other_labels: str = ""
+    """What the column `label` of Parquet files holds where that is no numbers: `label` is −1 then."""
     outside: int = 0
     """Files, pictures or Parquet, that belong to no split: they lie beside some that are named train. Counted with the training part."""
 
@@ -115,6 +117,7 @@ def with_more(first: LabDataset, second: LabDataset) -> LabDataset:
         height=first.height,
         width=first.width,
         other_formats=first.other_formats + second.other_formats,
+        other_labels=first.other_labels or second.other_labels,
         outside=first.outside + second.outside,
     )
 
@@ -201,7 +204,8 @@ def _parquet(source: Source, split: cifar10.Split, limit: int | None, side: int)
 
     parts = [asdict(part) for part in chosen.parts]
     blocks = ray.data.from_items(parts, override_num_blocks=min(len(parts), _block_count()))
-    loaded = replace(_collect(blocks, convert, tally, source, side, chosen.class_names), outside=chosen.outside)
+    loaded = _collect(blocks, convert, tally, source, side, chosen.class_names)
+    loaded = replace(loaded, outside=chosen.outside, other_labels=chosen.other_labels)
     if not labels or chosen.class_names:
         return loaded
     highest: Any = loaded.dataset.max("label")

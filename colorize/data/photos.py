@@ -3,7 +3,8 @@
 Knows nothing of LAB, and lists files without Ray. Files are named relative to the source. The split is the layout's own where
 it has one (a `train` and a `test`, `val`, `valid` or `validation` folder, outermost or below the folder that all pictures share; Parquet
 files named `train-…`, `validation-…` or `test-…`, or in folders of those names), else a hash of the name sends 1 in 20 to the test, the
-same on every machine and whatever else is added. A worker on another machine must see the same path, so a cluster wants a bucket or a shared folder.
+same on every machine and whatever else is added. A worker on another machine must see the same path, so a cluster wants a
+bucket or a shared folder.
 
 A picture is decoded whole, cropped to its central square and scaled by Lanczos with antialiasing: a JPEG of 2 MP takes 23 ms,
 of which decoding is 16. The EXIF orientation is left alone: sideways pictures do no harm to training.
@@ -25,7 +26,8 @@ from PIL import Image
 from pyarrow import fs
 
 from colorize.errors import DataError, PictureError, one_line, printable
-from colorize.imaging.picture import read_picture
+from colorize.imaging.guard import MAX_PIXELS
+from colorize.imaging.picture import HEAD_BYTES, format_of, read_picture
 from colorize.storage.place import FILE_URL, path_of_url
 from colorize.storage.url import redacted, without_secrets
 
@@ -38,6 +40,10 @@ OTHER_SUFFIXES = (
 TEST_NAMES = ("test", "val", "valid", "validation")
 TEST_SHARE = 20
 """Without a layout that says so, 1 picture in this many is for the test."""
+LARGE_BYTES = 64_000_000
+"""A larger file is read whole only where it begins as a picture."""
+MOST_BYTES = 5 * MAX_PIXELS
+"""A larger file is not read: no picture that is read takes as much, even where nothing in it could be compressed."""
 MOST_CLASSES = 100_000
 """A `label` from here on is the number of something else, of the picture say: it is taken for none."""
 
@@ -82,6 +88,8 @@ class ParquetSplit:
     outside: int
     """Files that belong to no split: they lie beside some that are named train, and are not named so, nor as a test's; 0 for the test."""
     has_labels: bool
+    other_labels: str
+    """What the column `label` holds where that is no numbers, or not in all files; "" where it does, or there is none."""
     class_names: tuple[str, ...] | None
     """From the Hugging Face metadata; None where there is none."""
 
@@ -194,10 +202,17 @@ def parquet_rows(place: PictureFiles, split: str, limit: int | None) -> ParquetS
         ParquetPart(name=name, row_group=group, rows=tuple(chosen), first=sum(sizes[name][:group]))
         for (name, group), chosen in groups.items()
     )
-    labelled = all("label" in schema.names and pa.types.is_integer(schema.field("label").type) for schema in schemas.values())
+    kinds = [schema.field("label").type if "label" in schema.names else None for schema in schemas.values()]
+    labelled = all(kind is not None and pa.types.is_integer(kind) for kind in kinds)
+    names = sorted({"none" if kind is None else one_line(kind, 80) for kind in kinds})
+    others = "" if labelled or names == ["none"] else " or ".join(names)
     outside = 0 if split == "test" else len(set(files) - train - test)
     return ParquetSplit(
-        parts=parts, outside=outside, has_labels=labelled, class_names=_class_names(schemas[wanted[0]]) if labelled else None
+        parts=parts,
+        outside=outside,
+        has_labels=labelled,
+        other_labels=others,
+        class_names=_class_names(schemas[wanted[0]]) if labelled else None,
     )
 
 
@@ -205,10 +220,24 @@ def open_pictures(place: PictureFiles, names: Iterable[str]) -> Iterator[RawPict
     """The bytes of each file, or why it cannot be read; there are no labels."""
     for name in names:
         try:
-            with place.filesystem.open_input_stream(place.path(name)) as file:
-                yield name, file.read(), -1
-        except OSError as error:
+            with place.filesystem.open_input_file(place.path(name)) as file:
+                _check_bytes(file, name)
+                data = file.read()
+        except PictureError as error:
+            yield name, error, -1
+        except (OSError, MemoryError) as error:
             yield name, PictureError(f"{name}: cannot be read: {one_line(error)}"), -1
+        else:
+            yield name, data, -1
+
+
+def _check_bytes(file: pa.NativeFile, name: str) -> None:
+    """Raises PictureError for a file of more bytes than a picture has, or of so many that it is looked at first, and is none."""
+    if (size := file.size()) > LARGE_BYTES:
+        format_of(file.read(HEAD_BYTES), name)
+        file.seek(0)
+    if size > MOST_BYTES:
+        raise PictureError(f"{name}: has {size:,} bytes; files of up to {MOST_BYTES:,} are read")
 
 
 def open_parquet_part(place: PictureFiles, part: ParquetPart, *, labels: bool) -> Iterator[RawPicture]:

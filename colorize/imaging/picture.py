@@ -49,6 +49,8 @@ _OTHER_FORMATS = (
     (0, b"8BPS", "a Photoshop file"),
     (0, b"%PDF", "a PDF file"),
 )
+HEAD_BYTES = 512
+"""The first bytes of a file, by which it is told what it is."""
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of each colour type
 _PNG_PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]  # of Adam7
 
@@ -98,7 +100,7 @@ def read_picture(source: Path | bytes, *, name: str | None = None) -> Picture:
             data = file.read()
     else:
         data = source
-    kind = _format_of(data, name)
+    kind = format_of(data, name)
     return _read_jpeg(data, name) if kind == "JPEG" else _read_png(data, name)
 
 
@@ -195,7 +197,8 @@ def _picture(
     return Picture(name=name, format=kind, pixels=pixels, alpha=alpha, exif=exif, icc_profile=icc_profile, dpi=dpi)
 
 
-def _format_of(data: bytes, name: str) -> Literal["JPEG", "PNG"]:
+def format_of(data: bytes, name: str) -> Literal["JPEG", "PNG"]:
+    """Which of both a file is, by its first HEAD_BYTES. Raises PictureError, which says what else it is, for any other."""
     if not data:
         raise PictureError(f"{name}: is empty (zero bytes)")
     if data.startswith(_JPEG_SIGNATURE):
@@ -205,6 +208,6 @@ def _format_of(data: bytes, name: str) -> Literal["JPEG", "PNG"]:
     for offset, signature, what in _OTHER_FORMATS:
         if data.startswith(signature, offset):
             raise PictureError(f"{name}: is {what}; JPEG and PNG are read so far")
-    if all(byte >= 32 or byte in b"\t\n\r\f" for byte in data[:512]):
+    if all(byte >= 32 or byte in b"\t\n\r\f" for byte in data[:HEAD_BYTES]):
         raise PictureError(f"{name}: is text, not a picture")
     raise PictureError(f"{name}: is no picture of a known format; JPEG and PNG are read so far")

@@ -154,7 +154,8 @@ def test_parquet(tmp_path: Path) -> None:
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"image": pa.array(images, kind), "label": pa.array([n % 4 for n in range(25)], pa.int32())})
     pq.write_table(table, tmp_path / "train-0.parquet", row_group_size=7)
-    pq.write_table(table.slice(10, 5), tmp_path / "test-0.parquet")
+    texts = pa.array(["cat", "dog"] * 2 + [None])
+    pq.write_table(table.slice(10, 5).set_column(1, "label", texts), tmp_path / "test-0.parquet")
 
     loaded = load_dataset(f"parquet:{tmp_path}", split="train", size=16)
     columns = rows(loaded)
@@ -164,7 +165,9 @@ def test_parquet(tmp_path: Path) -> None:
     assert sorted(numbers) == [number for number in range(25) if number not in (3, 4)]
     assert columns["label"].tolist() == [number % 4 for number in numbers]
     assert loaded.class_names == ("0", "1", "2", "3")
-    assert load_dataset(f"parquet:{tmp_path}", split="test", size=16, limit=2).pictures == 2
+    judged = load_dataset(f"parquet:{tmp_path}", split="test", size=16, limit=2)
+    assert (judged.pictures, set(rows(judged)["label"]), judged.class_names) == (2, {-1}, None)
+    assert describe(judged).endswith(", labels left out (only numbers that every file has are read; these are string)")
 
 
 @pytest.mark.slow

@@ -153,6 +153,27 @@ def test_a_link_to_nothing_is_a_picture_that_cannot_be_read(tmp_path: Path) -> N
     assert "cannot be read" in unreadable["gone.jpg"]
 
 
+def test_a_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = encoded(np.zeros((9, 9, 3), np.uint8))
+    for name, head in (("film.jpg", b"\0\0\0\x18ftypmp42"), ("text.png", b"a,b" * 200), ("huge.png", picture)):
+        (tmp_path / name).write_bytes(head)
+        os.truncate(tmp_path / name, 10**13 if name == "huge.png" else 10**12)
+    monkeypatch.setattr(photos, "LARGE_BYTES", 3)
+    (tmp_path / "good.png").write_bytes(picture)
+    (tmp_path / "a.png").write_bytes(b"a")
+    (tmp_path / "no.png").write_bytes(b"text")
+    files = photos.open_pictures(find(tmp_path), ["film.jpg", "text.png", "huge.png", "good.png", "a.png", "no.png"])
+    _, _, names, unreadable = photos.read_squares(files, 4)
+    assert names == ["good.png"]
+    assert unreadable == {
+        "film.jpg": "is no picture of a known format; JPEG and PNG are read so far",
+        "text.png": "is text, not a picture",
+        "huge.png": "has 10,000,000,000,000 bytes; files of up to 1,000,000,000 are read",
+        "a.png": "is text, not a picture",
+        "no.png": "is text, not a picture",
+    }
+
+
 def test_names_that_are_no_utf8_are_named(tmp_path: Path) -> None:
     for name in (b"caf\xe9.jpg", b"d\xe9/a.jpg"):
         folder = tmp_path / str(len(name))
@@ -346,6 +367,21 @@ def test_parquet_labels(tmp_path: Path) -> None:
     read = list(photos.open_parquet_part(place, train.parts[0], labels=True))
     assert [(name, label) for name, _, label in read] == [(f"train.parquet#{row}", row % 3) for row in range(5)]
     assert photos.square_of(read[4][1], "x", 4).tolist() == np.full((3, 4, 4), 4).tolist()  # type: ignore[arg-type]
+
+
+def test_labels_that_are_no_numbers_are_told(tmp_path: Path) -> None:
+    image = {"bytes": encoded(np.zeros((4, 4, 3), np.uint8)), "path": None}
+    for number, label in enumerate([{"label": ["cat"]}, {"label": [0.5]}, {}]):
+        pq.write_table(pa.table({"image": [image]} | label), tmp_path / f"train-{number}.parquet")
+    write_parquet(tmp_path / "test-0.parquet", 3, labels=True)
+    place = find(tmp_path)
+    train, test = (photos.parquet_rows(place, split, None) for split in ("train", "test"))
+    assert (train.has_labels, train.other_labels, test.has_labels, test.other_labels) == (False, "double or none or string", True, "")
+    (tmp_path / "train-0.parquet").unlink()
+    (tmp_path / "train-1.parquet").unlink()
+    assert photos.parquet_rows(find(tmp_path), "train", None).other_labels == ""
+    write_parquet(tmp_path / "train-0.parquet", 3, labels=True)
+    assert photos.parquet_rows(find(tmp_path), "train", None).other_labels == "int64 or none"
 
 
 @pytest.mark.parametrize(

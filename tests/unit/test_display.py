@@ -36,7 +36,14 @@ def test_a_row_for_each_name_as_it_is(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_an_unreadable_picture_is_named_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     unread: Any = SimpleNamespace(
-        pictures=1, height=2, width=2, dropped_grey=0, unreadable=[("a [/old]\n.jpg", "is empty")], other_formats=0, outside=0
+        pictures=1,
+        height=2,
+        width=2,
+        dropped_grey=0,
+        unreadable=[("a [/old]\n.jpg", "is empty")],
+        other_formats=0,
+        other_labels="",
+        outside=0,
     )
     console.print(describe(unread))
     assert capsys.readouterr().out == "1 pictures of 2×2, 1 unreadable ones left out (the first: a [/old]?.jpg: is empty)\n"
@@ -50,7 +57,9 @@ def test_a_held_out_part_that_is_all_grey_is_refused(grey: bool, capsys: pytest.
     rows: Any = SimpleNamespace(
         select_columns=lambda names: rows, iter_batches=lambda batch_size: iter([{"L": L_b1hw, "ab": ab_b2hw}]), count=lambda: 3
     )
-    part: Any = SimpleNamespace(dataset=rows, pictures=16, height=16, width=16, dropped_grey=0, unreadable=[], other_formats=0, outside=0)
+    part: Any = SimpleNamespace(
+        dataset=rows, pictures=16, height=16, width=16, dropped_grey=0, unreadable=[], other_formats=0, other_labels="", outside=0
+    )
     config, parts = TrainConfig(data="folder:a", batch_size=16, workers=1, size=16), Parts(train=part, choice=part, held_out=part)
     if not grey:
         announce(config, parts)
