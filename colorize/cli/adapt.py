@@ -104,13 +104,15 @@ def adapt(
         count = workers or max(1, ray.gpus if gpu else ray.cpus)
         spec = config or settings(name, f"{ARCHIVE}{source}", workers=count, gpu=gpu, **given)
         check_workers(needed(spec, directory), spec.gpu)
-        found = Survey.from_json(directory.read(FOUND), directory.at(FOUND)) if resume else searched(place, listing)
+        is_known = resume is not None and directory.has(FOUND)  # a program that is killed as it begins does not come to it
+        found = Survey.from_json(directory.read(FOUND), directory.at(FOUND)) if is_known else searched(place, listing)
         tell(found, place)
         parts = part(loaded(place, found, spec.size, spec.limit or MOST), place.shown)
         config = config or settings(name, spec.data, workers=count, gpu=gpu, pictures=parts.train.pictures, **given)
         announce(config, parts)
         if resume is None:
             create_finetuning(directory, config)
+        if not is_known:
             directory.write(FOUND, found.to_json().encode())
         conclude(tune(directory, config, parts))
 

@@ -15,6 +15,7 @@ import errno
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -98,9 +99,18 @@ class RunDirectory:
         """Makes the directory of a new run. Raises RunError when there is one already, or it cannot be made."""
         self.check_new()
         with self._telling("", "made"):
-            if isinstance(self.place, LocalPlace):  # of two programs that are here together, one makes it
-                self.place.root.mkdir(parents=True)
-            self.place.write(CONFIG_FILE, config.to_json().encode())
+            if not isinstance(self.place, LocalPlace):
+                self.place.write(CONFIG_FILE, config.to_json().encode())
+                return
+            # It appears with its settings in it: killed before, there is none yet. Of two programs that are here together, one makes it.
+            root = self.place.root
+            root.parent.mkdir(parents=True, exist_ok=True)
+            made = LocalPlace(root.with_name(f".{uuid.uuid4().hex}.partial"), self.place.shown)
+            try:
+                made.write(CONFIG_FILE, config.to_json().encode())
+                made.rename("", str(root))
+            finally:
+                made.remove("")
 
     def open(self) -> TrainConfig:
         """The settings of a run that is to be resumed. Raises RunError when there is none, or it is finished: its model has its scores."""

@@ -20,6 +20,7 @@ from colorize.errors import ConfigError, ModelError, RunError
 from colorize.model.card import read_card, resolve, shipped_names
 from colorize.model.network import config_of
 from colorize.model.photonet import PhotoNetConfig
+from colorize.train.checkpoint import reached
 from colorize.train.config import TrainConfig
 from colorize.train.directory import CONFIG_FILE, RunDirectory
 
@@ -128,9 +129,21 @@ def create_finetuning(directory: RunDirectory, config: TrainConfig) -> None:
 
 
 def open_finetuning(directory: RunDirectory) -> TrainConfig:
-    """The settings of a run that is to be resumed. Raises RunError when there is none, or it is finished."""
-    if not directory.has(CONFIG_FILE) or not directory.has(BASE_FILE):
-        raise RunError(f"{directory}: not a fine-tuning run (it has no {BASE_FILE})")
+    """The settings of a run that is to be resumed; one that was killed before it had its model is given it, by its name. Raises RunError
+    when there is none, or it is finished.
+    """
+    if not directory.has(CONFIG_FILE):
+        raise RunError(f"{directory}: not a fine-tuning run (it has no {CONFIG_FILE})")
+    config = directory.settings()
+    if config.base is None:
+        raise RunError(f"{directory}: not a fine-tuning run: go on with colorize train --resume {directory}")
     if directory.has(RESULT_FILE):
         raise RunError(f"{directory}: this run is finished; its scores are in {directory.at(RESULT_FILE)}")
-    return directory.settings()
+    if not directory.has(BASE_FILE):
+        if reached(directory.place):
+            raise RunError(f"{directory.at(BASE_FILE)}: is missing: bring it back, the run goes on from it")
+        try:
+            directory.write(BASE_FILE, resolve(config.base).read_bytes())
+        except (ModelError, OSError) as error:
+            raise RunError(f"{directory}: has no {BASE_FILE} yet, and cannot get it ({error})") from error
+    return config

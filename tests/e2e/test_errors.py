@@ -122,7 +122,7 @@ MISTAKES = [
         "finetune cifar10 --data cifar10-sample --run {place}/run",
         r"{place}/run: is there already; resume it with --resume {place}/run, or ",
     ),
-    ("finetune --resume {place}/run", r"{place}/run: not a fine-tuning run \(it has no base\.safetensors\)"),
+    ("finetune --resume {place}/run", r"{place}/run: not a fine-tuning run \(it has no config\.json\)"),
     ("finetune cifar10 --resume {place}/run", r"--resume {place}/run: a run goes on with its own model and settings; leave out "),
     ("adapt", r"adapt takes an ARCHIVE, or --resume with a run"),
     ("adapt {place}/none", r"{place}/none: there is no such folder"),

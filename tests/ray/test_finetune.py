@@ -266,8 +266,10 @@ def test_adapt_end_to_end_never_writes_into_the_archive(
     (run / "finetune.json").unlink()
     assert main(["finetune", "--resume", str(run)]) == 1
     assert f"go on with colorize adapt --resume {run}" in capsys.readouterr().err
+    (run / "pictures.json").unlink()  # as where the program is killed as it begins
     assert main(["adapt", "--resume", str(run)]) == code
     assert "24 of 35" in capsys.readouterr().out
+    assert (run / "pictures.json").is_file()
     assert snapshot(archive) == before
 
 

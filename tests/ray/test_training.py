@@ -292,7 +292,7 @@ def test_directories_that_are_in_the_way_or_are_no_run(resumed: tuple[TrainResul
         with pytest.raises(RunError, match=rf"^{nothing}: not a training run \(it has no config.json\)$"):
             RunDirectory(nothing).open()
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(RunError, match=r"file: is there already"):
+    with pytest.raises(RunError, match=r"file: is a file: name a directory"):
         RunDirectory(tmp_path / "file").create(TrainConfig(**SMALL))
     with pytest.raises(RunError, match=r"file/run: cannot be made \(Not a directory\)"):
         RunDirectory(tmp_path / "file/run").create(TrainConfig(**SMALL))

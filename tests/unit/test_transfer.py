@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from colorize.errors import ConfigError, ModelError, RunError
 from colorize.model.card import read_card, resolve
 from colorize.model.colormodel import ColorModel
 from colorize.model.palette import Palette
+from colorize.storage.place import LocalPlace
+from colorize.train.checkpoint import COUNTERS, TENSORS, publish, seal
 from colorize.train.config import TrainConfig
 from colorize.train.directory import RunDirectory
 from colorize.train.finetune import (
@@ -135,6 +138,44 @@ def test_the_settings_follow_from_the_model_and_the_pictures(tmp_path: Path) -> 
         settings("photo", "folder:x", workers=0)
     with pytest.raises(ModelError, match="no such model"):
         settings("none", "folder:x", workers=1)
+
+
+def test_a_run_that_was_killed_as_it_began_is_given_its_model(tmp_path: Path) -> None:
+    small_model().save(tmp_path / "mine.safetensors")
+    run = RunDirectory(tmp_path / "run")
+    run.create(settings(str(tmp_path / "mine.safetensors"), "folder:x", workers=1))
+    (tmp_path / "mine.safetensors").rename(tmp_path / "moved")
+    with pytest.raises(RunError, match=rf"^{run}: has no base.safetensors yet, and cannot get it \(.*mine.safetensors: no such model;"):
+        open_finetuning(run)
+    (tmp_path / "moved").rename(tmp_path / "mine.safetensors")
+    open_finetuning(run)
+    assert read_card(tmp_path / "run/base.safetensors").name == "small"
+    (tmp_path / "run/base.safetensors").unlink()
+    staged = tmp_path / "staged"
+    staged.mkdir()
+    (staged / TENSORS).write_bytes(b"")
+    (staged / COUNTERS).write_text('{"epoch": 1, "history": []}')
+    seal(staged)
+    publish(staged, run.place, "checkpoint_000001_x")
+    with pytest.raises(RunError, match=r"run/base.safetensors: is missing: bring it back"):
+        open_finetuning(run)
+
+
+def test_a_run_that_was_killed_before_it_began_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, config = RunDirectory(tmp_path / "runs" / "one"), TrainConfig(data="folder:x")
+    monkeypatch.setattr(LocalPlace, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.create(config)
+    monkeypatch.undo()
+    assert list((tmp_path / "runs").iterdir()) == []
+    run.create(config)
+    assert [path.name for path in (tmp_path / "runs").rglob("*")] == ["one", "config.json"]
+    with pytest.raises(RunError, match="not a fine-tuning run: go on with colorize train --resume"):
+        open_finetuning(run)
+
+
+def interrupted(*arguments: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_run_holds_the_model_that_it_starts_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
