@@ -27,6 +27,7 @@ from colorize.data.lab import Batch, to_lab_batch
 from colorize.data.sources import Source, parse_source
 from colorize.data.tally import Tally
 from colorize.errors import ColorizeError, ConfigError, DataError
+from colorize.storage.place import local_path
 
 BLOCKS_A_CPU = 4
 """Blocks for each CPU of the cluster: enough that no CPU waits for another's last one, few enough to cost little."""
@@ -128,7 +129,7 @@ def _cifar10(source: Source, split: cifar10.Split, limit: int | None, cache: Pat
         batches: Iterable[tuple[str, np.ndarray]] = [(split, records)]
         left = len(records)
     else:
-        batches = cifar10.read_batches(Path(source.path) if source.path else cifar10_archive(cache), split)
+        batches = cifar10.read_batches(local_path(source.path) if source.path else cifar10_archive(cache), split)
         left = cifar10.RECORDS_A_FILE * len(cifar10.MEMBERS[split])
     refs = put_records(batches, left if limit is None else min(limit, left))
     tally = Tally()

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from colorize.errors import DataError
+from colorize.storage.place import local_path
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
@@ -35,7 +36,7 @@ _CHUNK_BYTES = 1 << 18
 def cache_folder() -> Path:
     """Where downloads are kept: COLORIZE_CACHE, else `colorize` in XDG_CACHE_HOME, else in ~/.cache."""
     if chosen := os.environ.get("COLORIZE_CACHE"):
-        return Path(chosen).expanduser().absolute()
+        return local_path(chosen).absolute()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "colorize"
 

@@ -28,7 +28,7 @@ from pyarrow import fs
 from colorize.errors import DataError, PictureError, one_line, printable
 from colorize.imaging.guard import MAX_PIXELS
 from colorize.imaging.picture import HEAD_BYTES, format_of, read_picture
-from colorize.storage.place import FILE_URL, path_of_url
+from colorize.storage.place import FILE_URL, local_path, path_of_url
 from colorize.storage.url import redacted, without_secrets
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -97,7 +97,8 @@ class ParquetSplit:
 def find_files(spec: str, path: str) -> PictureFiles:
     """All files below `path`, a local path or a bucket's URI (s3://, gs://, abfs://, hdfs://, file://).
 
-    Raises DataError when it is missing, empty, or cannot be listed, or a name in it is not UTF-8; StorageError for a file URL that is none.
+    Raises DataError when it is missing, empty, or cannot be listed, or a name in it is not UTF-8; StorageError for a file URL that
+    is none, and for a home that is none.
     """
     shown = redacted(path)
     try:
@@ -106,7 +107,7 @@ def find_files(spec: str, path: str) -> PictureFiles:
         elif "://" in path:
             filesystem, root = fs.FileSystem.from_uri(path.replace(" ", "%20"))
         else:
-            filesystem, root = fs.LocalFileSystem(), str(Path(path).expanduser().absolute())
+            filesystem, root = fs.LocalFileSystem(), str(local_path(path).absolute())
         root = root.rstrip("/")
         info = filesystem.get_file_info(root)
         if info.type == fs.FileType.NotFound:

@@ -13,7 +13,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from colorize.errors import DataError, one_line
-from colorize.storage.place import FILE_URL, path_of_url
+from colorize.storage.place import FILE_URL, local_path, path_of_url
 from colorize.storage.url import WAY_OUT, has_secret, without_secrets
 
 Kind = Literal["cifar10-sample", "cifar10", "folder", "parquet"]
@@ -77,7 +77,7 @@ def check_apart(specs: Sequence[str]) -> None:
 def _folders(path: str) -> tuple[str, ...]:
     """The folders on the way to a local path, without links, or to a bucket's URI, however it is written; the last is the place itself."""
     if path.startswith(FILE_URL) or "://" not in path:
-        local = path_of_url(path) if path.startswith(FILE_URL) else Path(path).expanduser()
+        local = path_of_url(path) if path.startswith(FILE_URL) else local_path(path)
         return Path(os.path.realpath(local)).parts
     scheme, _, rest = path.partition("?")[0].partition("://")
     bucket, _, inside = unquote(rest).partition("/")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import unquote
 
-from colorize.errors import StorageError, one_line
+from colorize.errors import StorageError, one_line, printable
 from colorize.storage.url import redacted
 
 CHUNK = 8 << 20
@@ -258,6 +258,14 @@ def is_url(spec: str) -> bool:
     """Whether it names something by a URL, rather than by a path, which may have a colon too."""
     scheme, separator, _ = spec.partition("://")
     return bool(separator) and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme) is not None
+
+
+def local_path(text: str) -> Path:
+    """A path as a user writes it, `~` and `~user` being home folders. Raises StorageError where there is none of that user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise StorageError(f"{printable(text)}: there is no such home folder; write ./ before a name that begins with ~") from error
 
 
 def path_of_url(url: str) -> Path:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from colorize.errors import StorageError, printable
-from colorize.storage.place import CHUNK, FILE_URL, Found, LocalPlace, Place, cause, is_url, path_of_url
+from colorize.storage.place import CHUNK, FILE_URL, Found, LocalPlace, Place, cause, is_url, local_path, path_of_url
 from colorize.storage.url import redacted, user_of
 
 ARROW_SCHEMES = frozenset({"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"})
@@ -172,7 +172,7 @@ def open_place(spec: str | Path) -> Place:
     text = str(spec)
     scheme = text.partition("://")[0]
     if isinstance(spec, Path) or not is_url(text):
-        return LocalPlace(Path(text).expanduser(), printable(text))
+        return LocalPlace(local_path(text), printable(text))
     shown = redacted(text)
     if text.startswith(FILE_URL):
         return LocalPlace(path_of_url(text), shown)

@@ -14,9 +14,11 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 from pyarrow import fs
 
 from colorize.archive.listing import check_places
+from colorize.data.photos import find_files
+from colorize.data.sources import check_apart
 from colorize.errors import ArchiveError, StorageError
 from colorize.storage import remote
-from colorize.storage.place import LocalPlace, Place, cause, with_suffix
+from colorize.storage.place import LocalPlace, Place, cause, local_path, with_suffix
 from colorize.storage.remote import RemotePlace, open_place
 from colorize.storage.url import has_secret, redacted, without_secrets
 
@@ -110,6 +112,14 @@ def test_a_large_file_goes_up_whole(place: Place) -> None:
     data = os.urandom(20_000_000)
     place.put(staged(place, data), "large.tif", replace=False)
     assert place.read("large.tif") == data
+
+
+def test_a_home_that_is_none_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert local_path("~/photos") == tmp_path / "photos"
+    for opened in (open_place, lambda text: find_files(text, text), lambda text: check_apart([f"folder:{text}", "folder:b"])):
+        with pytest.raises(StorageError, match=r"^~nobody-here/a: there is no such home folder; write \./ before a name that begins"):
+            opened("~nobody-here/a")
 
 
 def test_a_folder_is_told_from_one_that_came_in_its_place(tmp_path: Path) -> None:
