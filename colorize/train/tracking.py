@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import tempfile
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import Any
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from colorize.errors import RunError
+from colorize.storage.place import cause
 from colorize.train.config import TrainConfig
 from colorize.train.directory import RunDirectory
 from colorize.train.progress import EpochReport, Notice, Report
@@ -32,9 +34,14 @@ class Tracker:
     """
 
     def __init__(self, directory: RunDirectory, config: TrainConfig) -> None:
+        """Raises RunError where no curves can be begun."""
         self._directory = directory
         self._local = None if directory.filesystem is None else tempfile.TemporaryDirectory(prefix="colorize-curves-")
-        self._writer: Any = SummaryWriter(f"{directory.root}/{FOLDER}" if self._local is None else self._local.name)
+        try:
+            self._writer: Any = SummaryWriter(f"{directory.root}/{FOLDER}" if self._local is None else self._local.name)
+        except OSError as error:
+            raise RunError(f"{directory.at(FOLDER)}: cannot be written ({cause(error)})") from error
+        self._is_lost = False
         self._mlflow = MlflowRun(directory.name, config) if find_spec("mlflow") is not None else None
 
     def __enter__(self) -> Tracker:
@@ -42,7 +49,7 @@ class Tracker:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Writes what is still in memory."""
-        self._writer.close()
+        self._draw(self._writer.close)
         self._copy()
         if self._local is not None:
             self._local.cleanup()
@@ -60,13 +67,29 @@ class Tracker:
         else:
             step, prefix = report.step, "step"
             values = {"loss": report.loss, "pictures_per_second": report.pictures_per_second}
-        for name, value in values.items():
-            self._writer.add_scalar(f"{prefix}/{name}", value, step)
-            if self._mlflow is not None:
+
+        def draw() -> None:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{prefix}/{name}", value, step)
+            if isinstance(report, EpochReport):
+                self._writer.flush()
+
+        self._draw(draw)
+        if self._mlflow is not None:
+            for name, value in values.items():
                 self._mlflow.log(f"{prefix}_{name}", value, step)
         if isinstance(report, EpochReport):
-            self._writer.flush()
             self._copy()
+
+    def _draw(self, act: Callable[[], None]) -> None:
+        """Does something to the curves. A disk that takes no more, a full one say, is told once, and does not end the training."""
+        if self._is_lost:
+            return
+        try:
+            act()
+        except OSError as error:
+            self._is_lost = True
+            _log.warning("%s: the curves end here (%s)", self._directory.at(FOLDER), cause(error))
 
     def _copy(self) -> None:
         """Brings the curves to where the run's directory is. A bucket that is lost on the way is told, and does not end the training."""

@@ -1,5 +1,7 @@
 """The curves of a run: written by TensorBoard always, sent to MLflow where its client is installed, from whatever thread."""
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard.writer import SummaryWriter
 
 from colorize.errors import RunError
 from colorize.train.config import TrainConfig
@@ -50,6 +53,23 @@ def test_tensorboard_has_every_point(tmp_path: Path, monkeypatch: pytest.MonkeyP
     curves.Reload()
     assert [(point.step, point.value) for point in curves.Scalars("epoch/psnr")] == [(1, 21.0), (2, 22.0)]
     assert [(point.step, point.value) for point in curves.Scalars("step/loss")] == [(7, 4.0)]
+
+
+def test_a_disk_that_takes_no_curves_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    file_store(tmp_path / "store", monkeypatch)
+    with monkeypatch.context() as patched:
+        patched.setattr(SummaryWriter, "add_scalar", full)
+        track(tmp_path / "run")
+    assert [record.getMessage() for record in caplog.records if "curves" in record.getMessage()] == [
+        f"{tmp_path}/run/tensorboard: the curves end here (No space left on device)"
+    ]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/tensorboard").write_text("mine")
+    with pytest.raises(RunError, match=r"^.*/other/tensorboard: cannot be written \(File exists\)$"):
+        Tracker(RunDirectory(tmp_path / "other"), CONFIG)
 
 
 def test_mlflow_has_every_point_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
