@@ -56,7 +56,7 @@ def duration(seconds: float) -> str:
 
 
 class TrainingDisplay:
-    """A table of finished epochs that grows, with the epoch under way below it."""
+    """A table of finished epochs that grows, with the epoch under way below it; where it grows too long for the terminal, its end."""
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
@@ -70,6 +70,8 @@ class TrainingDisplay:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._live:
+            if self._rows:
+                self._live.update(self._table(None, self._rows))
             self._live.stop()
 
     def show(self, report: Report) -> None:
@@ -81,7 +83,7 @@ class TrainingDisplay:
         elif isinstance(report, EpochReport):
             self._rows.append(report)
             if self._live:
-                self._live.update(self._table(None))
+                self._live.update(self._table(None, self._latest()))
             else:
                 console.print(
                     f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}"
@@ -90,13 +92,17 @@ class TrainingDisplay:
                     f"  {report.pictures_per_second:,.0f} images/s  {duration(report.seconds)}"
                 )
         elif self._live:
-            self._live.update(self._table(report))
+            self._live.update(self._table(report, self._latest()))
 
-    def _table(self, now: StepReport | None) -> Table:
+    def _latest(self) -> list[EpochReport]:
+        """The last epochs, as many as the terminal has room for below the headings and above the epoch under way."""
+        return self._rows[-max(1, console.height - 3) :]
+
+    def _table(self, now: StepReport | None, rows: list[EpochReport]) -> Table:
         table = Table("epoch", "loss", "SSIM", "over grey", "PSNR", "over grey", "images/s", "time", box=None, padding=(0, 2, 0, 0))
         for column in table.columns:
             column.justify = "right"
-        for row in self._rows:
+        for row in rows:
             table.add_row(
                 f"{row.epoch}/{row.epochs}", f"{row.loss:.3f}", f"{row.ssim:.4f}", f"{row.ssim_gain:+.4f}", f"{row.psnr:.2f}",
                 f"{row.psnr_gain:+.2f}", f"{row.pictures_per_second:,.0f}", duration(row.seconds),

@@ -1,12 +1,15 @@
 """What the commands print: names are shown as they are, whatever brackets, line breaks or words they are made of."""
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from colorize.cli import display
 from colorize.cli.display import console, describe
 from colorize.cli.evaluate import HEADINGS, check_apart, score_table
 from colorize.cli.finetune import announce
@@ -14,6 +17,7 @@ from colorize.cli.main import main
 from colorize.data.parts import Parts
 from colorize.errors import ConfigError, DataError
 from colorize.train.config import TrainConfig
+from colorize.train.progress import EpochReport, StepReport
 
 
 def scores(value: float) -> dict[str, float]:
@@ -32,6 +36,26 @@ def test_a_row_for_each_name_as_it_is(capsys: pytest.CaptureFixture[str]) -> Non
     assert [(name.strip(), float(value)) for name, value in rows] == [
         ("grey", 1), ("grey", 2), ("cat [tabby]", 3), ("[/x]", 4), ("a?b", 5),
     ]  # fmt: skip
+
+
+def test_the_epoch_under_way_is_seen_however_many_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=100, height=10)
+    monkeypatch.setattr(display, "console", terminal)
+    with display.TrainingDisplay(40) as shown:
+        for number in range(1, 31):
+            shown.show(
+                EpochReport(
+                    epoch=number, epochs=40, loss=3, ssim=0.9, psnr=21, ssim_gain=0.1, psnr_gain=0.2, pictures_per_second=5, seconds=1
+                )
+            )
+        shown.show(StepReport(epoch=31, step=7, steps=9, loss=4.0, pictures_per_second=6.0, seconds_left=1.0))
+        with terminal.capture() as on_the_way:
+            shown._live.refresh()  # type: ignore[union-attr]
+        with terminal.capture() as at_last:
+            shown.__exit__(None, None, None)
+    assert "31/40" in on_the_way.get()
+    assert "24/40" in on_the_way.get()
+    assert all(f"{number}/40" in at_last.get() for number in range(1, 31))
 
 
 def test_an_unreadable_picture_is_named_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
