@@ -135,8 +135,9 @@ def score_table(result: Evaluation) -> Table:
     from rich.table import Table
 
     table = Table("", *(heading for heading, _ in HEADINGS.values()), box=None, padding=(0, 1, 0, 0))
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True  # a long name is to be folded, and no number cut
     rows = [(result.model, result.metrics), *((name.replace("_", " "), scores) for name, scores in result.baselines.items())]
     for name, scores in rows:  # a model may be called grey
         table.add_row(printable(name), *(f"{scores[key]:.{digits}f}" for key, (_, digits) in HEADINGS.items()))

@@ -38,6 +38,17 @@ def test_a_row_for_each_name_as_it_is(capsys: pytest.CaptureFixture[str]) -> Non
     ]  # fmt: skip
 
 
+def test_a_long_name_costs_no_number(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
+    long = "photographs-of-landscapes-2026"
+    found: Any = SimpleNamespace(model=long, metrics=scores(12.3456), baselines={}, classes={})
+    console.print(score_table(found))
+    told = capsys.readouterr().out
+    assert "…" not in told
+    assert told.count("12.3456") == 2
+    assert "".join(line.split()[0] for line in told.splitlines()[1:]) == long
+
+
 def test_the_epoch_under_way_is_seen_however_many_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True, width=100, height=10)
     monkeypatch.setattr(display, "console", terminal)
