@@ -24,7 +24,7 @@ from colorize import cluster
 from colorize.archive.listing import Entry
 from colorize.archive.summary import breaking_off
 from colorize.archive.thumbnails import Thumbnail
-from colorize.errors import PictureError, RunError
+from colorize.errors import PictureError, RunError, one_line
 from colorize.imaging.colorspace import compose
 from colorize.imaging.formats import open_scan
 from colorize.imaging.scan import Scan
@@ -69,11 +69,12 @@ class Survey:
     def from_json(cls, data: bytes, name: str) -> Survey:
         """What `to_json` gave, from the file `name`. Raises RunError for a foreign file."""
         try:
-            told = json.loads(data)
-            colored = [(str(name), int(page)) for name, page in told.pop("colored")]
-            return cls(colored=colored, unreadable=[(str(name), str(reason)) for name, reason in told.pop("unreadable")], **told)
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{name}: not what was found in an archive ({error})") from error
+            told: dict[str, Any] = dict(json.loads(data))
+            colored = [(str(name), int(page)) for name, page in told["colored"]]
+            unreadable = [(str(name), str(reason)) for name, reason in told["unreadable"]]
+            return cls(looked_at=int(told["looked_at"]), colored=colored, made=int(told["made"]), unreadable=unreadable)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise RunError(f"{name}: not what was found in an archive ({one_line(error)})") from error
 
 
 def survey(place: Place, entries: list[Entry], on_progress: Callable[[int, int], None]) -> Survey:
