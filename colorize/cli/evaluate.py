@@ -12,7 +12,7 @@ from colorize.errors import ConfigError, printable
 from colorize.storage.url import without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rich.table import Table
 
@@ -61,6 +61,7 @@ def evaluate(
     from colorize.evaluation import classifier_for, examples, sheet_png
     from colorize.evaluation import evaluate as score
     from colorize.imaging.files import in_the_way
+    from colorize.model.card import resolve
     from colorize.model.colormodel import load_model
     from colorize.storage.place import is_url
     from colorize.storage.remote import write_file
@@ -71,7 +72,7 @@ def evaluate(
         classifier=classifier,
     )  # fmt: skip
     # Before the minutes that scoring takes. A classifier that is there is only read.
-    check_apart(json, sheet, classifier)
+    check_apart(json, sheet, classifier, read=(model, resolve(model), parse_source(data).path))
     for file in (json, sheet, None if classifier is not None and classifier.is_file() else classifier):
         if file is not None and not is_url(str(file)) and (told := in_the_way(Path(file))):
             raise ConfigError(f"{file}: {told}")
@@ -98,11 +99,15 @@ def evaluate(
             write_file(sheet, sheet_png(examples(loaded, dataset.dataset, settings=settings, count=24)))
 
 
-def check_apart(*files: str | Path | None) -> None:
-    """Raises ConfigError where two of the files that are to be written are one: the later would replace the earlier."""
+def check_apart(*files: str | Path | None, read: Sequence[str | Path | None] = ()) -> None:
+    """Raises ConfigError where two of the files that are to be written are one, or one is what is read: it would be replaced."""
     from colorize.storage.place import is_url
 
-    given = [str(file) if is_url(str(file)) else str(Path(file).resolve()) for file in files if file is not None]
+    given, scored = (
+        [str(file) if is_url(str(file)) else str(Path(file).resolve()) for file in some if file is not None] for some in (files, read)
+    )
+    if replaced := next((file for file in given if file in scored), None):
+        raise ConfigError(f"{without_secrets(replaced)}: is what is to be scored: give --json, --sheet and --classifier other files")
     if doubled := next((file for file in given if given.count(file) > 1), None):
         raise ConfigError(f"{without_secrets(doubled)}: is named twice: give --json, --sheet and --classifier a file each")
 

@@ -109,6 +109,11 @@ def test_two_results_of_one_name_are_refused(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(ConfigError, match=r"there: is named twice: give --json, --sheet and --classifier a file each"):
         check_apart(there, None, tmp_path / "deep" / ".." / "there")
     check_apart(None, None, None)
+    for read in (there, str(tmp_path / "deep" / ".." / "there")):
+        with pytest.raises(ConfigError, match=r"there: is what is to be scored: give --json"):
+            check_apart(there, None, read=(read, None))
+    with pytest.raises(ConfigError, match=r"^s3://bucket/a: is what is to be scored"):
+        check_apart("s3://bucket/a", read=("s3://bucket/a",))
     check_apart("s3://bucket/a", "s3://bucket/b", Path("a"))
     assert main(["evaluate", "cifar10", "--json", there, "--sheet", there]) == 1
     assert "is named twice" in capsys.readouterr().err
