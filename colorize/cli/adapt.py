@@ -28,7 +28,7 @@ from colorize.cli.finetune import (
     tune,
 )  # fmt: skip
 from colorize.cli.options import ADDRESS, RUN
-from colorize.cli.train import new_run
+from colorize.cli.train import directory_of
 from colorize.errors import ConfigError, DataError, RunError, printable
 from colorize.model.card import DEFAULT_MODEL
 
@@ -82,14 +82,13 @@ def adapt(
     from colorize.archive.colors import Survey
     from colorize.cli.display import console
     from colorize.data.parts import part
-    from colorize.train.directory import RunDirectory
     from colorize.train.finetune import create_finetuning, settings
     from colorize.train.run import check_workers, needed
 
     given: dict[str, Any] = {
         "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "size": size, "seed": seed, "limit": limit,
     }  # fmt: skip
-    directory = RunDirectory(resume or run or new_run())
+    directory = directory_of(run, resume)
     config = resumed(directory if resume else None, [archive, model, run, workers, gpu or None, *given.values()])
     if config is not None and not config.data.startswith(ARCHIVE):
         raise RunError(f"{resume}: a run on {config.data}: go on with colorize finetune --resume {resume}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colorize.cli.options import ADDRESS, RUN
-from colorize.cli.train import new_run
+from colorize.cli.train import directory_of
 from colorize.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -65,14 +65,13 @@ def finetune(
     from colorize import cluster
     from colorize.cli.display import console
     from colorize.data.parts import load_parts
-    from colorize.train.directory import RunDirectory
     from colorize.train.finetune import create_finetuning, settings
     from colorize.train.run import check_workers, needed
 
     given: dict[str, Any] = {
         "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "size": size, "seed": seed, "limit": limit,
     }  # fmt: skip
-    directory = RunDirectory(resume or run or new_run())
+    directory = directory_of(run, resume)
     config = resumed(directory if resume else None, [model, data, run, workers, gpu or None, *given.values()])
     if config is not None and config.data.startswith(ARCHIVE):
         raise RunError(f"{resume}: a run on the colour pictures of an archive: go on with colorize adapt --resume {resume}")

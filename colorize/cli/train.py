@@ -80,14 +80,14 @@ def train(
     from colorize.evaluation import evaluate
     from colorize.model.encoder import imagenet_weights
     from colorize.model.settings import DecodeSettings
-    from colorize.train.directory import MODEL_FILE, RunDirectory
+    from colorize.train.directory import MODEL_FILE
     from colorize.train.run import check_workers, needed
 
     given, number = _asked(  # what is wrong with the settings is said before Ray starts
         data=data, workers=workers, gpu=gpu, run=run, resume=resume, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
         width=width, depth=depth, encoder=encoder, size=size, seed=seed, limit=limit,
     )  # fmt: skip
-    directory = RunDirectory(resume or run or new_run())
+    directory = directory_of(run, resume)
     config = directory.open() if resume is not None else None
     if config is not None and config.base is not None:
         raise RunError(f"{resume}: a fine-tuning run: go on with colorize finetune --resume {resume}")
@@ -140,6 +140,16 @@ def _trained(config: TrainConfig, directory: RunDirectory, validation_set: LabDa
 def new_run() -> str:
     """The directory of a run that is given none."""
     return f"runs/{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def directory_of(run: str | None, resume: str | None) -> RunDirectory:
+    """The directory of the run that is asked for. Raises ConfigError for an empty name, such as that of a variable which is not set."""
+    from colorize.train.directory import RunDirectory
+
+    for option, name in (("--run", run), ("--resume", resume)):
+        if name == "":
+            raise ConfigError(f"{option}: is empty: name a run's directory, or leave the option out")
+    return RunDirectory(resume or run or new_run())
 
 
 def check(given: Mapping[str, Any]) -> None:

@@ -9,7 +9,9 @@ import pytest
 import torch
 import typer
 
+from colorize.archive.colors import Survey
 from colorize.cli.finetune import conclude
+from colorize.cli.train import directory_of
 from colorize.data.parts import digests
 from colorize.errors import ConfigError, ModelError, RunError
 from colorize.model.card import read_card, resolve
@@ -172,6 +174,20 @@ def test_a_run_that_was_killed_before_it_began_is_begun_anew(tmp_path: Path, mon
     assert [path.name for path in (tmp_path / "runs").rglob("*")] == ["one", "config.json"]
     with pytest.raises(RunError, match="not a fine-tuning run: go on with colorize train --resume"):
         open_finetuning(run)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "7", '"colored"', "[1]", "{}", '{"looked_at": "x", "colored": [], "made": 0, "unreadable": []}', "[" * 9999]
+)
+def test_what_was_found_is_damaged(text: str) -> None:
+    with pytest.raises(RunError, match=r"^run/pictures.json: not what was found in an archive \("):
+        Survey.from_json(text.encode(), "run/pictures.json")
+
+
+def test_an_empty_name_of_a_run_is_no_name() -> None:
+    for run, resume, option in (("", None, "--run"), (None, "", "--resume")):
+        with pytest.raises(ConfigError, match=rf"^{option}: is empty: name a run's directory"):
+            directory_of(run, resume)
 
 
 def interrupted(*arguments: Any) -> None:
