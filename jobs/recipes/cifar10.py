@@ -22,10 +22,12 @@ from colorize import cluster
 from colorize.cli.main import main as colorize
 from colorize.data.dataset import load_dataset
 from colorize.evaluation import evaluate
+from colorize.model.card import read_card
 from colorize.model.colormodel import load_model
 from colorize.model.device import KEEP_MEMORY
 from colorize.model.prune import prune_deepest
 from colorize.model.settings import DecodeSettings
+from colorize.train.directory import MODEL_FILE, RunDirectory
 
 SETTINGS = ("--encoder", "efficientnet-lite0", "--learning-rate", "0.0015", "--epochs", "8", "--batch-size", "64", "--seed", "0")
 
@@ -45,8 +47,11 @@ def main(
     """Trains the cifar10 model."""
     os.environ.update(KEEP_MEMORY)  # read when a process starts: the workers, which Ray starts, see it
     given = ["--resume", str(run)] if resume else ["--data", data, "--run", str(run), "--workers", str(workers), *SETTINGS]
-    if code := colorize(["train", *given]):
+    directory = RunDirectory(run)
+    is_trained = resume and directory.has(MODEL_FILE) and bool(read_card(run / MODEL_FILE).metrics)  # interrupted while it was pruned
+    if not is_trained and (code := colorize(["train", *given])):
         raise typer.Exit(code)
+    data = directory.settings().data
     with cluster.connect():
         ranked = load_dataset(data, split="train", limit=RANKED_BY).dataset.take_batch(RANKED_BY)
         model = prune_deepest(load_model(str(run)), torch.from_numpy(np.array(ranked["L"])).float(), DEEPEST)

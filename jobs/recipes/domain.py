@@ -41,8 +41,10 @@ def main(
     if domain not in PICTURES:
         raise typer.BadParameter(f"{domain}: no such domain; there are {', '.join(PICTURES)}")
     crops = run.with_name(f"{run.name}-crops")
+    if crops.exists():
+        raise typer.BadParameter(f"{crops}: is there already, and crops of another size would be trained on too; name another --run")
     for part, of in zip(("train", "test"), halves(picture(domain), size), strict=True):
-        (crops / part).mkdir(parents=True, exist_ok=True)
+        (crops / part).mkdir(parents=True)
         for name, rgb_hwc in cut(of, size, stride).items():
             Image.fromarray(rgb_hwc).save(crops / part / f"{name}.png")
     given = {"--epochs": epochs, "--workers": workers}

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from colorize.model.colormodel import load_model
-from jobs.recipes.domain import GAP, PICTURES, cut, halves, picture
+from jobs.recipes.domain import GAP, PICTURES, cut, halves, main, picture
 from tests.processes import environment, left_behind
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,13 @@ def test_no_held_out_pixel_is_in_a_training_crop(domain: str) -> None:
     assert train
     assert max(train) + GAP < min(held_out)
     assert max(held_out) - min(held_out) >= 127
+
+
+def test_crops_that_are_there_are_not_mixed_with_others(tmp_path: Path) -> None:
+    (tmp_path / "run-crops").mkdir()
+    with pytest.raises(typer.BadParameter, match="run-crops: is there already"):
+        main("hubble", run=tmp_path / "run", size=256, stride=256)
+    assert list((tmp_path / "run-crops").iterdir()) == []
 
 
 @pytest.mark.slow
