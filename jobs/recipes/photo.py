@@ -151,17 +151,23 @@ def main(
 
 
 def pictures(folder: Path, split: Split, side: int) -> Tensor:
-    """RGB uint8 (n, 3, side, side); grey pictures are left out of training."""
+    """RGB uint8 (n, 3, side, side); grey pictures are left out of training, and those that cannot be read, which are told."""
+    bad: dict[str, str] = {}
     place = photos.find_files(f"parquet:{folder}", str(folder))
 
     def read(part: photos.ParquetPart) -> Tensor:
-        rgb_b3hw = torch.from_numpy(photos.read_squares(photos.open_parquet_part(place, part, labels=False), side)[0])
+        squares, _, _, unreadable = photos.read_squares(photos.open_parquet_part(place, part, labels=False), side)
+        bad.update(unreadable)
+        rgb_b3hw = torch.from_numpy(squares)
         if split == "train" and len(rgb_b3hw):
             rgb_b3hw = rgb_b3hw[~torch.cat([is_grey(rgb_to_lab(some)) for some in rgb_b3hw.split(CHUNK)])]
         return rgb_b3hw
 
     with ThreadPoolExecutor(2) as pool:
-        return torch.cat(list(pool.map(read, photos.parquet_rows(place, split, None).parts)))
+        read_n3hw = torch.cat(list(pool.map(read, photos.parquet_rows(place, split, None).parts)))
+    if bad:
+        print(f"{folder}: {len(bad)} unreadable pictures left out (the first: {': '.join(min(bad.items()))})", flush=True)
+    return read_n3hw
 
 
 def palette_of(rgb_n3hw: Tensor, config: TrainConfig) -> Palette:

@@ -15,7 +15,7 @@ import torch
 from colorize.errors import DataError
 from colorize.model.colormodel import ColorModel
 from colorize.train.config import TrainConfig
-from jobs.recipes.photo import batches, main
+from jobs.recipes.photo import batches, main, pictures
 from tests.imagenet import make_package
 from tests.pictures import encoded, rgb_scene
 from tests.processes import environment, left_behind
@@ -40,6 +40,15 @@ def test_folders_within_one_another_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="more: lies within parquet:"):
         main(data=[tmp_path, tmp_path / "more"], run=tmp_path / "run", minutes=None)
     assert not (tmp_path / "run").exists()
+
+
+def test_pictures_that_cannot_be_read_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [{"bytes": data, "path": None} for data in (encoded(rgb_scene(32, 40), "PNG"), b"text", None)]
+    pq.write_table(pa.table({"image": images}), tmp_path / "test-0.parquet")
+    assert pictures(tmp_path, "test", 16).shape == (1, 3, 16, 16)
+    assert capsys.readouterr().out == (
+        f"{tmp_path}: 2 unreadable pictures left out (the first: test-0.parquet#1: is text, not a picture)\n"
+    )
 
 
 @pytest.mark.slow
