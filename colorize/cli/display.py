@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)  # a path may hold `:x:` or `[/x]`
 
+console_of_notes = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
+"""For what is told beside, where standard output is for another program."""
+
 
 def describe(dataset: LabDataset) -> str:
     """One line on a loaded data set: what is in it and what was left out."""

@@ -25,6 +25,9 @@ HEADINGS = {
 }  # fmt: skip
 """Column headings and decimals, by metric."""
 
+STANDARD_OUTPUT = "-"
+"""What `--json` takes for a file's name."""
+
 SCORED_SIZE = 128
 """The side, in pixels, at which photographs are scored, whatever the size at which a model sees them: so models can be compared."""
 
@@ -33,7 +36,7 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A shipped model's name, a model file, or a training run's directory.")],
     data: Annotated[str, typer.Option(help="cifar10-sample, cifar10, cifar10:PATH, folder:PATH or parquet:PATH.")] = "cifar10-sample",
     vividness: Annotated[float, typer.Option(help="0: most accurate … 1: as colourful as real pictures.")] = 0.0,
-    json: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the scores to this file, or URL.")] = None,
+    json: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the scores to this file, or URL; - is standard output.")] = None,
     sheet: Annotated[str | None, typer.Option(metavar="FILE", help="Write a PNG to this file, or URL: grey | predicted | true.")] = None,
     limit: Annotated[int | None, typer.Option(help="Score at most this many pictures.")] = None,
     hints: Annotated[int | None, typer.Option(metavar="N", help="Also: what N random hints a picture gain, in dB of PSNR.")] = None,
@@ -54,7 +57,7 @@ def evaluate(
 ) -> None:
     """Score a model on the test part of a data set, over a Ray Data job."""
     from colorize import cluster
-    from colorize.cli.display import console, describe
+    from colorize.cli.display import console, console_of_notes, describe
     from colorize.data.dataset import load_dataset
     from colorize.data.parts import is_drawn_by_pixels
     from colorize.data.sources import FIXED_SIZE, parse_source
@@ -71,29 +74,33 @@ def evaluate(
         data=data, vividness=vividness, limit=limit, hints=hints, confidence=confidence, sizes=sizes, recognition=recognition,
         classifier=classifier,
     )  # fmt: skip
+    file_of_scores = None if json == STANDARD_OUTPUT else json
     # Before the minutes that scoring takes. A classifier that is there is only read.
-    check_apart(json, sheet, classifier, read=(model, resolve(model), parse_source(data).path))
-    for file in (json, sheet, None if classifier is not None and classifier.is_file() else classifier):
+    check_apart(file_of_scores, sheet, classifier, read=(model, resolve(model), parse_source(data).path))
+    for file in (file_of_scores, sheet, None if classifier is not None and classifier.is_file() else classifier):
         if file is not None and not is_url(str(file)) and (told := in_the_way(Path(file))):
             raise ConfigError(f"{file}: {told}")
     loaded = load_model(model)
     size = None if parse_source(data).kind in FIXED_SIZE else SCORED_SIZE
+    say = (console if json != STANDARD_OUTPUT else console_of_notes).print
     with cluster.connect(address) as ray:
-        console.print(ray.describe())
+        say(ray.describe())
         dataset = load_dataset(data, split="test", size=size, limit=limit)
-        console.print(f"test  {describe(dataset)}")
+        say(f"test  {describe(dataset)}")
         if loaded.card.training.get("base") and data == loaded.card.training.get("data") and is_drawn_by_pixels(data):
-            console.print(f"seen  {model} was tuned on most of these: what it was worth on those held out is in its run's {RESULT_FILE}")
+            say(f"seen  {model} was tuned on most of these: what it was worth on those held out is in its run's {RESULT_FILE}")
         if recognition:
-            extras = extras.judged_by(classifier_for(data, classifier, on_training=lambda told: console.print(f"classifier  {told}")))
+            extras = extras.judged_by(classifier_for(data, classifier, on_training=lambda told: say(f"classifier  {told}")))
         result = score(loaded, dataset.dataset, data=data, settings=settings, class_names=dataset.class_names, extras=extras)
-        console.print(score_table(result))
+        say(score_table(result))
         for line in told_beside(result):
-            console.print(line)
-        console.print(
+            say(line)
+        say(
             f"{result.pictures:,} pictures in {result.seconds:.1f} s, vividness {vividness:g}; the columns are told in docs/metrics.md"
         )
-        if json is not None:
+        if json == STANDARD_OUTPUT:
+            print(result.to_json(), end="")
+        elif json is not None:
             write_file(json, result.to_json().encode())
         if sheet is not None:
             write_file(sheet, sheet_png(examples(loaded, dataset.dataset, settings=settings, count=24)))

@@ -57,6 +57,10 @@ def _written(value: str) -> PathArgument:
     return PathArgument(path=value, is_written=True)
 
 
+def _scores(value: str) -> PathArgument | None:
+    return None if value == evaluate.STANDARD_OUTPUT else _written(value)
+
+
 def _continued(value: str) -> PathArgument:
     return PathArgument(path=value, is_read=True, is_written=True)
 
@@ -84,7 +88,7 @@ _KINDS: dict[str, dict[str, Callable[[str], PathArgument | None]]] = {
     "train": {"data": _data, "run": _written, "resume": _continued},
     "finetune": {"model": _model, "data": _data, "run": _written, "resume": _continued},
     "adapt": {"archive": _read, "model": _model, "run": _written, "resume": _continued},
-    "evaluate": {"model": _model, "data": _data, "json": _written, "sheet": _written, "classifier": _written},
+    "evaluate": {"model": _model, "data": _data, "json": _scores, "sheet": _written, "classifier": _written},
     "archive": {"source": _read, "target": _written, "model": _model, "palette": _palette, "reference": _read},
 }
 """Of each command that can be a job, the parameters that can be paths."""

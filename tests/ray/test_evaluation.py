@@ -135,6 +135,19 @@ def test_the_command_writes_the_agreed_json_and_a_sheet(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.safetensors", "scores.json", "sheet.png"]
 
 
+def test_the_scores_on_standard_output_have_it_for_themselves(
+    ray_cluster: ClusterInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "m.safetensors"
+    MODEL.save(model)
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", str(model), "--limit", "8", "--json", "-"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["pictures"] == 8
+    assert "8 pictures in" in printed.err
+    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"], "no file named -"
+
+
 @pytest.mark.slow
 def test_pictures_without_classes_and_without_colour(ray_cluster: ClusterInfo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A ratio to no colour at all is null, and the numbers beside it are whole."""

@@ -110,3 +110,11 @@ def test_what_cannot_be_read_is_named_whoever_reads(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"data")
     with pytest.raises(PictureError, match=r"^x: cannot be read: input/output error$"), reading(tmp_path / "file", "x"):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_huge_file_that_is_no_picture_is_not_read(tmp_path: Path) -> None:
+    film = tmp_path / "film.jpg"
+    with film.open("wb") as file:
+        file.truncate(1 << 40)  # a sparse one: more than any machine has memory for
+    with pytest.raises(PictureError, match="film.jpg: is no picture of a known format"):
+        open_scan(film)

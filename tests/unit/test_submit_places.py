@@ -64,6 +64,9 @@ def test_a_file_url_of_elsewhere_is_refused(url: str) -> None:
 def test_what_an_evaluation_leaves_is_written() -> None:
     command = parse(["evaluate", "cifar10", "--json", "a.json", "--sheet", "/b.png"], folder=HERE)
     assert command.written == (HERE / "a.json", Path("/b.png"))
+    command = parse(["evaluate", "cifar10", "--json", "-"], folder=HERE)
+    assert command.written == ()
+    assert command.arguments == ("evaluate", "--json", "-", "--", "cifar10")
 
 
 def test_a_run_that_goes_on_is_read_and_written() -> None:

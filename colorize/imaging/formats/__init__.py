@@ -9,6 +9,7 @@ from colorize.imaging.files import reading
 from colorize.imaging.formats.jpeg import JpegScan
 from colorize.imaging.formats.raster import RasterScan, is_raster
 from colorize.imaging.formats.tiff import TiffScan
+from colorize.imaging.picture import HEAD_BYTES
 from colorize.imaging.scan import Scan
 
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -31,10 +32,10 @@ def open_scan(source: Path | bytes, *, name: str | None = None) -> Scan:
         return _open(source, name or "the picture")
     name = name or str(source)
     with reading(source, name) as file:
-        head = file.read(len(_JPEG_SIGNATURE) + 1)
-        if head in _TIFF_SIGNATURES:
+        head = file.read(HEAD_BYTES)
+        if head.startswith(_TIFF_SIGNATURES):
             return TiffScan(source, name)
-        return _open(head + file.read(), name)
+        return _open(head + file.read() if is_known(head) else head, name)  # a film of 20 GB named .jpg is not read to be refused
 
 
 def _open(data: bytes, name: str) -> Scan:
