@@ -26,6 +26,9 @@ DUE = "{due}"
 GRACE_SECONDS = 120.0
 """A due time that is planned later than this was missed: the scheduler looks every few seconds, but may wait for Ray meanwhile."""
 
+WRITTEN = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+"""No right clock stands before this program was written. That of a machine that has just started may, and then it is the wrong one."""
+
 LONGEST_DELAY_SECONDS = 6 * 3600.0
 
 MAXIMUM_RETRIES = 20
@@ -150,6 +153,16 @@ class Attempt:
     ended: float | None
     status: str
     message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damaged:
+    """A row of the history that cannot be read."""
+
+    name: str
+    due: str
+    """As it stands there."""
+    why: str
 
 
 @dataclass(frozen=True, kw_only=True)

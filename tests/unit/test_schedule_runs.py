@@ -164,11 +164,14 @@ DAMAGES = [
     ("schedules", "retry_seconds = x'00'", "retry_seconds b'\\x00': is of the wrong kind"),
     ("schedules", "planned_until = -1e300", "planned_until -1e+300: is no time"),
     ("schedules", "planned_until = 9e999", "planned_until inf: is no time"),
+    ("schedules", "planned_until = 0", "planned_until 0: is no time from 2026 to 9999"),
+    ("schedules", "command = CAST(x'5b22ff225d' AS TEXT)", "command b'[\"\\xff\"]': is of the wrong kind"),
     ("schedules", "planned_until = 'soon'", "planned_until 'soon': is of the wrong kind"),
     ("schedules", "cron = x'00'", "cron b'\\x00': is of the wrong kind"),
     ("schedules", "cron = 'a' || char(10) || 'b'", r"cron 'a\nb': 5 fields are needed"),
     ("runs", "command = 'nojson'", "its run due 1780279200 cannot be read: command 'nojson': is no list of words"),
     ("runs", "next_try = 'soon'", "its run due 1780279200 cannot be read: next_try 'soon': is of the wrong kind"),
+    ("runs", "message = CAST(x'ff' AS TEXT)", "its run due 1780279200 cannot be read: message b'\\xff': is of the wrong kind"),
     ("runs", "due = 1e18", "its run due 1000000000000000000 cannot be read"),
 ]
 
