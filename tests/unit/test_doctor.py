@@ -382,6 +382,16 @@ def test_a_cluster_that_takes_too_long_is_given_up() -> None:
     assert (found.status, "no answer within 0.5 s" in found.found) == ("wrong", True)
 
 
+@pytest.mark.parametrize("address", ["http://me:sesame@127.0.0.1:8265", "ray://me:sesame@127.0.0.1:10001"])
+def test_the_password_of_an_address_is_not_shown(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What doctor says goes to monitoring programs, and the command of a process to everyone on the machine."""
+    monkeypatch.setattr(subprocess, "Popen", None)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    found = reach.check_cluster(None)
+    assert found.status == "wrong"
+    assert found.found.startswith(f"{address.partition('://')[0]}://…@127.0.0.1:")
+
+
 def test_a_ray_clients_address_is_refused_without_joining() -> None:
     found = reach.check_cluster("ray://127.0.0.1:1", seconds=0)
     assert (found.status, found.found) == ("wrong", "ray://127.0.0.1:1: a Ray client's address does not say what runs there")
