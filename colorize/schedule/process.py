@@ -61,12 +61,18 @@ class DueTrigger(BaseTrigger):  # type: ignore[misc]
 def log_line(event: str, **particulars: object) -> None:
     """One event, one line: on standard output as `2026-03-29T01:30:04Z submitted schedule=nightly due="2026-03-29 01:30 UTC"`.
 
-    Where COLORIZE_LOG asks for JSON it is a line of the log instead, on standard error.
+    Where COLORIZE_LOG asks for JSON it is a line of the log instead, on standard error. A log whose disk is full ends no scheduler: the
+    store has what happened, and the last lines come when there is room again.
     """
     if log.wants_lines():
         log.event(event, level=_LEVELS.get(event, logging.INFO), **particulars)
-    else:
+        return
+    try:
         print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {event} {log.words(particulars)}".rstrip(), flush=True)
+    except BrokenPipeError:  # who reads it is gone for good
+        raise
+    except OSError:
+        return
 
 
 def keep(

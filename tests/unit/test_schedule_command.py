@@ -1,9 +1,13 @@
 """`colorize schedule …` as people type it: what is printed, what is refused in which words, how it ends."""
 
+import errno
+import io
 import json
 import logging
 import re
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -497,6 +501,31 @@ def test_an_event_that_asks_for_somebody_is_an_error_in_json(
     assert [(line["message"], line["level"]) for line in lines] == [("failed", "error"), ("ray_away", "warning"), ("planned", "info")]
     assert {line["reason"] for line in lines} == {"line one\nline two"}
     assert not out
+
+
+@pytest.mark.parametrize("json", [[], ["--json"]], ids=["people", "programs"])
+def test_an_output_on_a_full_disk_is_an_error_of_one_line(json: list[str], tmp_path: Path) -> None:
+    Store(tmp_path / "store.sqlite").close()
+    command = [sys.executable, "-m", "colorize.cli.job", "schedule", "list", "--store", tmp_path / "store.sqlite", *json]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    told = r"colorize: standard output.* cannot be written: No space left on device: make room\n"
+    assert re.fullmatch(told, done.stderr), done.stderr
+    assert done.returncode == 1
+
+
+def test_a_log_on_a_full_disk_ends_no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        reason = errno.ENOSPC
+
+        def flush(self) -> None:
+            raise OSError(self.reason, "told by the system")
+
+    monkeypatch.setattr("sys.stdout", Full())
+    log_line("started")
+    monkeypatch.setattr(Full, "reason", errno.EPIPE)
+    with pytest.raises(BrokenPipeError):  # nobody reads it any more
+        log_line("ended")
 
 
 def test_an_event_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
