@@ -29,6 +29,7 @@ _MOST = 2**63 - 1
 """What SQLite takes for a number."""
 
 UNBEGUN = "its schedule was removed before it began"
+DOUBTED = "its schedule was removed; colorize schedule start asks Ray whether it had begun"
 UNTRIED = "; not tried again: its schedule was removed"
 
 _OPEN = "state IN ('planned', 'submitted', 'running', 'waiting')"
@@ -105,10 +106,11 @@ class Store(Database):
             self._row(name)
             self._database.execute("DELETE FROM schedules WHERE name = ?", (name,))
             self._database.execute(f"UPDATE runs SET withdrawn = 1 WHERE name = ? AND {_OPEN}", (name,))
-            for row in self._open_rows(name).fetchall()[1:]:
+            for number, row in enumerate(self._open_rows(name).fetchall()):
+                values = ("skipped", now, UNBEGUN) if number else ("planned", None, DOUBTED)
                 self._database.execute(
-                    "UPDATE runs SET state = 'skipped', ended = ?, message = ? WHERE name = ? AND due = ? AND state = 'planned'",
-                    (now, UNBEGUN, name, row["due"]),
+                    "UPDATE runs SET state = ?, ended = ?, message = ? WHERE name = ? AND due = ? AND state = 'planned'",
+                    (*values, name, row["due"]),
                 )
             self._database.execute(
                 "UPDATE runs SET state = 'failed', ended = ?, message = message || ? WHERE name = ? AND state = 'waiting'",

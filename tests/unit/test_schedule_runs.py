@@ -13,7 +13,7 @@ import pytest
 from colorize import ScheduleError
 from colorize.schedule.plan import Run, Schedule
 from colorize.schedule.runner import AWAY_SECONDS, REFUSALS, Runner
-from colorize.schedule.store import Store, default_path, only_scheduler
+from colorize.schedule.store import DOUBTED, Store, default_path, only_scheduler
 from tests.schedules import MemoryJobs
 
 MIDNIGHT = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
@@ -634,6 +634,28 @@ def test_a_run_whose_schedule_is_removed_before_it_begins_does_not_begin(desk: D
     desk.at(TWO + 60)
     assert desk.history() == [("01 02:00", "skipped")]
     assert desk.jobs.jobs == {}
+
+
+@pytest.mark.parametrize("had_begun", [False, True])
+def test_a_schedule_that_is_replaced_while_ray_is_away_loses_no_run_for_the_old_ones(desk: Desk, had_begun: bool) -> None:
+    desk.add()
+    desk.jobs.away = True
+    desk.at(TWO)
+    if had_begun:
+        desk.jobs.away = False
+        desk.jobs.start(("archive",), id=desk.store.job_id(desk.last()))
+        desk.jobs.away = True
+    desk.store.remove("nightly", desk.now)
+    assert (desk.last().state, desk.last().message) == ("planned", DOUBTED)
+    desk.add()
+    for day in (1, 2):
+        desk.at(TWO + day * 24 * HOUR)
+    assert desk.history() == [("01 02:00", "planned"), ("02 02:00", "skipped"), ("03 02:00", "planned")]
+    desk.jobs.away = False
+    for minute in (10, 15, 20, 35):
+        desk.at(TWO + 48 * HOUR + minute * 60)
+    assert desk.history() == [("01 02:00", "succeeded" if had_begun else "skipped"), ("02 02:00", "skipped"), ("03 02:00", "succeeded")]
+    assert len(desk.jobs.jobs) == (2 if had_begun else 1)
 
 
 def test_a_submission_that_was_not_written_down_is_adopted_even_after_its_schedule_was_removed(desk: Desk) -> None:
