@@ -215,7 +215,7 @@ class Store(Database):
     def submitted(self, run: Run, started: float) -> bool:
         """The present attempt is with Ray, since `started`. False as `change`."""
         with self._told(), self._transaction():
-            if not self._change(run, state="submitted", started=run.started if run.started is not None else started, message=""):
+            if not self._change(run, state="submitted", started=run.started or started, ended=None, message=""):
                 return False
             self._attempt(run, started, "submitted", None, "")
             return True

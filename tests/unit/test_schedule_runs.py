@@ -3,7 +3,7 @@
 import dataclasses
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -634,6 +634,26 @@ def test_a_run_whose_schedule_is_removed_before_it_begins_does_not_begin(desk: D
     desk.at(TWO + 60)
     assert desk.history() == [("01 02:00", "skipped")]
     assert desk.jobs.jobs == {}
+
+
+def test_a_job_that_ray_takes_while_its_schedule_is_removed_and_found_unbegun_is_ended_and_in_the_history(desk: Desk) -> None:
+    desk.add()
+    take = desk.jobs.start
+
+    def slowly(arguments: Sequence[str], *, id: str) -> str:
+        with Store(desk.store.path) as other:  # colorize schedule remove --stop, meanwhile
+            other.remove("nightly", desk.now)
+            Runner(other, desk.jobs.connect, lambda *_, **__: None).advance(desk.now, "nightly")
+        assert desk.last().state == "skipped"
+        return take(arguments, id=id)
+
+    desk.jobs.start = slowly  # type: ignore[method-assign]
+    desk.at(TWO)
+    desk.at(TWO + 30)
+    ((job, _),) = desk.jobs.jobs.items()
+    assert desk.jobs.state(job).status == "STOPPED"
+    assert desk.history() == [("01 02:00", "stopped")]
+    assert [attempt.job for attempt in desk.store.attempts(desk.last())] == [job]
 
 
 @pytest.mark.parametrize("had_begun", [False, True])
