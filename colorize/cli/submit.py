@@ -56,18 +56,26 @@ def submit(
     succeeded, 1 when it has failed, 130 when it was stopped. The options of the command: colorize COMMAND --help.
     """  # fmt: skip
     from colorize.cli.display import console
-    from colorize.submit.jobs import JobClient
+    from colorize.submit.jobs import JobClient, new_id
 
     job = parse(command, folder=Path.cwd(), context=context)
     client = JobClient(address)
-    id = client.start(job.arguments, cpus=entrypoint_num_cpus)
+    id = new_id(job.arguments)
+    there = f" --address {client.address}"
+    try:
+        client.start(job.arguments, id=id, cpus=entrypoint_num_cpus)
+    except KeyboardInterrupt:
+        print(f"if it was taken already, the job goes on: colorize jobs log {id}{there}, colorize jobs stop {id}{there}", file=sys.stderr)
+        raise
+    except ClusterError:
+        if not _is_there(client, id):  # the answer may have got lost, and not the job
+            raise
     console.print(id if no_wait else f"job {id} on {client.address}", markup=False)
     if no_wait:
         return
     try:
         state = _followed(client, id)
     except KeyboardInterrupt:
-        there = f" --address {client.address}"
         console.print(f"the job goes on: colorize jobs log {id}{there}, colorize jobs stop {id}{there}", markup=False)
         raise
     _conclude(state)
@@ -124,6 +132,14 @@ def stop(
         return
     client.stop(id)
     console.print(f"job {id} is to end within {STOP_SECONDS} s; what it has done is kept", markup=False)
+
+
+def _is_there(client: JobClient, id: str) -> bool:
+    try:
+        client.state(id)
+    except ClusterError:
+        return False
+    return True
 
 
 def _followed(client: JobClient, id: str) -> JobState:

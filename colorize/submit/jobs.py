@@ -106,7 +106,7 @@ class JobClient:
     ) -> str:
         """Submits `colorize ARGUMENTS…` and returns the job's id.
 
-        `id`: the job's; None: made of the command and the time. `environment`: variables for the job and its workers; everyone who may
+        `id`: the job's; None: a new one. `environment`: variables for the job and its workers; everyone who may
         look at the cluster's jobs can read them. `cpus`: what the command itself keeps while it runs, beside what its workers take;
         more than 0 lets it run on any node, else it runs on the head.
 
@@ -121,7 +121,7 @@ class JobClient:
                 )
         if not 0 <= cpus < math.inf:
             raise ConfigError(f"entrypoint_num_cpus {cpus:g}: must be 0 or more, and finite")
-        id = _checked(id or f"{arguments[0]}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}")
+        id = _checked(id or new_id(arguments))
         with contextlib.ExitStack() as stack:
             try:
                 wheel = build_wheel()
@@ -245,6 +245,11 @@ class _JobServer(PatientClient):
         needed = next(one for one in map(Requirement, requires("colorize") or ()) if one.name == "ray")
         if not needed.specifier.contains(str(self._server_ray_version), prereleases=True):
             raise ClusterError(f"{self._address}: Ray {self._server_ray_version} runs there, and colorize needs {needed.specifier}")
+
+
+def new_id(arguments: Sequence[str]) -> str:
+    """An id for the job of a command, made of its name and the time."""
+    return f"{arguments[0]}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
 
 
 def _said(error: Exception) -> str:

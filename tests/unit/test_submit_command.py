@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from colorize.cli.main import main
+from colorize.errors import ClusterError
+from colorize.submit import submission
 from colorize.submit.wheel import Wheel
 from tests.jobservers import JobServer, serving
 from tests.processes import PROGRAM, environment
@@ -95,6 +97,34 @@ def test_ctrl_c_leaves_the_job_alone(server: JobServer, tmp_path: Path) -> None:
     assert rest == f"the job goes on: colorize jobs log {id} --address {server.url}, colorize jobs stop {id} --address {server.url}\n"
     assert complaint == "colorize: interrupted\n"
     assert server.stopped == []
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt(), ClusterError("no answer")], ids=["interrupt", "no answer"])
+def test_a_job_that_was_taken_without_an_answer_is_known(
+    trouble: BaseException, server: JobServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def submit_job(*given: Any, **job: Any) -> str:
+        submission.submit_job(*given, **job)
+        raise trouble
+
+    monkeypatch.setattr("colorize.submit.jobs.submit_job", submit_job)
+    code = main(["submit", "--no-wait", *ARCHIVE, "--address", server.url])
+    [id] = server.jobs
+    out, err = capsys.readouterr()
+    if isinstance(trouble, KeyboardInterrupt):
+        assert (code, out) == (130, "")
+        there = f"--address {server.url}"
+        told = f"if it was taken already, the job goes on: colorize jobs log {id} {there}, colorize jobs stop {id} {there}\n"
+        assert err == f"{told}colorize: interrupted\n"
+    else:
+        assert (code, out, err) == (0, f"{id}\n", "")
+
+
+def test_a_job_that_was_not_taken_is_an_error(server: JobServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.refusals = ["no"]
+    assert main(["submit", "--no-wait", *ARCHIVE, "--address", server.url]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n"), server.jobs) == ("", 1, {})
 
 
 def test_jobs_are_listed(server: JobServer, capsys: pytest.CaptureFixture[str]) -> None:
