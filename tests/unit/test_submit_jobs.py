@@ -292,6 +292,23 @@ def test_a_url_without_a_host_is_refused(address: str) -> None:
         JobClient(address)
 
 
+@pytest.mark.parametrize("address", ["ray://head:6379", "head:6379"])
+def test_a_ray_that_does_not_say_where_its_job_server_is(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head's own port that is asked as a client's server, say: the scheduler asks again later."""
+
+    def no(*_: Any, **__: Any) -> None:
+        raise ConnectionError("ray client connection\ntimeout")
+
+    monkeypatch.setattr("colorize.cluster.find", lambda named, _: named)
+    monkeypatch.setattr("colorize.submit.address._speaks_http", lambda _: False)
+    monkeypatch.setattr("colorize.submit.address.ray_client_address_to_api_server_url", no)
+    monkeypatch.setattr("colorize.submit.address.GcsClient", no)
+    told = rf"^{address}: does not say where its job server is: ray client connection timeout$"
+    monkeypatch.setattr("colorize.submit.address.services.canonicalize_bootstrap_address_or_die", lambda found: found)
+    with pytest.raises(ClusterError, match=told):
+        JobClient(address)
+
+
 @pytest.mark.parametrize("address", ["head..local:6379", "ray://head..local:10001", f"{'a' * 64}.local:6379", "\udcff:6379"])
 def test_a_host_that_no_machine_can_have_is_refused(address: str) -> None:
     with pytest.raises(ClusterError, match=r"^\S+: not a Ray address: no machine can have such a name$"):
