@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from colorize.cli.places import COMMANDS, parse
-from colorize.errors import ClusterError
+from colorize.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
     from colorize.submit.jobs import JobClient, JobState
@@ -92,6 +92,9 @@ def jobs(
     from colorize.submit.jobs import JobClient
 
     if context.invoked_subcommand is not None:
+        if json:
+            raise ConfigError(f"--json: is of the list of jobs, and not of {context.invoked_subcommand}")
+        context.obj = address
         return
     found = JobClient(address).list()
     if json:
@@ -106,17 +109,19 @@ def jobs(
 
 @app.command()
 def log(
+    context: typer.Context,
     id: Annotated[str, JOB],
     address: Annotated[str | None, SERVER] = None,
 ) -> None:
     """Print a job's log, and follow it until the job ends; the exit code is that of `colorize submit`."""
     from colorize.submit.jobs import JobClient
 
-    _conclude(_followed(JobClient(address), id))
+    _conclude(_followed(JobClient(address or context.obj), id))
 
 
 @app.command()
 def stop(
+    context: typer.Context,
     id: Annotated[str, JOB],
     address: Annotated[str | None, SERVER] = None,
 ) -> None:
@@ -125,7 +130,7 @@ def stop(
     from colorize.submit.jobs import JobClient
     from colorize.submit.submission import STOP_SECONDS
 
-    client = JobClient(address)
+    client = JobClient(address or context.obj)
     state = client.state(id)
     if state.is_over:
         console.print(f"job {id} is over: {state.status}", markup=False)

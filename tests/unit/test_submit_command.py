@@ -138,6 +138,18 @@ def test_jobs_are_listed(server: JobServer, capsys: pytest.CaptureFixture[str]) 
     assert told == [{"id": "one", "command": "colorize train --run /r", "status": "SUCCEEDED", "message": "", "started": 1.0, "ended": 3.0}]
 
 
+def test_an_address_may_stand_before_what_is_done_with_a_job(server: JobServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.add("one", "RUNNING")
+    assert main(["jobs", "--address", server.url, "stop", "one"]) == 0
+    assert server.stopped == ["one"]
+    server.add("one", "SUCCEEDED")
+    server.logs["one"] = ["first\n"]
+    assert main(["jobs", "--address", "http://127.0.0.1:1", "log", "one", "--address", server.url]) == 0
+    assert "first\n" in capsys.readouterr().out
+    assert main(["jobs", "--json", "log", "one", "--address", server.url]) == 1
+    assert capsys.readouterr().err == "colorize: --json: is of the list of jobs, and not of log\n"
+
+
 def test_a_job_is_stopped_once(server: JobServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.add("one", "RUNNING")
     assert main(["jobs", "stop", "one", "--address", server.url]) == 0
