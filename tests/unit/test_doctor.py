@@ -166,6 +166,15 @@ def test_a_folder_that_cannot_be_written_is_noticed(amiss: str, why: str, tmp_pa
     assert found["temporary files"].problem is None
 
 
+def test_a_machine_on_which_no_temporary_file_can_be_made_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert ("temporary files", str(tmp_path)) in [(disk.purpose, disk.path) for disk in read_machine().disks]
+
+
 def test_a_containers_limits_are_the_tightest_of_its_groups(tmp_path: Path) -> None:
     def put(path: str, text: str) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
