@@ -46,7 +46,9 @@ class Database:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))  # commands may hold names that are nobody's business
+            file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)  # commands may hold names that are nobody's business
+            self._file = os.fstat(file)
+            os.close(file)
         except OSError as error:
             raise ScheduleError(f"{path}: cannot be used as the store of schedules: {error.strerror}") from error
         with self._told():
@@ -70,6 +72,15 @@ class Database:
 
     def close(self) -> None:
         self._database.close()
+
+    def is_gone(self) -> bool:
+        """Whether another file stands in its place by now, or none: what others write there is not seen here."""
+        try:
+            return not os.path.samestat(self.path.stat(), self._file)
+        except FileNotFoundError:
+            return True
+        except OSError:  # of a disk that does not answer, say: it may come back
+            return False
 
     def __enter__(self) -> Self:
         return self

@@ -85,8 +85,8 @@ def keep(
 ) -> None:
     """Runs the schedules of a store until SIGINT or SIGTERM, which it answers by returning; jobs go on without it. On the main thread only.
 
-    `connect` and `clock` as `Runner` has them. Raises ScheduleError where the store cannot be used at the start, or another scheduler is
-    running on it.
+    `connect` and `clock` as `Runner` has them. Raises ScheduleError where the store cannot be used at the start, another scheduler is
+    running on it, or its file is taken away.
     """
     log.bind(stage=STAGE)
     with only_scheduler(path), Store(path) as store:
@@ -102,6 +102,11 @@ def keep(
         over: SimpleQueue[None] = SimpleQueue()  # whose put may interrupt its get
 
         def step() -> None:
+            if store.is_gone():
+                told = "was moved, removed or replaced while the scheduler was running: start it again; jobs go on meanwhile"
+                faults.append(ScheduleError(f"{path}: {told}"))
+                over.put(None)
+                return
             try:
                 _follow_changes(scheduler, store, known, step)
                 runner.step(clock())
