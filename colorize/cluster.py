@@ -35,6 +35,7 @@ from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
 from colorize import auth, growth, log
 from colorize.errors import ClusterError
+from colorize.storage.url import without_secrets
 
 CONNECT_SECONDS = 8.0
 """How long an address may take to accept a TCP connection, and then to speak gRPC, before it counts as dead."""
@@ -319,20 +320,23 @@ def find(target: str, origin: str = "", way_out: str = "start one with `ray star
     Where the Ray there asks for a token and this machine has one, this process shows it from now on. Raises ClusterError unless something
     there speaks gRPC, as Ray's head does, and takes the token.
     """
+    named = f"{without_secrets(target)}{origin}"
     if target == "auto":
         try:
             found = services.canonicalize_bootstrap_address("auto")
         except ConnectionError as error:
-            raise ClusterError(f"auto{origin}: no Ray runs on this machine: {way_out}") from error
+            raise ClusterError(f"{named}: no Ray runs on this machine: {way_out}") from error
         assert found is not None, "Ray either finds an address or raises"
     else:
         found = target
     if found.startswith(("http://", "https://")):
-        raise ClusterError(f"{target}{origin}: is a job server's address: give host:port of the head")
+        raise ClusterError(f"{named}: is a job server's address: give host:port of the head")
     host, separator, port = found.removeprefix("ray://").rpartition(":")
     if not separator or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ClusterError(f"{target}{origin}: not a Ray address: give host:port, ray://host:port or auto")
+        raise ClusterError(f"{named}: not a Ray address: give host:port, ray://host:port or auto")
     is_head = not found.startswith("ray://")
+    if not host.isprintable():  # half a character, from bytes that are no text, say: Ray's part in C++ takes none
+        raise ClusterError(f"{named}: not a Ray address: no machine can have such a name")
     if is_head:
         host = services.resolve_ip_for_localhost(host)  # where Ray will look for it
     else:
@@ -340,9 +344,9 @@ def find(target: str, origin: str = "", way_out: str = "start one with `ray star
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except UnicodeError as error:  # a name with an empty part, as in `head..local`, or with one of more than 63 characters
-        raise ClusterError(f"{target}{origin}: not a Ray address: no machine can have such a name") from error
+        raise ClusterError(f"{named}: not a Ray address: no machine can have such a name") from error
     except OSError as error:
-        raise ClusterError(f"{target}{origin}: no Ray cluster answers there ({error.strerror or error}): {way_out}") from error
+        raise ClusterError(f"{named}: no Ray cluster answers there ({error.strerror or error}): {way_out}") from error
     try:
         try:
             with auth.told():
@@ -353,10 +357,10 @@ def find(target: str, origin: str = "", way_out: str = "start one with `ray star
             _ask(f"{host}:{port}", is_head)
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
-            raise ClusterError(f"{target}{origin}: no Ray cluster answers there ({error.details()}): {way_out}") from error
-        raise ClusterError(f"{target}{origin}: {auth.problem()}") from error
+            raise ClusterError(f"{named}: no Ray cluster answers there ({error.details()}): {way_out}") from error
+        raise ClusterError(f"{named}: {auth.problem()}") from error
     except grpc.FutureTimeoutError as error:
-        raise ClusterError(f"{target}{origin}: what answers there is not a Ray cluster: {way_out}") from error
+        raise ClusterError(f"{named}: what answers there is not a Ray cluster: {way_out}") from error
     return found
 
 

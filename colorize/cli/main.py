@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,6 +42,9 @@ from colorize.errors import ColorizeError, printable
 from colorize.storage.url import without_secrets
 
 INTERRUPTED = 128 + signal.SIGINT
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says of a disk, or a share of it, that is full."""
 
 AGAIN_SECONDS = 0.05
 """From an interrupt that was swallowed until it is raised again."""
@@ -103,8 +109,14 @@ def main(arguments: list[str] | None = None, *, around: AbstractContextManager[N
         code = 1
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _complain(f"{error.filename or 'standard output, or a file'} cannot be written: {error.strerror}: make room")
+        code = 1
     else:
         code = 0
+    code = _output_written(code)
     if code == INTERRUPTED:  # typer turns an interrupt inside a command into this exit code, without a word
         _complain("interrupted")
     return code
@@ -133,6 +145,19 @@ def _interrupts_kept() -> Iterator[None]:
         sys.unraisablehook = report
         for timer in again:
             timer.cancel()
+
+
+def _output_written(code: int) -> int:
+    """The exit code, after what was printed has left this process; 1 where it cannot."""
+    try:
+        if sys.stdout is not None:  # it was closed by whoever started this
+            sys.stdout.flush()
+    except OSError as error:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 – Python would try once more at its end, and report that
+        if error.errno in FULL and not code:
+            _complain(f"standard output cannot be written: {error.strerror}: make room")
+        return code or 1
+    return code
 
 
 def _complain(message: str) -> None:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
+import os
 import shlex
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from colorize.cli.places import COMMANDS, parse
-from colorize.errors import ClusterError, ConfigError, ScheduleError, printable
+from colorize.errors import ClusterError, ConfigError, ScheduleError, one_line, printable
 from colorize.schedule.plan import DUE
 
 if TYPE_CHECKING:
-    from colorize.schedule.plan import Run, Schedule
+    from colorize.schedule.plan import Attempt, Damaged, Run, Schedule
     from colorize.schedule.runner import Jobs
     from colorize.schedule.store import Store
 
@@ -222,21 +222,24 @@ def history(
 ) -> None:
     """Say what became of every due time: started, skipped (why), succeeded, failed (why), and its jobs."""
     from colorize.cli.display import console, duration
-    from colorize.schedule.plan import shown
+    from colorize.schedule.plan import Damaged, shown
 
     with _open(store) as opened:
         zones = {schedule.name: schedule.timezone for schedule in opened.schedules()}
-        runs = [(one, opened.attempts(one)) for one in opened.history(name, limit)]
+        runs = opened.told(name, limit)
         if name is not None and not runs:
             opened.schedule(name)
     if json:
-        print(json_module.dumps([_told(one) | {"attempts": [dataclasses.asdict(attempt) for attempt in jobs]} for one, jobs in runs]))
+        print(json_module.dumps([_told_run(one, jobs) for one, jobs in runs]))
         return
     if not runs:
         console.print("no runs")
         return
     lines = [("due", "name", "state", "took", "jobs", "last job", "reason")]
     for one, jobs in runs:
+        if isinstance(one, Damaged):
+            lines.append((one.due, one.name, "unreadable", "", "", "", one.why))
+            continue
         took = "" if one.started is None or one.ended is None else duration(one.ended - one.started)
         due = shown(one.due, zones.get(one.name, "UTC")) + (" (by hand)" if one.by_hand else "")
         lines.append((due, one.name, one.state, took, str(len(jobs)), jobs[-1].job if jobs else "", one.message))
@@ -266,15 +269,29 @@ def _local_timezone() -> str:
 
     from colorize.schedule.plan import zone_of
 
+    given = os.environ.get("TZ")
+    name = (given or "").removeprefix(":")
+    if not name and given is not None:
+        name = "UTC"  # as C takes it
+    elif name.startswith("/") and not _is_there(Path(name)):
+        raise ScheduleError(f"TZ={given}: there is no such file: give a time zone with --timezone")
+    elif not name or name.startswith("/"):
+        try:
+            name = get_localzone_name() or "UTC"
+        except (LookupError, ValueError, OSError) as error:
+            raise ScheduleError(f"this machine's time zone is not known ({one_line(error)}): give one with --timezone") from error
     try:
-        name = get_localzone_name() or "UTC"
-    except (LookupError, ValueError, OSError) as error:
-        raise ScheduleError(f"this machine's time zone is not known ({error}): give one with --timezone") from error
-    now = datetime.now(zone_of(name))
-    if now.utcoffset() != now.astimezone().utcoffset():  # TZ is a rule, as CET-1CEST, say, which is no name
-        raise ScheduleError(
-            f"this machine's clocks go by {now.astimezone():UTC%z}, and not by {name}, its time zone: give one with --timezone"
-        )
+        zone = zone_of(name)
+    except ScheduleError as error:  # TZ is a rule, as CET-1CEST, say, or a slip, which C takes for UTC without a word
+        where = "this machine's time zone" if given is None else f"TZ={given}"
+        raise ScheduleError(f"{where}: {error}, with --timezone") from error
+    for month in range(12):  # two that are the same now may differ in summer
+        at = datetime.now(UTC) + timedelta(days=30 * month)
+        if at.astimezone(zone).utcoffset() != at.astimezone().utcoffset():
+            raise ScheduleError(
+                f"this machine's clocks go by {at.astimezone():UTC%z} on {at:%Y-%m-%d}, and not by {name}, its time zone: give one with "
+                "--timezone"
+            )
     return name
 
 
@@ -288,9 +305,16 @@ def _open(store: Path | None, *, make: bool = False) -> Store:
     """`make`: whether a file that was named may be a new one; a store where nobody said is made as needed."""
     from colorize.schedule.store import Store
 
-    if store is not None and not make and not store.exists():
+    if store is not None and not make and not _is_there(store):
         raise ScheduleError(f"{store}: there is no such store of schedules; `colorize schedule add` makes one")
     return Store(_path(store))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ScheduleError(f"{path}: cannot be looked for: {error.strerror}") from error
 
 
 def _jobs(address: str | None) -> Jobs:
@@ -301,9 +325,7 @@ def _jobs(address: str | None) -> Jobs:
 
 def _last(store: Store, name: str) -> Run | None:
     """The last run of a schedule, where there is one that can be read; `history` says what is damaged."""
-    with suppress(ScheduleError):
-        return next(iter(store.history(name, 1)), None)
-    return None
+    return next(iter(store.history(name, 1)), None)
 
 
 def _pause(name: str, paused: bool, store: Path | None) -> None:
@@ -339,3 +361,11 @@ def _print_event(event: str, **particulars: object) -> None:
 
 def _told(one: Schedule | Run) -> dict[str, Any]:
     return dataclasses.asdict(one) | {"command": list(one.command)}
+
+
+def _told_run(one: Run | Damaged, jobs: Sequence[Attempt]) -> dict[str, Any]:
+    from colorize.schedule.plan import Run
+
+    if not isinstance(one, Run):
+        return {"name": one.name, "due": one.due, "unreadable": one.why}
+    return _told(one) | {"attempts": [dataclasses.asdict(attempt) for attempt in jobs]}

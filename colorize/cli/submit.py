@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from colorize.cli.places import COMMANDS, parse
-from colorize.errors import ClusterError
+from colorize.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
     from colorize.submit.jobs import JobClient, JobState
@@ -56,18 +56,26 @@ def submit(
     succeeded, 1 when it has failed, 130 when it was stopped. The options of the command: colorize COMMAND --help.
     """  # fmt: skip
     from colorize.cli.display import console
-    from colorize.submit.jobs import JobClient
+    from colorize.submit.jobs import JobClient, new_id
 
     job = parse(command, folder=Path.cwd(), context=context)
     client = JobClient(address)
-    id = client.start(job.arguments, cpus=entrypoint_num_cpus)
+    id = new_id(job.arguments)
+    there = f" --address {client.address}"
+    try:
+        client.start(job.arguments, id=id, cpus=entrypoint_num_cpus)
+    except KeyboardInterrupt:
+        print(f"if it was taken already, the job goes on: colorize jobs log {id}{there}, colorize jobs stop {id}{there}", file=sys.stderr)
+        raise
+    except ClusterError:
+        if not _is_there(client, id):  # the answer may have got lost, and not the job
+            raise
     console.print(id if no_wait else f"job {id} on {client.address}", markup=False)
     if no_wait:
         return
     try:
         state = _followed(client, id)
     except KeyboardInterrupt:
-        there = f" --address {client.address}"
         console.print(f"the job goes on: colorize jobs log {id}{there}, colorize jobs stop {id}{there}", markup=False)
         raise
     _conclude(state)
@@ -84,6 +92,9 @@ def jobs(
     from colorize.submit.jobs import JobClient
 
     if context.invoked_subcommand is not None:
+        if json:
+            raise ConfigError(f"--json: is of the list of jobs, and not of {context.invoked_subcommand}")
+        context.obj = address
         return
     found = JobClient(address).list()
     if json:
@@ -98,17 +109,19 @@ def jobs(
 
 @app.command()
 def log(
+    context: typer.Context,
     id: Annotated[str, JOB],
     address: Annotated[str | None, SERVER] = None,
 ) -> None:
     """Print a job's log, and follow it until the job ends; the exit code is that of `colorize submit`."""
     from colorize.submit.jobs import JobClient
 
-    _conclude(_followed(JobClient(address), id))
+    _conclude(_followed(JobClient(address or context.obj), id))
 
 
 @app.command()
 def stop(
+    context: typer.Context,
     id: Annotated[str, JOB],
     address: Annotated[str | None, SERVER] = None,
 ) -> None:
@@ -117,13 +130,21 @@ def stop(
     from colorize.submit.jobs import JobClient
     from colorize.submit.submission import STOP_SECONDS
 
-    client = JobClient(address)
+    client = JobClient(address or context.obj)
     state = client.state(id)
     if state.is_over:
         console.print(f"job {id} is over: {state.status}", markup=False)
         return
     client.stop(id)
     console.print(f"job {id} is to end within {STOP_SECONDS} s; what it has done is kept", markup=False)
+
+
+def _is_there(client: JobClient, id: str) -> bool:
+    try:
+        client.state(id)
+    except ClusterError:
+        return False
+    return True
 
 
 def _followed(client: JobClient, id: str) -> JobState:

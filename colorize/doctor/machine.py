@@ -91,7 +91,7 @@ def read_machine(root: Path = Path("/")) -> Machine:
 
 
 def _disks() -> Iterator[Disk]:
-    places = {"Ray's files": Path(os.environ.get("RAY_TMPDIR") or "/tmp"), "temporary files": Path(tempfile.gettempdir())}
+    places = {"Ray's files": Path(os.environ.get("RAY_TMPDIR") or "/tmp"), "temporary files": _temporary()}
     places["downloads"] = cache_folder()
     seen = set()
     for purpose, wanted in places.items():
@@ -101,6 +101,14 @@ def _disks() -> Iterator[Disk]:
             seen.add(shown)
             usage = shutil.disk_usage(folder)
             yield Disk(purpose=purpose, path=str(shown), total=usage.total, free=usage.free, problem=problem)
+
+
+def _temporary() -> Path:
+    """The folder of temporary files; where none can be written, the one that was to be it."""
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError:
+        return Path(os.environ.get("TMPDIR") or "/tmp")
 
 
 def _nearest(folder: Path) -> tuple[Path, str | None]:

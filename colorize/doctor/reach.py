@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 from colorize.doctor.finding import Finding
+from colorize.storage.url import without_secrets
 
 REACH_SECONDS = 45.0
 """Joining takes 2 s, and 16 s until an address counts as dead (`cluster.connect`)."""
@@ -24,9 +25,10 @@ CHECK = "cluster"
 def check_cluster(address: str | None, *, seconds: float = REACH_SECONDS) -> Finding:
     """Joins the cluster at `address`, or at RAY_ADDRESS, for a moment."""
     target = address or os.environ.get("RAY_ADDRESS")
-    if target and target.startswith("ray://"):
+    if target and target.startswith(("ray://", "http://", "https://")):
+        whose = "a Ray client's" if target.startswith("ray://") else "a job server's"
         return Finding(
-            check=CHECK, status="wrong", found=f"{target}: a Ray client's address does not say what runs there",
+            check=CHECK, status="wrong", found=f"{without_secrets(target)}: {whose} address does not say what runs there",
             advice="give host:port of the head, and look from a machine that reaches it",
         )  # fmt: skip
     if not target or target == "local":

@@ -26,6 +26,9 @@ DUE = "{due}"
 GRACE_SECONDS = 120.0
 """A due time that is planned later than this was missed: the scheduler looks every few seconds, but may wait for Ray meanwhile."""
 
+WRITTEN = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+"""No right clock stands before this program was written. That of a machine that has just started may, and then it is the wrong one."""
+
 LONGEST_DELAY_SECONDS = 6 * 3600.0
 
 MAXIMUM_RETRIES = 20
@@ -126,6 +129,11 @@ class Run:
         return self.state in OVER
 
     @property
+    def is_in_doubt(self) -> bool:
+        """Whether only Ray knows if it was begun before its schedule was removed; if not, it never is."""
+        return self.withdrawn and self.state == "planned"
+
+    @property
     def stamp(self) -> str:
         """When it was due, and the attempt: `20260329T013000Z-1`."""
         return f"{datetime.fromtimestamp(self.due, UTC):%Y%m%dT%H%M%SZ}-{self.attempt}"
@@ -153,6 +161,16 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Damaged:
+    """A row of the history that cannot be read."""
+
+    name: str
+    due: str
+    """As it stands there."""
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fate:
     """What becomes of a due time."""
 
@@ -164,8 +182,8 @@ class Fate:
 def fates(schedule: Schedule, dues: Sequence[int], now: float, before: Run | None) -> list[Fate]:
     """What becomes of the due times (ascending) that have come since the schedule was looked at last; one each.
 
-    `before`: the run of the schedule that is not over, if there is one. At most the last of them is started: a run that makes up for a
-    missed one does all there is to do.
+    `before`: the run of the schedule that is not over, if there is one; nothing is skipped for one that may never begin. At most the last
+    of the due times is started: a run that makes up for a missed one does all there is to do.
     """
     if not dues:
         return []
@@ -174,7 +192,7 @@ def fates(schedule: Schedule, dues: Sequence[int], now: float, before: Run | Non
     late = now - last > GRACE_SECONDS
     if late and schedule.missed == "skip":
         fate = Fate(due=last, state="skipped", message=missed)
-    elif before is not None and schedule.overlap == "skip":
+    elif before is not None and schedule.overlap == "skip" and not before.is_in_doubt:
         reason = f"the run of {shown(before.due, schedule.timezone)} was not over ({before.state})"
         fate = Fate(due=last, state="skipped", message=reason)
     else:

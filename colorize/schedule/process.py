@@ -61,12 +61,18 @@ class DueTrigger(BaseTrigger):  # type: ignore[misc]
 def log_line(event: str, **particulars: object) -> None:
     """One event, one line: on standard output as `2026-03-29T01:30:04Z submitted schedule=nightly due="2026-03-29 01:30 UTC"`.
 
-    Where COLORIZE_LOG asks for JSON it is a line of the log instead, on standard error.
+    Where COLORIZE_LOG asks for JSON it is a line of the log instead, on standard error. A log whose disk is full ends no scheduler: the
+    store has what happened, and the last lines come when there is room again.
     """
     if log.wants_lines():
         log.event(event, level=_LEVELS.get(event, logging.INFO), **particulars)
-    else:
+        return
+    try:
         print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {event} {log.words(particulars)}".rstrip(), flush=True)
+    except BrokenPipeError:  # who reads it is gone for good
+        raise
+    except OSError:
+        return
 
 
 def keep(
@@ -79,8 +85,8 @@ def keep(
 ) -> None:
     """Runs the schedules of a store until SIGINT or SIGTERM, which it answers by returning; jobs go on without it. On the main thread only.
 
-    `connect` and `clock` as `Runner` has them. Raises ScheduleError where the store cannot be used at the start, or another scheduler is
-    running on it.
+    `connect` and `clock` as `Runner` has them. Raises ScheduleError where the store cannot be used at the start, another scheduler is
+    running on it, or its file is taken away.
     """
     log.bind(stage=STAGE)
     with only_scheduler(path), Store(path) as store:
@@ -96,6 +102,11 @@ def keep(
         over: SimpleQueue[None] = SimpleQueue()  # whose put may interrupt its get
 
         def step() -> None:
+            if store.is_gone():
+                told = "was moved, removed or replaced while the scheduler was running: start it again; jobs go on meanwhile"
+                faults.append(ScheduleError(f"{path}: {told}"))
+                over.put(None)
+                return
             try:
                 _follow_changes(scheduler, store, known, step)
                 runner.step(clock())

@@ -1,4 +1,4 @@
-"""A row of the store as a schedule or a run, and what is said of one that was damaged. Knows no file and no tables but their columns."""
+"""A row of the store as a schedule, a run or an attempt, and what is said of a damaged one. Knows no file, only columns."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from colorize.errors import ScheduleError, one_line
-from colorize.schedule.plan import Run, Schedule
+from colorize.schedule.plan import WRITTEN, Attempt, Run, Schedule
 
 _KINDS: dict[str, Any] = {
-    **dict.fromkeys(("retries", "paused", "due", "by_hand", "attempt", "withdrawn"), int),
+    **dict.fromkeys(("retries", "paused", "due", "by_hand", "attempt", "withdrawn", "number"), int),
     **dict.fromkeys(("retry_seconds", "planned_until", "next_try"), float),
     **dict.fromkeys(("started", "ended"), float | None),
 }
@@ -40,8 +40,8 @@ def as_schedule(row: sqlite3.Row) -> Schedule:
     """Raises ScheduleError where the row was damaged, or its time zone is none of this machine's."""
     try:
         values = _values(row)
-        if not 0 <= (until := values.pop("planned_until")) <= _LAST:
-            raise ValueError(f"planned_until {until:g}: is no time from 1970 to 9999")
+        if not WRITTEN <= (until := values.pop("planned_until")) <= _LAST:
+            raise ValueError(f"planned_until {until:g}: is no time from 2026 to 9999")
         return Schedule(**values | {"paused": bool(row["paused"])})
     except _DAMAGE as error:
         raise ScheduleError(f"schedule {one_line(row['name'])}: cannot be read, only removed: {one_line(error)}") from error
@@ -60,12 +60,33 @@ def as_run(row: sqlite3.Row) -> Run:
     return run
 
 
-def _values(row: sqlite3.Row) -> dict[str, Any]:
-    """A row's values, with the command as words. Raises ValueError naming the column that holds something else than it should."""
+def as_attempt(row: sqlite3.Row) -> Attempt:
+    """Raises ScheduleError where the row was damaged."""
+    try:
+        values = _checked(row)
+        del values["name"], values["due"]
+        return Attempt(**values)
+    except _DAMAGE as error:
+        raise ScheduleError(
+            f"schedule {one_line(row['name'])}: attempt {one_line(row['number'])} of its run due {one_line(row['due'])} cannot be read: "
+            f"{one_line(error)}"
+        ) from error
+
+
+def _checked(row: sqlite3.Row) -> dict[str, Any]:
+    """A row's values. Raises ValueError naming the column that holds something else than it should."""
     values = dict(row)
     for column, value in values.items():
         if not isinstance(value, _KINDS.get(column, str)):
             raise ValueError(f"{column} {value!r}: is of the wrong kind")
+        if column in ("started", "ended") and value is not None and not 0 <= value <= _LAST:
+            raise ValueError(f"{column} {value:g}: is no time from 1970 to 9999")
+    return values
+
+
+def _values(row: sqlite3.Row) -> dict[str, Any]:
+    """The same, with the command as words."""
+    values = _checked(row)
     try:
         words = json.loads(values["command"])
     except ValueError:

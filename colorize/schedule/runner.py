@@ -158,6 +158,14 @@ class Runner:
         self._later.pop(self._store.job_id(run), None)
         if self._store.submitted(run, started):
             self._log(event, **_particulars(run), job=self._store.job_id(run))
+        elif (other := self._store.run(run.name, run.due)).state == "skipped":
+            # Its schedule was removed while Ray was taking the job, and another process, which ends it, had found none.
+            if self._store.submitted(other, started):
+                self._log(event, **_particulars(run), job=self._store.job_id(run))
+            try:
+                self._server().stop(self._store.job_id(run))
+            except ColorizeError as error:
+                raise Away(str(error)) from error
 
     def _was_refused(self, run: Run, now: float, reason: str) -> None:
         self._answered()

@@ -12,46 +12,24 @@ import dataclasses
 import fcntl
 import json
 import os
-import secrets
 import sqlite3
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from colorize.errors import ScheduleError
-from colorize.schedule.plan import OVER, Attempt, Fate, Run, Schedule, fates, shown
-from colorize.schedule.rows import as_run, as_schedule, readable
-
-VERSION = 1
-
-BUSY_SECONDS = 15.0
+from colorize.errors import ScheduleError, one_line
+from colorize.schedule.database import Database
+from colorize.schedule.plan import OVER, WRITTEN, Attempt, Damaged, Fate, Run, Schedule, fates, shown
+from colorize.schedule.rows import as_attempt, as_run, as_schedule, readable
 
 AHEAD_SECONDS = 24 * 3600.0
 """How much later than now all may be settled until before the clock that did so counts as one that was ahead."""
 
-_WRITTEN = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
-"""No right clock stands before this program was written. That of a machine that has just started may, and then it is the wrong one."""
-
-_TABLES = """
-CREATE TABLE identity (word TEXT NOT NULL);
-CREATE TABLE schedules (
-    name TEXT PRIMARY KEY, cron TEXT NOT NULL, timezone TEXT NOT NULL, command TEXT NOT NULL, missed TEXT NOT NULL, overlap TEXT NOT NULL,
-    retries INTEGER NOT NULL, retry_seconds REAL NOT NULL, paused INTEGER NOT NULL, planned_until REAL NOT NULL
-);
-CREATE TABLE runs (
-    name TEXT NOT NULL, due INTEGER NOT NULL, by_hand INTEGER NOT NULL, state TEXT NOT NULL, attempt INTEGER NOT NULL,
-    next_try REAL NOT NULL, command TEXT NOT NULL, retries INTEGER NOT NULL, retry_seconds REAL NOT NULL, withdrawn INTEGER NOT NULL,
-    started REAL, ended REAL, message TEXT NOT NULL, PRIMARY KEY (name, due)
-);
-CREATE INDEX open_runs ON runs (state) WHERE state IN ('planned', 'submitted', 'running', 'waiting');
-CREATE TABLE attempts (
-    name TEXT NOT NULL, due INTEGER NOT NULL, number INTEGER NOT NULL, job TEXT NOT NULL, started REAL NOT NULL, ended REAL,
-    status TEXT NOT NULL, message TEXT NOT NULL, PRIMARY KEY (name, due, number)
-);
-"""
+_MOST = 2**63 - 1
+"""What SQLite takes for a number."""
 
 UNBEGUN = "its schedule was removed before it began"
+DOUBTED = "its schedule was removed; colorize schedule start asks Ray whether it had begun"
 UNTRIED = "; not tried again: its schedule was removed"
 
 _OPEN = "state IN ('planned', 'submitted', 'running', 'waiting')"
@@ -63,71 +41,17 @@ def default_path() -> Path:
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state") / "colorize" / "schedule.sqlite"
 
 
-class Store:
+class Store(Database):
     """An open store. A context manager.
 
     Every method raises ScheduleError where the file cannot be read or written, or what it is asked for was damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Opens the store, or makes one. Raises ScheduleError where that cannot be."""
-        self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))  # commands may hold names that are nobody's business
-        except OSError as error:
-            raise ScheduleError(f"{path}: cannot be used as the store of schedules: {error.strerror}") from error
-        # One thread at a time uses it: the command's own, or the scheduler's worker.
-        self._database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        self._database.row_factory = sqlite3.Row
-        try:
-            with self._told():
-                self._is_new()  # before the first change, so that another program's file stays as it is
-                self._database.execute("PRAGMA journal_mode = WAL")
-                self._database.execute("PRAGMA synchronous = FULL")  # what is written stays written through a power cut
-                self._prepare()
-                identity = self._database.execute("SELECT word FROM identity").fetchone()
-            if identity is None:
-                raise ScheduleError(f"{path}: is damaged: its table identity is empty, by which its jobs are known; use another --store")
-            self._word = identity["word"]
-        except ScheduleError:
-            self.close()
-            raise
-
-    def _is_new(self) -> bool:
-        """Whether nothing is in the file yet. Raises ScheduleError where it is no store of this version's."""
-        # One query, one moment: between two of them another process may make the tables.
-        version, tables = self._database.execute(
-            "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
-        ).fetchone()
-        if version == 0 and not tables:
-            return True
-        if version != VERSION:
-            newer = "of a newer colorize" if version > VERSION else "of another program"
-            raise ScheduleError(f"{self.path}: is a database {newer}, not a store of schedules that this one reads")
-        return False
-
-    def _prepare(self) -> None:
-        with self._transaction():
-            if self._is_new():
-                for statement in _TABLES.split(";"):
-                    self._database.execute(statement)
-                self._database.execute("INSERT INTO identity VALUES (?)", (secrets.token_hex(4),))
-                self._database.execute(f"PRAGMA user_version = {VERSION}")
-
-    def close(self) -> None:
-        self._database.close()
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     # Schedules
 
     def add(self, schedule: Schedule, now: float) -> None:
-        """Keeps a schedule, which is due from `now` on. Raises ScheduleError where there is one of its name."""
+        """Keeps a schedule, due from `now` on. Raises ScheduleError where there is one of its name, or `now` is no right clock's."""
+        _check_clock(now)
         row = dataclasses.asdict(schedule) | {"command": json.dumps(schedule.command), "planned_until": now}
         with self._told(), self._transaction():
             if self._database.execute("SELECT 1 FROM schedules WHERE name = ?", (schedule.name,)).fetchone():
@@ -160,8 +84,9 @@ class Store:
     def pause(self, name: str, paused: bool, now: float) -> bool:
         """Pauses or resumes; says whether anything changed. Raises ScheduleError.
 
-        What was due in a pause is not made up for; what was due before has its row.
+        What was due in a pause is not made up for; what was due before has its row. So neither is possible while the clock is wrong.
         """
+        _check_clock(now)
         with self._told(), self._transaction():
             if bool(self._row(name)["paused"]) == paused:
                 return False
@@ -181,10 +106,11 @@ class Store:
             self._row(name)
             self._database.execute("DELETE FROM schedules WHERE name = ?", (name,))
             self._database.execute(f"UPDATE runs SET withdrawn = 1 WHERE name = ? AND {_OPEN}", (name,))
-            for row in self._open_rows(name).fetchall()[1:]:
+            for number, row in enumerate(self._open_rows(name).fetchall()):
+                values = ("skipped", now, UNBEGUN) if number else ("planned", None, DOUBTED)
                 self._database.execute(
-                    "UPDATE runs SET state = 'skipped', ended = ?, message = ? WHERE name = ? AND due = ? AND state = 'planned'",
-                    (now, UNBEGUN, name, row["due"]),
+                    "UPDATE runs SET state = ?, ended = ?, message = ? WHERE name = ? AND due = ? AND state = 'planned'",
+                    (*values, name, row["due"]),
                 )
             self._database.execute(
                 "UPDATE runs SET state = 'failed', ended = ?, message = message || ? WHERE name = ? AND state = 'waiting'",
@@ -195,7 +121,7 @@ class Store:
     def _row(self, name: str) -> sqlite3.Row:
         row = self._database.execute("SELECT * FROM schedules WHERE name = ?", (name,)).fetchone()
         if row is None:
-            known = [one for (one,) in self._database.execute("SELECT name FROM schedules ORDER BY name")]
+            known = [one_line(one) for (one,) in self._database.execute("SELECT name FROM schedules ORDER BY name")]
             raise ScheduleError(f"schedule {name}: there is none of this name; there are: {', '.join(known) or 'none'}")
         assert isinstance(row, sqlite3.Row)
         return row
@@ -222,7 +148,7 @@ class Store:
         """
         with self._told():
             row = self._database.execute("SELECT planned_until FROM schedules WHERE name = ?", (name,)).fetchone()
-            if row is None or row["planned_until"] <= now + AHEAD_SECONDS or now < _WRITTEN:
+            if row is None or row["planned_until"] <= now + AHEAD_SECONDS or now < WRITTEN:
                 return None
             with self._transaction():
                 self._database.execute("UPDATE schedules SET planned_until = ? WHERE name = ?", (now, name))
@@ -254,20 +180,28 @@ class Store:
             return readable(as_run, self._open_rows(name))
 
     def history(self, name: str | None = None, limit: int | None = None) -> list[Run]:
-        """The runs of one schedule, also of one that was removed, or of all; the latest first."""
+        """The runs of one schedule, also of one that was removed, or of all; the latest first. `told` has those that cannot be read too."""
+        return [run for run, _ in self.told(name, limit) if isinstance(run, Run)]
+
+    def told(self, name: str | None = None, limit: int | None = None) -> list[tuple[Run | Damaged, list[Attempt]]]:
+        """The same, each with its attempts, and among them what is damaged."""
         where = "" if name is None else "WHERE name = ?"
-        values = [*([] if name is None else [name]), -1 if limit is None else limit]
+        values = [*([] if name is None else [name]), -1 if limit is None else min(limit, _MOST)]
+        found: list[tuple[Run | Damaged, list[Attempt]]] = []
         with self._told():
-            return [as_run(row) for row in self._database.execute(f"SELECT * FROM runs {where} ORDER BY due DESC, name LIMIT ?", values)]
+            for row in self._database.execute(f"SELECT * FROM runs {where} ORDER BY due DESC, name LIMIT ?", values).fetchall():
+                try:
+                    run = as_run(row)
+                    found.append((run, self.attempts(run)))
+                except ScheduleError as error:
+                    found.append((Damaged(name=one_line(row["name"]), due=one_line(row["due"]), why=str(error)), []))
+        return found
 
     def attempts(self, run: Run) -> list[Attempt]:
         """The jobs of a run, the first one first."""
         with self._told():
-            rows = self._database.execute(
-                "SELECT number, job, started, ended, status, message FROM attempts WHERE name = ? AND due = ? ORDER BY number",
-                (run.name, run.due),
-            )
-            return [Attempt(**row) for row in map(dict, rows)]
+            rows = self._database.execute("SELECT * FROM attempts WHERE name = ? AND due = ? ORDER BY number", (run.name, run.due))
+            return [as_attempt(row) for row in rows]
 
     def job_id(self, run: Run) -> str:
         """The id of the job of a run's present attempt: always the same, and no other attempt's, in this store or another."""
@@ -281,7 +215,7 @@ class Store:
     def submitted(self, run: Run, started: float) -> bool:
         """The present attempt is with Ray, since `started`. False as `change`."""
         with self._told(), self._transaction():
-            if not self._change(run, state="submitted", started=run.started if run.started is not None else started, message=""):
+            if not self._change(run, state="submitted", started=run.started or started, ended=None, message=""):
                 return False
             self._attempt(run, started, "submitted", None, "")
             return True
@@ -352,26 +286,11 @@ class Store:
         order = "name, state = 'planned', due"  # a clock that was ahead may have begun one that is due long after those that are planned
         return self._database.execute(f"SELECT * FROM runs WHERE {_OPEN}{where} ORDER BY {order}", values)
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._database.execute("COMMIT")
-        except BaseException:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
 
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """What SQLite says as an error of one line."""
-        try:
-            yield
-        except sqlite3.IntegrityError:  # the tables' own promises: a fault of this program
-            raise
-        except sqlite3.DatabaseError as error:
-            raise ScheduleError(f"{self.path}: cannot be used as the store of schedules: {error}") from error
+def _check_clock(now: float) -> None:
+    """Raises ScheduleError where `now` is a time at which no due time may be settled."""
+    if now < WRITTEN:
+        raise ScheduleError(f"this machine's clock stands at {shown(now, 'UTC')}, before this program was written: set it first")
 
 
 @contextlib.contextmanager

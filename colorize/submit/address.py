@@ -15,7 +15,8 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.dashboard.utils import ray_client_address_to_api_server_url
 
 from colorize import auth, cluster
-from colorize.errors import ClusterError, printable
+from colorize.errors import ClusterError, one_line, printable
+from colorize.storage.url import without_secrets
 from colorize.submit.submission import proxies_for
 
 API_SERVER = ray_constants.RAY_API_SERVER_ADDRESS_ENVIRONMENT_VARIABLE
@@ -35,16 +36,21 @@ def job_server(address: str | None) -> str:
         raise ClusterError(f"local{origin}: has no job server: such a Ray ends with its command; start one with `ray start --head`")
     if named.startswith(("http://", "https://")):
         if not _has_host(named):
-            raise ClusterError(f"{printable(named)}{origin}: not a job server's address: give http://host:8265")
+            raise ClusterError(f"{printable(without_secrets(named))}{origin}: not a job server's address: give http://host:8265")
         return named.rstrip("/")
-    if named.startswith("ray://"):
-        return str(ray_client_address_to_api_server_url(cluster.find(named, origin)))
-    if named != "auto" and _speaks_http(named):
+    if not named.startswith("ray://") and named != "auto" and _speaks_http(named):
         return f"http://{named}"
-    store = GcsClient(address=services.canonicalize_bootstrap_address_or_die(cluster.find(named, origin)))
-    listening = store.internal_kv_get(ray_constants.DASHBOARD_ADDRESS.encode(), ray_constants.KV_NAMESPACE_DASHBOARD)
+    found = cluster.find(named, origin)
+    try:
+        if named.startswith("ray://"):
+            return str(ray_client_address_to_api_server_url(found))
+        store = GcsClient(address=services.canonicalize_bootstrap_address_or_die(found))
+        listening = store.internal_kv_get(ray_constants.DASHBOARD_ADDRESS.encode(), ray_constants.KV_NAMESPACE_DASHBOARD)
+    except Exception as error:  # Ray's own have no other base: it has gone meanwhile, or a head was asked as a client's server
+        said = one_line(without_secrets(str(error)))
+        raise ClusterError(f"{without_secrets(named)}{origin}: does not say where its job server is: {said}") from error
     if not listening:
-        raise ClusterError(f"{named}{origin}: this Ray takes no jobs: it was started without its dashboard")
+        raise ClusterError(f"{without_secrets(named)}{origin}: this Ray takes no jobs: it was started without its dashboard")
     return f"http://{listening.decode()}"
 
 

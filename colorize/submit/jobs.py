@@ -30,7 +30,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus
 
 from colorize import auth
-from colorize.errors import ClusterError, ColorizeError, ConfigError, one_line
+from colorize.errors import ClusterError, ColorizeError, ConfigError, one_line, printable
 from colorize.storage.url import WAY_OUT, has_secret, without_secrets
 from colorize.submit.address import direct, job_server
 from colorize.submit.submission import CALL_SECONDS, NOT_READY_SECONDS, PatientClient, submit_job
@@ -50,6 +50,11 @@ _COMPLAINT = "colorize: "
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,199}")
 _RAYS_OWN = re.compile(r"Running entrypoint for job |[\d-]+ [\d:,]+\s+INFO job_manager\.py:")
 """What Ray writes into the log of every job; its command, passwords of URLs among it, is one of these lines."""
+
+_NOT_FOUND = "Version check returned 404"
+"""How Ray's client begins when what answers is no job server of any Ray."""
+
+_ANOTHER = "no Ray job server answers there, but another program: give the address of Ray's, http://host:8265"
 
 _NO_REASON = "Job entrypoint command failed with exit code"
 """How Ray's message begins when all that it knows is the end of the log."""
@@ -101,7 +106,7 @@ class JobClient:
     ) -> str:
         """Submits `colorize ARGUMENTS…` and returns the job's id.
 
-        `id`: the job's; None: made of the command and the time. `environment`: variables for the job and its workers; everyone who may
+        `id`: the job's; None: a new one. `environment`: variables for the job and its workers; everyone who may
         look at the cluster's jobs can read them. `cpus`: what the command itself keeps while it runs, beside what its workers take;
         more than 0 lets it run on any node, else it runs on the head.
 
@@ -116,7 +121,7 @@ class JobClient:
                 )
         if not 0 <= cpus < math.inf:
             raise ConfigError(f"entrypoint_num_cpus {cpus:g}: must be 0 or more, and finite")
-        id = _checked(id or f"{arguments[0]}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}")
+        id = _checked(id or new_id(arguments))
         with contextlib.ExitStack() as stack:
             try:
                 wheel = build_wheel()
@@ -215,11 +220,15 @@ class JobClient:
             raise ClusterError(f"{self.address}: {auth.problem()}") from error
         except requests.exceptions.Timeout as error:
             raise ClusterError(f"{self.address}: the job server does not answer within {CALL_SECONDS:g} s") from error
+        except requests.exceptions.JSONDecodeError as error:
+            raise ClusterError(f"{self.address}: {_ANOTHER}") from error
         except (requests.RequestException, OSError, KeyError, TypeError, ValueError) as error:  # the last three: an answer of another make
             raise ClusterError(f"{self.address}: no Ray job server answers there: {_said(error)}") from error
         except RuntimeError as error:
             if id is not None and "does not exist" in str(error):
                 raise ClusterError(f"{id}: there is no such job on {self.address}; colorize jobs lists them") from error
+            if str(error).startswith(_NOT_FOUND):
+                raise ClusterError(f"{self.address}: {_ANOTHER}") from error
             raise ClusterError(f"{self.address}: {_said(error)}") from error
 
 
@@ -236,6 +245,11 @@ class _JobServer(PatientClient):
         needed = next(one for one in map(Requirement, requires("colorize") or ()) if one.name == "ray")
         if not needed.specifier.contains(str(self._server_ray_version), prereleases=True):
             raise ClusterError(f"{self._address}: Ray {self._server_ray_version} runs there, and colorize needs {needed.specifier}")
+
+
+def new_id(arguments: Sequence[str]) -> str:
+    """An id for the job of a command, made of its name and the time."""
+    return f"{arguments[0]}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
 
 
 def _said(error: Exception) -> str:
@@ -263,9 +277,10 @@ def _entrypoint(arguments: Sequence[str]) -> str:
 def _state(job: JobDetails) -> JobState:
     status = str(job.status)
     command = (job.metadata or {}).get(_COMMAND) or job.entrypoint
+    said = without_secrets(job.message or "")
     return JobState(
         id=job.submission_id or job.job_id or "", command=one_line(without_secrets(command)), status=status,
-        message=_reason(job.message or "") if job.status == JobStatus.FAILED else one_line(job.message or ""),
+        message=printable(_reason(said)) if job.status == JobStatus.FAILED else one_line(said),
         started=None if job.start_time is None else job.start_time / 1000,
         ended=None if job.end_time is None or not job.status.is_terminal() else job.end_time / 1000,
     )  # fmt: skip

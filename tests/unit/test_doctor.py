@@ -166,6 +166,15 @@ def test_a_folder_that_cannot_be_written_is_noticed(amiss: str, why: str, tmp_pa
     assert found["temporary files"].problem is None
 
 
+def test_a_machine_on_which_no_temporary_file_can_be_made_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert ("temporary files", str(tmp_path)) in [(disk.purpose, disk.path) for disk in read_machine().disks]
+
+
 def test_a_containers_limits_are_the_tightest_of_its_groups(tmp_path: Path) -> None:
     def put(path: str, text: str) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -380,6 +389,16 @@ def test_a_cluster_that_takes_too_long_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         found = reach.check_cluster(f"127.0.0.1:{silent.getsockname()[1]}", seconds=0.5)
     assert (found.status, "no answer within 0.5 s" in found.found) == ("wrong", True)
+
+
+@pytest.mark.parametrize("address", ["http://me:sesame@127.0.0.1:8265", "ray://me:sesame@127.0.0.1:10001"])
+def test_the_password_of_an_address_is_not_shown(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What doctor says goes to monitoring programs, and the command of a process to everyone on the machine."""
+    monkeypatch.setattr(subprocess, "Popen", None)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    found = reach.check_cluster(None)
+    assert found.status == "wrong"
+    assert found.found.startswith(f"{address.partition('://')[0]}://…@127.0.0.1:")
 
 
 def test_a_ray_clients_address_is_refused_without_joining() -> None:

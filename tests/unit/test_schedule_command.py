@@ -1,20 +1,26 @@
 """`colorize schedule …` as people type it: what is printed, what is refused in which words, how it ends."""
 
+import errno
+import io
 import json
 import logging
 import re
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from colorize import log
 from colorize.cli import schedule as command
 from colorize.cli.main import main
-from colorize.errors import ClusterError
+from colorize.errors import ClusterError, ScheduleError
 from colorize.schedule.process import log_line
 from colorize.schedule.store import Store
 from tests.schedules import MemoryJobs
@@ -147,9 +153,124 @@ def test_a_time_zone_without_a_name_is_not_taken_for_another(
     move("XYZ-9:17")
     assert schedule("add", "nightly", "--cron", "@daily", *ARCHIVE) == 1
     told = capsys.readouterr().err
-    assert told.startswith("colorize: this machine's clocks go by UTC+0917, and not by ")
-    assert told.endswith(", its time zone: give one with --timezone\n")
+    assert told.startswith("colorize: TZ=XYZ-9:17: timezone 'XYZ-9:17': there is none of this name; give one ")
+    assert told.endswith(", with --timezone\n")
     assert schedule("add", "nightly", "--cron", "@daily", "--timezone", "Asia/Tokyo", *ARCHIVE) == 0
+
+
+@pytest.mark.parametrize(
+    ("zone", "told"),
+    [
+        ("Nowhere/X", "TZ=Nowhere/X: timezone 'Nowhere/X': there is none of this name; give one "),
+        ("UTC0", "TZ=UTC0: timezone 'UTC0': there is none of this name; give one "),
+        ("Europe", "TZ=Europe: timezone 'Europe': is none; give a name "),
+        ("/nowhere", "TZ=/nowhere: there is no such file: give a time zone with --timezone"),
+    ],
+)
+def test_a_time_zone_that_there_is_not_is_not_taken_for_utc(
+    zone: str, told: str, schedule: Callable[..., int], move: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    move(zone)
+    assert schedule("add", "nightly", "--cron", "@daily", *ARCHIVE) == 1
+    assert capsys.readouterr().err.startswith(f"colorize: {told}")
+
+
+@pytest.mark.parametrize(("zone", "name"), [("", "UTC"), (":Asia/Tokyo", "Asia/Tokyo"), ("/usr/share/zoneinfo/Asia/Tokyo", "Asia/Tokyo")])
+def test_the_ways_to_write_a_time_zone(zone: str, name: str, move: Callable[[str], None]) -> None:
+    move(zone)
+    assert command._local_timezone() == name
+
+
+@pytest.mark.parametrize("zone", ["Europe/London", "Pacific/Auckland"])
+def test_a_zone_that_differs_only_in_summer_is_not_taken_for_another(
+    zone: str, move: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a container has its host's /etc/localtime, and an /etc/timezone of its own."""
+    move(f"/usr/share/zoneinfo/{zone}")
+    standard = min(datetime(2026, month, 1, tzinfo=ZoneInfo(zone)).strftime("%z") for month in (1, 7))
+    monkeypatch.setattr("tzlocal.get_localzone_name", lambda: {"+0000": "UTC", "+1200": "Etc/GMT-12"}[standard])
+    with pytest.raises(ScheduleError, match=r"^this machine's clocks go by UTC.* on 20.*, and not by .*: give one with --timezone$"):
+        command._local_timezone()
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "told"),
+    [
+        ("runs", "command = 'nojson'", "schedule nightly: its run due {due} cannot be read: command 'nojson': is no list of words"),
+        ("runs", "started = 9e999", "schedule nightly: its run due {due} cannot be read: started inf: is no time"),
+        ("runs", "message = CAST(x'ff' AS TEXT)", "schedule nightly: its run due {due} cannot be read: message b'\\xff': is of the wrong"),
+        ("attempts", "job = x'00'", "schedule nightly: attempt 1 of its run due {due} cannot be read: job b'\\x00': is of the wrong kind"),
+    ],
+)
+def test_a_damaged_run_is_told_of_beside_the_others(
+    table: str,
+    change: str,
+    told: str,
+    schedule: Callable[..., int],
+    jobs: MemoryJobs,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("nightly", "weekly"):
+        schedule("add", name, "--cron", "@weekly", "--timezone", "UTC", *ARCHIVE)
+        assert schedule("run", name) == 0
+    with sqlite3.connect(tmp_path / "store.sqlite") as database:
+        ((due,),) = database.execute("SELECT due FROM runs WHERE name = 'nightly'").fetchall()
+        database.execute(f"UPDATE {table} SET {change} WHERE name = 'nightly'")
+    database.close()
+    told = told.format(due=due)
+    capsys.readouterr()
+    assert schedule("history") == 0
+    lines = capsys.readouterr().out.splitlines()
+    (bad,) = [line for line in lines if "unreadable" in line]
+    assert re.match(rf"{due} +nightly +unreadable +{re.escape(told)}", bad)
+    assert any(re.search(r" weekly +succeeded ", line) for line in lines)
+    assert schedule("history", "--json") == 0
+    found = {run["name"]: run for run in json.loads(capsys.readouterr().out)}
+    assert found["weekly"]["state"] == "succeeded"
+    assert found["nightly"]["due"] == str(due)
+    assert found["nightly"]["unreadable"].startswith(told)
+    assert schedule("list") == 0
+    assert " @weekly " in capsys.readouterr().out
+
+
+def test_a_history_can_be_as_long_as_anybody_says(schedule: Callable[..., int], tmp_path: Path) -> None:
+    Store(tmp_path / "store.sqlite").close()
+    assert schedule("history", "--limit", str(10**30)) == 0
+
+
+@pytest.mark.parametrize("name", ["history", "pause", "resume", "remove", "run"])
+def test_a_name_that_is_no_text_is_no_schedules(
+    name: str, schedule: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Store(tmp_path / "store.sqlite").close()
+    assert schedule(name, "\udcff") == 1
+    assert capsys.readouterr().err == "colorize: ?: is not UTF-8: no schedule has such a name\n"
+
+
+@pytest.mark.parametrize("parts", [["x" * 300], ["x" * 200] * 3 + ["store.sqlite"]])
+def test_a_store_whose_name_is_too_long_is_an_error_of_one_line(
+    parts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SQLite opens no path of more than 512 bytes."""
+    path = tmp_path.joinpath(*parts)
+    assert main(["schedule", *ADD, "--store", str(path), *ARCHIVE]) == 1
+    assert main(["schedule", "list", "--store", str(path)]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"colorize: {path}: cannot be used as the store of schedules: ")
+    assert second.startswith(f"colorize: {path}: cannot be ")
+
+
+def test_nothing_is_added_paused_or_resumed_by_a_clock_of_1970(
+    schedule: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule(*ADD, *ARCHIVE)
+    capsys.readouterr()
+    monkeypatch.setattr(command.time, "time", lambda: 60.0)
+    told = "colorize: this machine's clock stands at 1970-01-01 00:01 UTC, before this program was written: set it first\n"
+    for arguments in (["add", "often", "--cron", "* * * * *", *ARCHIVE], ["pause", "nightly"], ["resume", "nightly"]):
+        assert schedule(*arguments) == 1
+        assert capsys.readouterr() == ("", told)
 
 
 @pytest.mark.parametrize(
@@ -380,6 +501,31 @@ def test_an_event_that_asks_for_somebody_is_an_error_in_json(
     assert [(line["message"], line["level"]) for line in lines] == [("failed", "error"), ("ray_away", "warning"), ("planned", "info")]
     assert {line["reason"] for line in lines} == {"line one\nline two"}
     assert not out
+
+
+@pytest.mark.parametrize("json", [[], ["--json"]], ids=["people", "programs"])
+def test_an_output_on_a_full_disk_is_an_error_of_one_line(json: list[str], tmp_path: Path) -> None:
+    Store(tmp_path / "store.sqlite").close()
+    command = [sys.executable, "-m", "colorize.cli.job", "schedule", "list", "--store", tmp_path / "store.sqlite", *json]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    told = r"colorize: standard output.* cannot be written: No space left on device: make room\n"
+    assert re.fullmatch(told, done.stderr), done.stderr
+    assert done.returncode == 1
+
+
+def test_a_log_on_a_full_disk_ends_no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        reason = errno.ENOSPC
+
+        def flush(self) -> None:
+            raise OSError(self.reason, "told by the system")
+
+    monkeypatch.setattr("sys.stdout", Full())
+    log_line("started")
+    monkeypatch.setattr(Full, "reason", errno.EPIPE)
+    with pytest.raises(BrokenPipeError):  # nobody reads it any more
+        log_line("ended")
 
 
 def test_an_event_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from colorize import ScheduleError
 from colorize.schedule.plan import Run, Schedule
 from colorize.schedule.runner import AWAY_SECONDS, REFUSALS, Runner
-from colorize.schedule.store import Store, default_path, only_scheduler
+from colorize.schedule.store import DOUBTED, Store, default_path, only_scheduler
 from tests.schedules import MemoryJobs
 
 MIDNIGHT = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
@@ -164,11 +164,14 @@ DAMAGES = [
     ("schedules", "retry_seconds = x'00'", "retry_seconds b'\\x00': is of the wrong kind"),
     ("schedules", "planned_until = -1e300", "planned_until -1e+300: is no time"),
     ("schedules", "planned_until = 9e999", "planned_until inf: is no time"),
+    ("schedules", "planned_until = 0", "planned_until 0: is no time from 2026 to 9999"),
+    ("schedules", "command = CAST(x'5b22ff225d' AS TEXT)", "command b'[\"\\xff\"]': is of the wrong kind"),
     ("schedules", "planned_until = 'soon'", "planned_until 'soon': is of the wrong kind"),
     ("schedules", "cron = x'00'", "cron b'\\x00': is of the wrong kind"),
     ("schedules", "cron = 'a' || char(10) || 'b'", r"cron 'a\nb': 5 fields are needed"),
     ("runs", "command = 'nojson'", "its run due 1780279200 cannot be read: command 'nojson': is no list of words"),
     ("runs", "next_try = 'soon'", "its run due 1780279200 cannot be read: next_try 'soon': is of the wrong kind"),
+    ("runs", "message = CAST(x'ff' AS TEXT)", "its run due 1780279200 cannot be read: message b'\\xff': is of the wrong kind"),
     ("runs", "due = 1e18", "its run due 1000000000000000000 cannot be read"),
 ]
 
@@ -631,6 +634,48 @@ def test_a_run_whose_schedule_is_removed_before_it_begins_does_not_begin(desk: D
     desk.at(TWO + 60)
     assert desk.history() == [("01 02:00", "skipped")]
     assert desk.jobs.jobs == {}
+
+
+def test_a_job_that_ray_takes_while_its_schedule_is_removed_and_found_unbegun_is_ended_and_in_the_history(desk: Desk) -> None:
+    desk.add()
+    take = desk.jobs.start
+
+    def slowly(arguments: Sequence[str], *, id: str) -> str:
+        with Store(desk.store.path) as other:  # colorize schedule remove --stop, meanwhile
+            other.remove("nightly", desk.now)
+            Runner(other, desk.jobs.connect, lambda *_, **__: None).advance(desk.now, "nightly")
+        assert desk.last().state == "skipped"
+        return take(arguments, id=id)
+
+    desk.jobs.start = slowly  # type: ignore[method-assign]
+    desk.at(TWO)
+    desk.at(TWO + 30)
+    ((job, _),) = desk.jobs.jobs.items()
+    assert desk.jobs.state(job).status == "STOPPED"
+    assert desk.history() == [("01 02:00", "stopped")]
+    assert [attempt.job for attempt in desk.store.attempts(desk.last())] == [job]
+
+
+@pytest.mark.parametrize("had_begun", [False, True])
+def test_a_schedule_that_is_replaced_while_ray_is_away_loses_no_run_for_the_old_ones(desk: Desk, had_begun: bool) -> None:
+    desk.add()
+    desk.jobs.away = True
+    desk.at(TWO)
+    if had_begun:
+        desk.jobs.away = False
+        desk.jobs.start(("archive",), id=desk.store.job_id(desk.last()))
+        desk.jobs.away = True
+    desk.store.remove("nightly", desk.now)
+    assert (desk.last().state, desk.last().message) == ("planned", DOUBTED)
+    desk.add()
+    for day in (1, 2):
+        desk.at(TWO + day * 24 * HOUR)
+    assert desk.history() == [("01 02:00", "planned"), ("02 02:00", "skipped"), ("03 02:00", "planned")]
+    desk.jobs.away = False
+    for minute in (10, 15, 20, 35):
+        desk.at(TWO + 48 * HOUR + minute * 60)
+    assert desk.history() == [("01 02:00", "succeeded" if had_begun else "skipped"), ("02 02:00", "skipped"), ("03 02:00", "succeeded")]
+    assert len(desk.jobs.jobs) == (2 if had_begun else 1)
 
 
 def test_a_submission_that_was_not_written_down_is_adopted_even_after_its_schedule_was_removed(desk: Desk) -> None:

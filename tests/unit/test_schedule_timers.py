@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from colorize.errors import ScheduleError
 from colorize.schedule import process
 from colorize.schedule.cron import Cron
 from colorize.schedule.plan import Schedule
@@ -78,6 +79,23 @@ def test_a_clock_that_is_put_back_or_forward_does_not_stop_it(tmp_path: Path, mo
         return Clock.now(UTC).timestamp()
 
     keep(tmp_path / "store.sqlite", lambda: None, clock=clock, poll_seconds=0.01, tell=lambda *_, **__: None)  # type: ignore[arg-type,return-value]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("by", ["nothing", "another"])
+def test_a_store_that_is_taken_away_ends_the_process_and_not_only_its_schedules(by: str, tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+
+    def clock() -> float:
+        for file in tmp_path.glob("store.sqlite*"):
+            if file.suffix != ".lock":
+                file.rename(tmp_path / f"old{file.suffix}")
+        if by == "another":
+            Store(path).close()
+        return time.time()
+
+    with pytest.raises(ScheduleError, match=rf"^{path}: was moved, removed or replaced while the scheduler was running: start it again"):
+        keep(path, lambda: None, clock=clock, poll_seconds=0.01, tell=lambda *_, **__: None)  # type: ignore[arg-type,return-value]
 
 
 def test_a_fault_of_the_program_ends_the_process(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from colorize.cli.main import main
+from colorize.errors import ClusterError
+from colorize.submit import submission
 from colorize.submit.wheel import Wheel
 from tests.jobservers import JobServer, serving
 from tests.processes import PROGRAM, environment
@@ -97,6 +99,34 @@ def test_ctrl_c_leaves_the_job_alone(server: JobServer, tmp_path: Path) -> None:
     assert server.stopped == []
 
 
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt(), ClusterError("no answer")], ids=["interrupt", "no answer"])
+def test_a_job_that_was_taken_without_an_answer_is_known(
+    trouble: BaseException, server: JobServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def submit_job(*given: Any, **job: Any) -> str:
+        submission.submit_job(*given, **job)
+        raise trouble
+
+    monkeypatch.setattr("colorize.submit.jobs.submit_job", submit_job)
+    code = main(["submit", "--no-wait", *ARCHIVE, "--address", server.url])
+    [id] = server.jobs
+    out, err = capsys.readouterr()
+    if isinstance(trouble, KeyboardInterrupt):
+        assert (code, out) == (130, "")
+        there = f"--address {server.url}"
+        told = f"if it was taken already, the job goes on: colorize jobs log {id} {there}, colorize jobs stop {id} {there}\n"
+        assert err == f"{told}colorize: interrupted\n"
+    else:
+        assert (code, out, err) == (0, f"{id}\n", "")
+
+
+def test_a_job_that_was_not_taken_is_an_error(server: JobServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.refusals = ["no"]
+    assert main(["submit", "--no-wait", *ARCHIVE, "--address", server.url]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n"), server.jobs) == ("", 1, {})
+
+
 def test_jobs_are_listed(server: JobServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["jobs", "--address", server.url]) == 0
     assert capsys.readouterr().out == "no jobs\n"
@@ -106,6 +136,18 @@ def test_jobs_are_listed(server: JobServer, capsys: pytest.CaptureFixture[str]) 
     assert main(["jobs", "--json", "--address", server.url]) == 0
     told: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     assert told == [{"id": "one", "command": "colorize train --run /r", "status": "SUCCEEDED", "message": "", "started": 1.0, "ended": 3.0}]
+
+
+def test_an_address_may_stand_before_what_is_done_with_a_job(server: JobServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.add("one", "RUNNING")
+    assert main(["jobs", "--address", server.url, "stop", "one"]) == 0
+    assert server.stopped == ["one"]
+    server.add("one", "SUCCEEDED")
+    server.logs["one"] = ["first\n"]
+    assert main(["jobs", "--address", "http://127.0.0.1:1", "log", "one", "--address", server.url]) == 0
+    assert "first\n" in capsys.readouterr().out
+    assert main(["jobs", "--json", "log", "one", "--address", server.url]) == 1
+    assert capsys.readouterr().err == "colorize: --json: is of the list of jobs, and not of log\n"
 
 
 def test_a_job_is_stopped_once(server: JobServer, capsys: pytest.CaptureFixture[str]) -> None:

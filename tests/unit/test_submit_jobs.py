@@ -137,6 +137,13 @@ def test_why_a_job_failed_is_one_line(server: JobServer, message: str, reason: s
     assert JobClient(server.url).state("one").message == reason
 
 
+def test_why_a_job_failed_has_no_secret_and_can_be_kept(server: JobServer) -> None:
+    server.add("one", "FAILED", "colorize: s3://KEY:WORD@bucket/a\ud800: cannot be read\n")
+    server.add("two", "RUNNING", "waits for s3://KEY:WORD@bucket/a")
+    assert JobClient(server.url).state("one").message == "s3://…@bucket/a?: cannot be read"
+    assert JobClient(server.url).state("two").message == "waits for s3://…@bucket/a"
+
+
 def test_jobs_are_listed_newest_first_without_secrets(server: JobServer) -> None:
     server.add("old", "SUCCEEDED", start_time=1000)
     server.add("new", "RUNNING", start_time=2000, entrypoint="x s3://KEY:WORD@bucket/a s3://bucket/b")
@@ -234,6 +241,14 @@ def test_the_password_of_an_address_is_shown_nowhere(server: JobServer) -> None:
         jobs.state("none")
 
 
+@pytest.mark.parametrize("address", ["http://me:se/same@head:8265", "http://me:sesame@:8265", "ray://me:sesame@head..local:10001"])
+def test_the_password_of_an_address_that_is_none_is_shown_nowhere(address: str) -> None:
+    """The scheduler writes down the reason for which Ray is away."""
+    with pytest.raises(ClusterError) as raised:
+        JobClient(address)
+    assert "same" not in str(raised.value)
+
+
 def test_what_is_no_job_server_is_an_error(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
     async def page(_: Any, __: web.Request) -> web.Response:
         return web.Response(text=json.dumps("hello"), content_type="text/html")
@@ -241,6 +256,20 @@ def test_what_is_no_job_server_is_an_error(server: JobServer, monkeypatch: pytes
     monkeypatch.setattr(JobServer, "version", page)
     with serving(JobServer()) as other, pytest.raises(ClusterError, match="no Ray job server answers there"):
         JobClient(other.url)
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_the_address_of_another_program_is_said_to_be_one(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def page(_: Any, __: web.Request) -> web.Response:
+        return web.Response(status=status, text="<html>", content_type="text/html")
+
+    monkeypatch.setattr(JobServer, "version", page)
+    told = "no Ray job server answers there, but another program: give the address of Ray's, http://host:8265"
+    with serving(JobServer()) as other:
+        for address in (other.url, other.url.removeprefix("http://")):
+            with pytest.raises(ClusterError) as error:
+                JobClient(address)
+            assert str(error.value) == f"{other.url}: {told}"
 
 
 def test_answers_of_another_make_are_errors_in_one_line(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +292,24 @@ def test_a_url_without_a_host_is_refused(address: str) -> None:
         JobClient(address)
 
 
-@pytest.mark.parametrize("address", ["head..local:6379", "ray://head..local:10001", f"{'a' * 64}.local:6379"])
+@pytest.mark.parametrize("address", ["ray://head:6379", "head:6379"])
+def test_a_ray_that_does_not_say_where_its_job_server_is(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head's own port that is asked as a client's server, say: the scheduler asks again later."""
+
+    def no(*_: Any, **__: Any) -> None:
+        raise ConnectionError("ray client connection\ntimeout")
+
+    monkeypatch.setattr("colorize.cluster.find", lambda named, _: named)
+    monkeypatch.setattr("colorize.submit.address._speaks_http", lambda _: False)
+    monkeypatch.setattr("colorize.submit.address.ray_client_address_to_api_server_url", no)
+    monkeypatch.setattr("colorize.submit.address.GcsClient", no)
+    told = rf"^{address}: does not say where its job server is: ray client connection timeout$"
+    monkeypatch.setattr("colorize.submit.address.services.canonicalize_bootstrap_address_or_die", lambda found: found)
+    with pytest.raises(ClusterError, match=told):
+        JobClient(address)
+
+
+@pytest.mark.parametrize("address", ["head..local:6379", "ray://head..local:10001", f"{'a' * 64}.local:6379", "\udcff:6379"])
 def test_a_host_that_no_machine_can_have_is_refused(address: str) -> None:
     with pytest.raises(ClusterError, match=r"^\S+: not a Ray address: no machine can have such a name$"):
         JobClient(address)
