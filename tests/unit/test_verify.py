@@ -155,6 +155,17 @@ def test_a_grey_profile_comes_back_and_one_of_rgb_goes() -> None:
     assert "icc_profile" not in Image.open(BytesIO(restored(encoded(rgb_scene(50, 70), "JPEG", icc_profile=rgb)))).info
 
 
+@pytest.mark.parametrize("transform", [0, 1, 2])
+@pytest.mark.parametrize("packet", [None, PACKETS["plain"]], ids=["no XMP", "XMP"])
+def test_what_an_adobe_segment_says_of_grey_comes_back(packet: bytes | None, transform: int) -> None:
+    stream = read_stream(encoded(grey_scene(50, 70), "JPEG", **({"xmp": packet} if packet else {})), "x")
+    adobe = (0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([transform]))
+    data = replace(stream, metadata=(*stream.metadata, adobe)).encoded()
+    assert read_stream(colored(data), "x").adobe_transform == 1, "the colours are YCbCr"
+    assert segments(restored(data)) == segments(data)
+    assert segments(restore_jpeg(colored(colored(data)), "x")) == segments(data)
+
+
 def test_what_another_program_has_added_since_stays() -> None:
     data = encoded(grey_scene(50, 70), "JPEG", xmp=PACKETS["source type"])
     result = colored(data)

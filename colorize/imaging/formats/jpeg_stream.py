@@ -97,10 +97,17 @@ class JpegStream:
         """Whether its three components are red, green and blue: by the rules of libjpeg."""
         if len(self.components) != 3 or any(kind == APP0 and content.startswith(b"JFIF\0") for kind, content in self.metadata):
             return False
+        if self.adobe_transform is not None:
+            return self.adobe_transform == 0
+        return bytes(component.id for component in self.components) == b"RGB"
+
+    @property
+    def adobe_transform(self) -> int | None:
+        """The colour transform that its Adobe segment names: 0 is none, 1 is YCbCr; None without such a segment."""
         for kind, content in self.metadata:
             if kind == APP14 and content.startswith(b"Adobe") and len(content) >= 12:
-                return content[11] == 0
-        return bytes(component.id for component in self.components) == b"RGB"
+                return content[11]
+        return None
 
     @property
     def exif(self) -> bytes | None:
@@ -117,7 +124,7 @@ class JpegStream:
         return b"".join(content for _, content in parts) or None
 
     def with_transform(self, transform: int) -> JpegStream:
-        """The same with the colour transform of its Adobe segment set: 0 is none, 1 is YCbCr. Without such a segment, the same."""
+        """The same with another `adobe_transform`; without such a segment, the same."""
         metadata = tuple(
             (kind, content[:11] + bytes([transform]) + content[12:])
             if kind == APP14 and content.startswith(b"Adobe") and len(content) >= 12
