@@ -32,6 +32,7 @@ _ORIENTATION, _ACROSS, _DOWN, _UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 _EMPTY_EXIF = b"II*\0" + struct.pack("<IHI", 8, 0, 0)
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _IPTC_RESOURCE = 0x0404
+_IPTC_MARK = b"\x1c"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,12 @@ def iptc_of_tag(value: bytes) -> bytes:
 
 
 def iptc_among(resources: bytes) -> bytes | None:
-    """The data sets of IPTC-IIM among Photoshop's image resources; None where there are none, or what comes before them is damaged."""
+    """The data sets of IPTC-IIM among Photoshop's image resources; None where there are none, or what comes before them is damaged.
+
+    As they are where they stand by themselves, as some programs write them in the place of those resources.
+    """
+    if resources.startswith(_IPTC_MARK):
+        return resources
     place = 0
     while place + 12 <= len(resources):
         (kind,) = struct.unpack_from(">H", resources, place + 4)

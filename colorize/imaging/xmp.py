@@ -299,11 +299,8 @@ def _parse(text: bytes, wanted: Set[str] = frozenset(_OURS)) -> _Packet | None:
                 prefix = named.split(" ")[2:]
                 packet.close = b"</" + ":".join([*prefix, "RDF"]).encode() + b">"
 
-    def refuse(*_: object) -> None:
-        raise _RefusedError
-
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, data
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
+    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = _refuse
     try:
         parser.Parse(text, True)
     except (expat.ExpatError, _RefusedError, ValueError, RecursionError):
@@ -312,8 +309,11 @@ def _parse(text: bytes, wanted: Set[str] = frozenset(_OURS)) -> _Packet | None:
 
 
 def _descriptions(text: bytes) -> bytes | None:
-    """What stands in a packet's rdf:RDF, each with the namespaces that hold there; None for none, and for too many."""
-    if _parse(text) is None:
+    """What stands in a packet's rdf:RDF, each with the namespaces that hold there.
+
+    None where the packet is not well-formed, too large, declares a document type, has no rdf:RDF, or too many namespaces.
+    """
+    if len(text) > MAX_PACKET_BYTES:
         return None
     namespaces: dict[str, str] = {}  # in force in rdf:RDF
     own: set[str] = set()  # of the element that begins
@@ -351,9 +351,12 @@ def _descriptions(text: bytes) -> bytes | None:
             last = parser.CurrentByteIndex
 
     parser.StartNamespaceDeclHandler, parser.StartElementHandler, parser.EndElementHandler = declare, start, end
+    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = _refuse
     try:
         parser.Parse(text, True)
-    except _RefusedError:
+    except (expat.ExpatError, _RefusedError, ValueError, RecursionError):
+        return None
+    if not last:
         return None
     parts, place = [], first
     for where, declared in edits:
@@ -364,6 +367,10 @@ def _descriptions(text: bytes) -> bytes | None:
 
 class _RefusedError(Exception):
     """A document type declaration, which no XMP packet has, and entities would come with it; or cuts that are too many or hold others."""
+
+
+def _refuse(*_: object) -> None:
+    raise _RefusedError
 
 
 def _attribute(text: bytes, place: int, key: str) -> list[tuple[int, int]]:
