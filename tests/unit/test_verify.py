@@ -75,6 +75,19 @@ def test_the_command_says_and_exits_with_what_it_found(tmp_path: Path, capsys: p
     assert capsys.readouterr().err == f"colorize: {tmp_path / 'none.jpg'}: there is no such file\n"
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "b.jpg", "link.jpg"])
+def test_the_findings_never_overwrite_a_picture(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    for file in files:
+        file.write_bytes(GREY_JPEG)
+    (tmp_path / "link.jpg").symlink_to("a.jpg")
+    assert main(["verify", *map(str, files), "--json", str(tmp_path / name)]) == 1
+    assert capsys.readouterr().err == (
+        f"colorize: --json {tmp_path / name}: is one of the pictures, which is not overwritten: give another name\n"
+    )
+    assert all(file.read_bytes() == GREY_JPEG for file in files)
+
+
 def test_restore_gives_the_original_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result, restored = tmp_path / "b.jpg", tmp_path / "c.jpg"
     result.write_bytes(colored(GREY_JPEG))

@@ -38,6 +38,8 @@ MAX_CHUNKS = 100_000
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # of each colour type
 XMP_KEYWORD = b"XML:com.adobe.xmp\0"
 _RAW_PROFILE = b"Raw profile type "
+_HIGH_RANGES = (b"\x10", b"\x12")
+"""By cICP's second byte, the transfer of ITU-T H.273: taken for sRGB's, such numbers would give another lightness."""
 _SRGB_GAMMA = 45_455  # of 100,000; what programs write for sRGB
 _SRGB_CHROMATICITIES = (31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)
 _REPLACED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"sBIT", b"hIST", b"bKGD", b"iCCP", b"cHRM")
@@ -62,6 +64,8 @@ class PngFile:
         kinds = [kind for kind, _ in self._chunks]
         if b"acTL" in kinds:
             raise PictureError(f"{name}: is an animated PNG; still pictures are read")
+        if any(kind == b"cICP" and bytes(content[1:2]) in _HIGH_RANGES for kind, content in self._chunks):
+            raise PictureError(f"{name}: is a PNG of high dynamic range (PQ or HLG), which is not read; convert it to sRGB first")
         with damage(name, "PNG"):
             self.metadata = self._read_metadata()
             self.space = self._read_space(kinds)
