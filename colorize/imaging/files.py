@@ -18,8 +18,8 @@ from colorize.storage.place import move
 def writing_whole(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
     """An empty file, open for reading and writing, that becomes `path` when the block ends well, replacing what was there.
 
-    Raises PictureError when something is there at that moment and `replace` is false, and when the folder is missing or the file cannot be written; whatever else the block raises passes. However the block
-    ends, nothing else is left behind.
+    Raises PictureError when something is there at that moment and `replace` is false, and when the folder is missing or the file cannot be
+    written; whatever else the block raises passes. However the block ends, nothing else is left behind.
     """
     partial = path.parent / f".{uuid.uuid4().hex}.partial"
     try:

@@ -32,9 +32,13 @@ def test_what_has_come_meanwhile_is_not_replaced_unless_told_to(has_links: bool,
     path = tmp_path / "out.jpg"
     write_whole(path, b"first", replace=False)
     path.unlink()
-    with pytest.raises(PictureError) as caught, writing_whole(path, replace=False) as file:
-        file.write(b"mine")
-        path.write_bytes(b"another program's")
+
+    def come_second() -> None:
+        with writing_whole(path, replace=False):
+            path.write_bytes(b"another program's")
+
+    with pytest.raises(PictureError) as caught:
+        come_second()
     assert str(caught.value) == f"{path}: is there already, and nothing is overwritten: give another name"
     assert path.read_bytes() == b"another program's"
     assert list(tmp_path.iterdir()) == [path]

@@ -216,7 +216,9 @@ class _Tags:
         if width == 0 or height == 0:
             raise self._damaged(f"it has {width}×{height} pixels")
         if self._one(_DEPTH, 1) > 1:
-            raise self._refused(f"is a TIFF of {self._one(_DEPTH, 1)} slices in one page, which is not read; save each as a page of its own")
+            raise self._refused(
+                f"is a TIFF of {self._one(_DEPTH, 1)} slices in one page, which is not read; save each as a page of its own"
+            )
         if width * height > MAX_PIXELS:
             limit = MAX_PIXELS // 1_000_000
             refused = self._refused(f"has {width}×{height} pixels by its header; pictures of up to {limit} megapixels are read")
