@@ -70,7 +70,9 @@ def test_what_a_target_holds_is_counted_in_files(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize(("reasons", "rest"), [(20, None), (22, "and 2 files for 2 other reasons: column `reason` in the manifest")])
-def test_reasons_that_are_not_listed_are_counted(reasons: int, rest: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reasons_that_are_not_listed_are_counted(
+    reasons: int, rest: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = to_table([Row(path=f"{number}.tif", status="failed", reason=f"reason {number}", run_id="1") for number in range(reasons)])
     write_manifest(LocalPlace(tmp_path, "out"), rows, rows.slice(0, 0), "1")
     assert main(["archive", "status", str(tmp_path)]) == 0
