@@ -3,7 +3,7 @@
 Knows nothing of Ray and opens no file: names and sizes decide here, content decides in the worker. 20,000 files in 200 folders are
 listed in 0.5 s on a busy core. Links to files are followed, links to folders are not (a loop would never end); both have their row.
 Names are taken as they are: Unicode of either normal form, spaces, line breaks, names that differ only in case. What a target cannot
-hold under the same name is a failed row: bytes that are no UTF-8, and parts of a bucket's keys that lead elsewhere (`..`, `//`).
+hold under the same name is a failed row: bytes that are no UTF-8, and parts of a bucket's keys that lead elsewhere (`.`, `..`, `//`).
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def list_archive(source: Place, run_id: str) -> Listing:
             note(path, found, "skipped", RESERVED)
         elif found.is_folder:
             note(path, found, "skipped", LINKED_FOLDER)
-        elif any(part.startswith(".") and part != ".." for part in parts):
+        elif any(part.startswith(".") and part not in (".", "..") for part in parts):
             note(path, found, "skipped", HIDDEN)
         elif suffix in UNSUPPORTED_SUFFIXES:
             unsupported += 1
@@ -146,7 +146,7 @@ def list_archive(source: Place, run_id: str) -> Listing:
             note(path, found, "skipped", NOT_A_PICTURE)
         elif path != found.path:
             note(path, found, "failed", "its name is not valid UTF-8: rename it")
-        elif "" in parts or ".." in parts or "\0" in path:
+        elif not {"", ".", ".."}.isdisjoint(parts) or "\0" in path:
             note(path, found, "failed", "its name has a part that is empty or leads elsewhere: rename it")
         elif found.size is None:
             note(path, found, "failed", "is not a regular file, or a link to nothing")

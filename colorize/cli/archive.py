@@ -253,6 +253,10 @@ def _print_status(target: str, as_json: bool) -> None:
         for status, reason, count in now.reasons[:LISTED_REASONS]:
             reasons.add_row(f"{count:,}", status, cell(reason))
         console.print("", reasons)
+        if len(now.reasons) > LISTED_REASONS:
+            rest = sum(count for _, _, count in now.reasons[LISTED_REASONS:])
+            others = _count(len(now.reasons) - LISTED_REASONS, "other reason")
+            console.print(f"and {_count(rest, 'file')} for {others}: column `reason` in the manifest", markup=False)
     if now.failures:
         failures = table("failed", "reason")
         for path, reason in now.failures:

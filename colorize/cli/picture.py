@@ -119,12 +119,12 @@ def _color(
     pages = f", {len(scan.pages)} pages" if len(scan.pages) > 1 else ""
     certain = sum(prediction.mean_confidence for prediction in predictions) / len(predictions)
     for index, target in enumerate(targets):
-        with writing_whole(target) as partial:
+        with writing_whole(target, replace=False) as partial:
             paint(scan, predictions, partial, note_of(card, settings), candidate=index, mark=mark, wanted=wanted, hints=given)
         yield target, f"{width}×{height}{pages}, confidence {certain:.2f}"
     for target, page, prediction in zip(maps, scan.pages, predictions, strict=False):  # no maps, no rounds
         height, width = page.upright_shape
-        write_whole(target, confidence_png(prediction, height, width))
+        write_whole(target, confidence_png(prediction, height, width), replace=False)
         yield target, f"{width}×{height}"
 
 

@@ -284,5 +284,5 @@ def _write(file: Path, colored: Colored, targets: list[Path]) -> Iterator[Path]:
     if len(found) != len(targets):
         raise RemoteError(f"{file}: the service answers with {len(found)} files, and {len(targets)} were asked for")
     for target, (_, data) in zip(targets, found, strict=True):  # pictures first, then the map: as `colorize picture` orders them
-        write_whole(target, data)
+        write_whole(target, data, replace=False)
         yield target

@@ -30,5 +30,5 @@ def restore(
     scan = open_scan(colored)
     if not isinstance(scan, JpegScan):
         raise PictureError(f"{colored}: is a {scan.format} file; only a JPEG holds its original, the other formats hold its lightness")
-    write_whole(output, restore_jpeg(scan.data, str(colored)))
+    write_whole(output, restore_jpeg(scan.data, str(colored)), replace=False)
     console.print(f"{printable(output)}  {scan.pages[0].width}×{scan.pages[0].height}", markup=False)

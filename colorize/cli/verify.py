@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from colorize.errors import printable
+from colorize.errors import PictureError, printable
 
 
 def verify(
@@ -30,6 +30,8 @@ def verify(
     from colorize.imaging.formats import open_scan
     from colorize.imaging.verify import verify as compare
 
+    if json_file is not None and any(json_file.exists() and file.exists() and json_file.samefile(file) for file in (original, colored)):
+        raise PictureError(f"--json {json_file}: is one of the pictures, which is not overwritten: give another name")
     verdict = compare(open_scan(original), open_scan(colored))
     found = dataclasses.asdict(verdict)
     is_faithful = found.pop("is_faithful")

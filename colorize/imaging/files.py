@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from colorize.errors import PictureError, printable
+from colorize.storage.place import move
 
 
 @contextmanager
-def writing_whole(path: Path) -> Iterator[BinaryIO]:
+def writing_whole(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
     """An empty file, open for reading and writing, that becomes `path` when the block ends well, replacing what was there.
 
-    Raises PictureError when the folder is missing or the file cannot be written; whatever else the block raises passes. However the block
-    ends, nothing else is left behind.
+    Raises PictureError when something is there at that moment and `replace` is false, and when the folder is missing or the file cannot be
+    written; whatever else the block raises passes. However the block ends, nothing else is left behind.
     """
     partial = path.parent / f".{uuid.uuid4().hex}.partial"
     try:
@@ -31,16 +32,18 @@ def writing_whole(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            partial.replace(path)
+            move(partial, path, replace=replace)
         finally:
             partial.unlink(missing_ok=True)
+    except FileExistsError as error:
+        raise PictureError(f"{printable(str(path))}: is there already, and nothing is overwritten: give another name") from error
     except OSError as error:
         raise _cannot_be_written(path, error) from error
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, replace: bool = True) -> None:
     """Writes a file of these bytes as `writing_whole` does."""
-    with writing_whole(path) as file:
+    with writing_whole(path, replace=replace) as file:
         file.write(data)
 
 

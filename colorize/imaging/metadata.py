@@ -16,7 +16,7 @@ from typing import Literal
 
 from colorize.errors import PictureError
 from colorize.imaging.note import Note
-from colorize.imaging.xmp import NAMESPACE, grey_profile_of, joined_xmp, note_of, provenance_xmp, without_note
+from colorize.imaging.xmp import NAMESPACE, adobe_transform_of, grey_profile_of, joined_xmp, note_of, provenance_xmp, without_note
 
 MAX_SEGMENT = 65_533
 """Bytes of a JPEG segment's content: its length is 16 bits, and counts itself."""
@@ -32,6 +32,7 @@ _ORIENTATION, _ACROSS, _DOWN, _UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 _EMPTY_EXIF = b"II*\0" + struct.pack("<IHI", 8, 0, 0)
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _IPTC_RESOURCE = 0x0404
+_IPTC_MARK = b"\x1c"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,12 @@ def iptc_of_tag(value: bytes) -> bytes:
 
 
 def iptc_among(resources: bytes) -> bytes | None:
-    """The data sets of IPTC-IIM among Photoshop's image resources; None where there are none, or what comes before them is damaged."""
+    """The data sets of IPTC-IIM among Photoshop's image resources; None where there are none, or what comes before them is damaged.
+
+    As they are where they stand by themselves, as some programs write them in the place of those resources.
+    """
+    if resources.startswith(_IPTC_MARK):
+        return resources
     place = 0
     while place + 12 <= len(resources):
         (kind,) = struct.unpack_from(">H", resources, place + 4)
@@ -170,8 +176,10 @@ def jpeg_metadata(data: bytes, name: str = "the picture") -> Metadata:
     return Metadata(exif=exif, xmp=xmp, iptc=iptc_among(resources), icc_profile=_chained_profile(data, name), dpi=dpi)
 
 
-def stamp_jpeg(data: bytes, note: Note | None, profile: bytes | None, name: str = "the picture") -> bytes:
+def stamp_jpeg(data: bytes, note: Note | None, profile: bytes | None, name: str = "the picture", adobe_transform: int = 0) -> bytes:
     """A JPEG with the note in its XMP (None: no note) and `profile` as its ICC profile (None: none); all else is as it was.
+
+    adobe_transform: what the Adobe segment of its grey original names, for the note.
 
     Extended XMP (packets above 64 KB, in segments of their own) stays as it is: the note goes into the main packet. Equal profiles are
     not written anew. Raises PictureError, beginning with `name`, where the segments are damaged or the note finds no room.
@@ -184,7 +192,7 @@ def stamp_jpeg(data: bytes, note: Note | None, profile: bytes | None, name: str 
     has_profile = any(_is(data, marker, start, 0xE2, _ICC) for marker, start, _ in segments)  # whose place a new one takes
     if note is not None:
         grey = old_profile if old_profile is not None and is_new_profile and old_profile[16:20] == b"GRAY" else None
-        stamp = _segment(0xE1, _XMP + provenance_xmp(existing, note, MAX_XMP_IN_JPEG, name, grey))
+        stamp = _segment(0xE1, _XMP + provenance_xmp(existing, note, MAX_XMP_IN_JPEG, name, grey, adobe_transform))
     chain = b"".join(_segment(0xE2, part) for part in _profile_parts(profile, name)) if is_new_profile and profile is not None else b""
     parts, where = [data[:2]], 2
     for marker, start, end in segments:
@@ -210,9 +218,10 @@ def stamp_jpeg(data: bytes, note: Note | None, profile: bytes | None, name: str 
     return b"".join([*parts, data[where:]])
 
 
-def restored_segments(segments: Sequence[tuple[int, bytes]], name: str) -> list[tuple[int, bytes]]:
+def restored_segments(segments: Sequence[tuple[int, bytes]], name: str) -> tuple[list[tuple[int, bytes]], int]:
     """A coloured JPEG's metadata, (marker, content) each, as those of its grey original: without what `stamp_jpeg` put into them.
 
+    With them what the Adobe segment of that original named, if there is one, for the caller to write.
     A profile of RGB, which no grey file may carry, makes place for the grey one of before, where the note has kept it.
     """
     first = next((content[14:] for kind, content in segments if kind == 0xE2 and content.startswith(_ICC) and content[12:13] == b"\1"), b"")
@@ -230,7 +239,7 @@ def restored_segments(segments: Sequence[tuple[int, bytes]], name: str) -> list[
             chain = []
         else:
             restored.append((kind, content))
-    return restored
+    return restored, adobe_transform_of(packets[0]) if packets else 0
 
 
 def read_note(data: bytes) -> Note | None:

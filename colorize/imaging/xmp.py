@@ -42,11 +42,14 @@ _TAIL = b'</rdf:RDF>\n</x:xmpmeta>\n<?xpacket end="w"?>'
 _EXTENSION = "http://ns.adobe.com/xmp/note/ HasExtendedXMP"
 _OURS = {
     f"{NAMESPACE} {name}"
-    for name in ("Model", "ModelSHA256", "Vividness", "Program", "SourceTypeBefore", "UnreadableXMP", "XMPBefore", "GreyProfile")
+    for name in (
+        *("Model", "ModelSHA256", "Vividness", "Program"),
+        *("SourceTypeBefore", "UnreadableXMP", "XMPBefore", "GreyProfile", "AdobeTransform"),
+    )
 } | {f"{_IPTC} DigitalSourceType"}
 _PLACE_OF_PROPERTIES = [f"{_RDF} RDF", f"{_RDF} Description"]  # deeper down are those of ingredients and the like
 _KEPT_WHOLE = ("UnreadableXMP", "XMPBefore")
-_KEPT = (*_KEPT_WHOLE, "GreyProfile")
+_KEPT = (*_KEPT_WHOLE, "GreyProfile", "AdobeTransform")
 _ATTRIBUTES = re.compile(rb"\s+([^\s=]+)\s*=\s*(?:\"[^\"]*\"|'[^']*')")  # one after the other: a value may look like one
 _PADDING = re.compile(rb"\s{64,}(?=<\?xpacket end=)")
 
@@ -74,15 +77,23 @@ def _version() -> str:
 
 
 def provenance_xmp(
-    xmp: bytes | None, note: Note, room: int = MAX_PACKET_BYTES, name: str = "the picture", grey_profile: bytes | None = None
+    xmp: bytes | None,
+    note: Note,
+    room: int = MAX_PACKET_BYTES,
+    name: str = "the picture",
+    grey_profile: bytes | None = None,
+    adobe_transform: int = 0,
 ) -> bytes:
     """The packet `xmp`, UTF-8, with the note in place of what it said of this program before; a new packet where there is none.
 
     grey_profile: the ICC profile that has to go, which the note keeps. It and padding are given up, if need be, for `room` bytes in all.
+    adobe_transform: what a grey JPEG's Adobe segment said that it does not say in colour, which the note keeps too.
     Raises PictureError, beginning with `name`, where that is not enough.
     """
     properties = {"Model": note.model, "ModelSHA256": note.model_sha256, "Vividness": repr(float(note.vividness))}
     properties["Program"] = f"colorize {_version()}"
+    if adobe_transform:
+        properties["AdobeTransform"] = str(adobe_transform)
     text: bytes | None = None
     packet: _Packet | None = None
     has_note = False
@@ -155,6 +166,13 @@ def grey_profile_of(xmp: bytes) -> bytes | None:
     """The grey ICC profile that a coloured file had before, if the note has kept it."""
     packet = _parse(_as_utf8(xmp))
     return None if packet is None else _decoded(packet.values.get(f"{NAMESPACE} GreyProfile", ""), is_compressed=True)
+
+
+def adobe_transform_of(xmp: bytes) -> int:
+    """The colour transform 0…255 that the Adobe segment of a grey JPEG named before it was coloured; 0 where the note has kept none."""
+    packet = _parse(_as_utf8(xmp))
+    kept = "" if packet is None else packet.values.get(f"{NAMESPACE} AdobeTransform", "")
+    return int(kept) if re.fullmatch("[0-9]{1,3}", kept) and int(kept) < 256 else 0
 
 
 def _made(text: bytes | None, packet: _Packet | None, properties: dict[str, str], room: int) -> bytes:
@@ -281,11 +299,8 @@ def _parse(text: bytes, wanted: Set[str] = frozenset(_OURS)) -> _Packet | None:
                 prefix = named.split(" ")[2:]
                 packet.close = b"</" + ":".join([*prefix, "RDF"]).encode() + b">"
 
-    def refuse(*_: object) -> None:
-        raise _RefusedError
-
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, data
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
+    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = _refuse
     try:
         parser.Parse(text, True)
     except (expat.ExpatError, _RefusedError, ValueError, RecursionError):
@@ -294,8 +309,11 @@ def _parse(text: bytes, wanted: Set[str] = frozenset(_OURS)) -> _Packet | None:
 
 
 def _descriptions(text: bytes) -> bytes | None:
-    """What stands in a packet's rdf:RDF, each with the namespaces that hold there; None for none, and for too many."""
-    if _parse(text) is None:
+    """What stands in a packet's rdf:RDF, each with the namespaces that hold there.
+
+    None where the packet is not well-formed, too large, declares a document type, has no rdf:RDF, or too many namespaces.
+    """
+    if len(text) > MAX_PACKET_BYTES:
         return None
     namespaces: dict[str, str] = {}  # in force in rdf:RDF
     own: set[str] = set()  # of the element that begins
@@ -333,9 +351,12 @@ def _descriptions(text: bytes) -> bytes | None:
             last = parser.CurrentByteIndex
 
     parser.StartNamespaceDeclHandler, parser.StartElementHandler, parser.EndElementHandler = declare, start, end
+    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = _refuse
     try:
         parser.Parse(text, True)
-    except _RefusedError:
+    except (expat.ExpatError, _RefusedError, ValueError, RecursionError):
+        return None
+    if not last:
         return None
     parts, place = [], first
     for where, declared in edits:
@@ -346,6 +367,10 @@ def _descriptions(text: bytes) -> bytes | None:
 
 class _RefusedError(Exception):
     """A document type declaration, which no XMP packet has, and entities would come with it; or cuts that are too many or hold others."""
+
+
+def _refuse(*_: object) -> None:
+    raise _RefusedError
 
 
 def _attribute(text: bytes, place: int, key: str) -> list[tuple[int, int]]:

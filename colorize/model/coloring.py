@@ -7,10 +7,11 @@ its colours are turned back before they are grafted, and the file's orientation 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import BinaryIO
 
 import numpy as np
@@ -18,7 +19,9 @@ import numpy.typing as npt
 import torch.nn.functional as F
 from PIL import Image
 
+from colorize.errors import PictureError, printable
 from colorize.imaging.convert import Format, convert
+from colorize.imaging.files import reason_of
 from colorize.imaging.formats import open_scan
 from colorize.imaging.formats.tiff import TiffScan
 from colorize.imaging.mark import marked
@@ -74,9 +77,14 @@ def paint(
     if wanted is None or wanted.upper() == scan.format:
         scan.write(target, ab_2hw_of_pages, note, points)
         return
-    with TemporaryFile() as own:  # not in memory, where a TIFF without compression would lie whole
-        scan.write(own, ab_2hw_of_pages, note, points)
-        own.seek(0)
+    with ExitStack() as stack:
+        try:
+            own = stack.enter_context(TemporaryFile())  # not in memory, where a TIFF without compression would lie whole
+            scan.write(own, ab_2hw_of_pages, note, points)
+            own.seek(0)
+        except OSError as error:  # which would be taken for the target's
+            folder = printable(gettempdir())
+            raise PictureError(f"{scan.name}: {folder}, the folder for temporary files, cannot be written: {reason_of(error)}") from error
         colored = TiffScan(own, scan.name) if scan.format == "TIFF" else open_scan(own.read(), name=scan.name)
         convert(colored, wanted, target, note)
 

@@ -197,7 +197,7 @@ class LocalPlace(Place):
         except FileExistsError as error:  # which here would mean that the picture itself is there
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from error
         try:
-            _move(staged, target, replace=replace)
+            move(staged, target, replace=replace)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -223,7 +223,8 @@ class LocalPlace(Place):
         return f"{status.st_dev}:{status.st_ino}"
 
 
-def _move(staged: Path, target: Path, *, replace: bool) -> None:
+def move(staged: Path, target: Path, *, replace: bool) -> None:
+    """Moves a file on one file system. Raises FileExistsError when something is there and `replace` is false."""
     if replace:
         staged.replace(target)
         return
@@ -240,7 +241,7 @@ def _move(staged: Path, target: Path, *, replace: bool) -> None:
 
 
 def _move_across(staged: Path, target: Path, *, replace: bool) -> None:
-    """As `_move`, from one file system to another."""
+    """As `move`, from one file system to another."""
     partial = target.parent / f".{uuid.uuid4().hex}.partial"
     try:
         with staged.open("rb") as source, partial.open("xb") as file:
@@ -248,7 +249,7 @@ def _move_across(staged: Path, target: Path, *, replace: bool) -> None:
             file.flush()
             os.fsync(file.fileno())
         staged.unlink()  # first: where the scratch folder has gone meanwhile, nothing may come into its place any more
-        _move(partial, target, replace=replace)
+        move(partial, target, replace=replace)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -199,7 +199,7 @@ class Keys(LocalPlace):
         return iter([Found(path=name, size=1, modified=1) for name in self._names])
 
 
-@pytest.mark.parametrize("name", ["../../etc/a.jpg", "a//b.jpg", "/etc/a.jpg", "a/../../b.jpg", "a\0.jpg"])
+@pytest.mark.parametrize("name", ["../../etc/a.jpg", "a//b.jpg", "/etc/a.jpg", "a/../../b.jpg", "./a.jpg", "a/./b.jpg", "a\0.jpg"])
 def test_a_key_that_leads_out_of_the_target_fails(name: str) -> None:
     listing = list_archive(Keys(name, "good.jpg"), "run")
     assert [entry.path for entry in listing.pictures] == ["good.jpg"]

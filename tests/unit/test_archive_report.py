@@ -69,6 +69,17 @@ def test_what_a_target_holds_is_counted_in_files(tmp_path: Path, capsys: pytest.
     assert re.search(r"a\.tif, page 2 +0\.40\s", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize(("reasons", "rest"), [(20, None), (22, "and 2 files for 2 other reasons: column `reason` in the manifest")])
+def test_reasons_that_are_not_listed_are_counted(
+    reasons: int, rest: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = to_table([Row(path=f"{number}.tif", status="failed", reason=f"reason {number}", run_id="1") for number in range(reasons)])
+    write_manifest(LocalPlace(tmp_path, "out"), rows, rows.slice(0, 0), "1")
+    assert main(["archive", "status", str(tmp_path)]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "other reason" in line]
+    assert told == ([] if rest is None else [rest])
+
+
 def test_originals_in_a_bucket_have_no_links(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     report.write_report(LocalPlace(tmp_path, "out"), to_table([]), open_place(f"local://{tmp_path}/in"), "run")

@@ -1,6 +1,9 @@
 """A scan and a network brought together: upright for the network, as stored for the file, in every format."""
 
+import errno
 import json
+import os
+import tempfile
 from io import BytesIO
 
 import numpy as np
@@ -10,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from skimage.color import rgb2lab
 
-from colorize import Colorizer, DecodeSettings, colorize_scan, open_scan
+from colorize import Colorizer, DecodeSettings, PictureError, colorize_scan, open_scan
 from colorize.imaging.metadata import read_note
 from colorize.imaging.note import Note
 from colorize.model.coloring import confidence_png, note_of, paint, views
@@ -44,6 +47,25 @@ def tiff(*pages: np.ndarray) -> bytes:
         for page in pages:
             writer.write(page, photometric="minisblack", metadata=None)
     return buffer.getvalue()
+
+
+class FullDisk(BytesIO):
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writelines = write
+
+
+def test_a_full_temporary_folder_is_not_taken_for_the_target(colorizer: Colorizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = open_scan(encoded(grey_scene(), "PNG"), name="a.png")
+    predictions = colorizer.predict(views(scan, MODEL.card), DecodeSettings())
+    with pytest.raises(OSError, match="No space left"):
+        paint(scan, predictions, FullDisk(), None)
+    monkeypatch.setattr("colorize.model.coloring.TemporaryFile", FullDisk)
+    folder = tempfile.gettempdir()
+    reason = f"^a.png: {folder}, the folder for temporary files, cannot be written: no space left on device$"
+    with pytest.raises(PictureError, match=reason):
+        paint(scan, predictions, BytesIO(), None, wanted="tiff")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -2,6 +2,7 @@
 
 import struct
 import tracemalloc
+import zlib
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -38,6 +39,8 @@ GREY = {kind: encoded(grey_scene(40, 60), kind) for kind in ("JPEG", "PNG", "TIF
 GREY |= {"PNG of 16 bits": DEEP, "PPM of 16 bits": encoded(grey_scene(40, 60).astype(np.uint16) * 257, "PPM")}
 GREY |= {"WEBP": encoded(grey_scene(40, 60), "WEBP", lossless=True)}
 GREY |= {"codestream": bytes(imagecodecs.jpeg2k_encode(grey_scene(40, 60), level=0, codecformat="j2k"))}
+XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<r:Description r:about="" xmlns:b="urn:b" b:title="urn:box"/></r:RDF></x:xmpmeta>"""
 IPTC = b"\x1c\x02\x00\x00\x02\x00\x04" + b"\x1c\x02\x05\x00\x0bThe harbour" + b"\x1c\x02\x78\x00\x04Quay"
 
 
@@ -198,6 +201,53 @@ def test_iptc_that_a_tiff_has_among_photoshop_s_resources_goes_over_too() -> Non
     resources = b"8BIM\x03\xed\x03dpi\0\0\0\1-\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(IPTC)) + IPTC + bytes(len(IPTC) % 2)
     data = tiff(grey_scene(40, 60), extratags=[(34377, 1, len(resources), resources, True)])
     assert open_scan(painted(data, "jpeg")).metadata.iptc == IPTC
+
+
+def raw_profile(kind: str, content: bytes, *, is_compressed: bool = True) -> bytes:
+    """The chunk in which ImageMagick keeps a block that PNG has no place for."""
+    digits = content.hex()
+    lines = "\n".join(digits[start : start + 72] for start in range(0, len(digits), 72))
+    text = f"\n{kind}\n{len(content):8}\n{lines}\n".encode()
+    keyword = f"Raw profile type {kind}\0".encode()
+    return png_chunk(b"zTXt", keyword + b"\0" + zlib.compress(text)) if is_compressed else png_chunk(b"tEXt", keyword + text)
+
+
+@pytest.mark.parametrize("wanted", ["jpeg", "tiff"])
+def test_iptc_that_a_png_has_as_text_goes_over(wanted: Format) -> None:
+    resources = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(IPTC)) + IPTC + bytes(len(IPTC) % 2)
+    for kind, content, is_compressed in (("iptc", resources, True), ("8bim", resources, False), ("iptc", IPTC, True)):
+        data = GREY["PNG"][:33] + raw_profile(kind, content, is_compressed=is_compressed) + GREY["PNG"][33:]
+        result = open_scan(painted(data, wanted))
+        assert result.metadata.iptc == IPTC + (bytes(-len(IPTC) % 4) if wanted == "tiff" else b"")
+        assert raw_profile(kind, content, is_compressed=is_compressed) in colorize_scan(open_scan(data), COLORIZER)
+
+
+@pytest.mark.parametrize("wanted", ["jpeg", "tiff", "webp"])
+def test_exif_and_xmp_that_a_png_has_as_text_go_over(wanted: Format) -> None:
+    chunks = raw_profile("exif", b"Exif\0\0" + exif(6).tobytes().removeprefix(b"Exif\0\0")) + raw_profile("xmp", XMP)
+    data = GREY["PNG"][:33] + chunks + GREY["PNG"][33:]
+    result = Image.open(BytesIO(painted(data, wanted)))
+    assert result.getexif()[0x010E] == "a street"
+    assert ImageOps.exif_transpose(result).size == (40, 60)
+    assert b"urn:box" in (open_scan(painted(data, wanted)).metadata.xmp or b"")
+
+
+@pytest.mark.parametrize("text", [b"", b"\niptc", b"\niptc\n 9\n00", b"\niptc\n 1\nxy", b"\niptc\n x\n00", b"\niptc\n1\n\xff"])
+def test_a_damaged_text_costs_no_picture(text: bytes) -> None:
+    for chunk in (b"tEXt" + b"Raw profile type iptc\0" + text, b"zTXt" + b"Raw profile type exif\0" + text):
+        data = GREY["PNG"][:33] + png_chunk(chunk[:4], chunk[4:]) + GREY["PNG"][33:]
+        scan = open_scan(data)
+        assert scan.metadata.iptc is scan.metadata.exif is None
+
+
+@pytest.mark.parametrize("wanted", ["jpeg", "tiff"])
+def test_iptc_that_a_jpeg_2000_has_in_a_box_goes_over(wanted: Format) -> None:
+    identity = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
+    box = struct.pack(">I4s", 24 + len(IPTC), b"uuid") + identity + IPTC
+    place = GREY["JPEG2000"].index(b"jp2c") - 4
+    data = GREY["JPEG2000"][:place] + box + GREY["JPEG2000"][place:]
+    assert open_scan(painted(data, wanted)).metadata.iptc == IPTC + (bytes(-len(IPTC) % 4) if wanted == "tiff" else b"")
+    assert box in colorize_scan(open_scan(data), COLORIZER)
 
 
 def test_iptc_whose_bytes_were_turned_round_is_read() -> None:

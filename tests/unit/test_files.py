@@ -22,6 +22,28 @@ def test_write_whole_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
+@pytest.mark.parametrize("has_links", [True, False])
+def test_what_has_come_meanwhile_is_not_replaced_unless_told_to(has_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "out.jpg"
+    write_whole(path, b"first", replace=False)
+    path.unlink()
+
+    def come_second() -> None:
+        with writing_whole(path, replace=False):
+            path.write_bytes(b"another program's")
+
+    with pytest.raises(PictureError) as caught:
+        come_second()
+    assert str(caught.value) == f"{path}: is there already, and nothing is overwritten: give another name"
+    assert path.read_bytes() == b"another program's"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_write_whole_takes_the_longest_names(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 251 + ".jpg")
     write_whole(path, b"data")

@@ -380,6 +380,10 @@ COLOR = source(48, 64, "444")
         (altered(GREY, b"\xff\xc0", 1, b"\xc9"), "is an arithmetic-coded JPEG, "),
         (altered(GREY, b"\xff\xc0", 1, b"\xc5"), "is a hierarchical JPEG, "),
         (altered(GREY, b"\xff\xc0", 5, b"\0\0"), "is a truncated or damaged JPEG: it has 64×0 pixels by its header"),
+        (
+            altered(GREY, b"\xff\xc0", 5, b"\0\0")[:-2] + b"\xff\xdc\0\4\0\x30\xff\xd9",
+            "is a JPEG whose height comes after its pixels, which cannot be read; convert it to a usual JPEG first",
+        ),
         (altered(GREY, b"\xff\xc0", 9, b"\x02"), "is a truncated or damaged JPEG: it has 2 components"),
         (altered(GREY, b"\xff\xc0", 12, b"\x03"), "is a truncated or damaged JPEG: a quantization table is missing"),
         (altered(GREY, b"\xff\xda", 5, b"\x07"), "is a truncated or damaged JPEG: a scan is of a component that the frame has not"),

@@ -303,7 +303,8 @@ def test_an_extension_that_is_not_whole_or_no_packet_is_left_out() -> None:
     (length,) = struct.unpack_from(">H", whole, place + 2)
     hostile = "".join(f' xmlns:n{number}="urn:{number}"' for number in range(5000))
     bomb = f'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"{hostile}>{"<a/>" * 5000}</rdf:RDF>'.encode()
-    for data in (whole[:place] + whole[place + 2 + length :], in_two_parts(b"nonsense"), in_two_parts(EXTENSION[:-5]), in_two_parts(bomb)):
+    others = (b"nonsense", b"<nonsense/>", EXTENSION[:-5], b"<!DOCTYPE x>" + EXTENSION, bomb)
+    for data in (whole[:place] + whole[place + 2 + length :], *map(in_two_parts, others)):
         xmp = jpeg_metadata(data).xmp
         assert xmp is not None
         assert b"HasExtendedXMP" in xmp

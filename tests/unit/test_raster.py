@@ -506,6 +506,7 @@ def test_jpeg_2000_of_other_depths(depth: int) -> None:
 def test_webp_keeps_chunks_of_unknown_kinds() -> None:
     data = encoded(RGB, "WEBP", lossless=True, xmp=b"<x:xmpmeta/>")
     others = b"teSt" + struct.pack("<I", 3) + b"abc\0" + b"more" + struct.pack("<I", 2) + b"de"
+    others += b"teSt" + struct.pack("<I", 4) + b"wxyz"  # a second one of a kind
     data = b"RIFF" + struct.pack("<I", len(data) - 8 + len(others)) + data[8:] + others
     for note in (NOTE, None):
         made = colored(data, note=note)
@@ -524,7 +525,7 @@ def test_endless_chunks_and_boxes_are_refused() -> None:
     assert refusal(many) == f"x: is a PNG of more than {MAX_CHUNKS + len(many) // 1024} chunks; save it anew with a picture editor"
     kinds = b"".join(struct.pack("<4sI", b"%04x" % number, 0) for number in range(MAX_PARTS))
     webp = b"RIFF" + struct.pack("<I", len(webp) - 8 + len(kinds)) + webp[8:] + kinds
-    assert refusal(webp) == f"x: is a WebP of {MAX_PARTS} kinds of chunks; save it anew with a picture editor"
+    assert refusal(webp) == f"x: is a WebP of more than {MAX_PARTS} chunks; save it anew with a picture editor"
     assert f"it has more than {MAX_PARTS} boxes" in refusal(jp2 + (struct.pack(">I", 8) + b"free") * MAX_PARTS)
 
 
@@ -580,6 +581,8 @@ JP2 = LOSSLESS["JP2 RGB"][0]
         (b"8BPS" + bytes(40), "is a Photoshop file, which is not read; convert it to TIFF or PNG first"),
         (animated("PNG"), "is an animated PNG; still pictures are read"),
         (animated("WEBP"), "is an animated WebP; still pictures are read"),
+        (with_chunks(LOSSLESS["PNG grey"][0], (b"cICP", b"\x09\x10\0\1")), "is a PNG of high dynamic range (PQ or HLG), "),
+        (with_chunks(LOSSLESS["PNG grey"][0], (b"cICP", b"\x09\x12\0\1")), "is a PNG of high dynamic range (PQ or HLG), "),
         (PNG[:20], "is a truncated or damaged PNG: its header is incomplete"),
         (PNG[:-12], "is a truncated PNG: it ends after"),
         (PNG[:100] + b"\0\0" + PNG[102:], "is a damaged PNG: the checksum at byte"),

@@ -586,6 +586,7 @@ REFUSED: list[tuple[Callable[[], bytes], str]] = [
     (lambda: tiff(GREY, compression="zstd"), "is a TIFF compressed by Zstandard; rewrite it with LZW or deflate"),
     (lambda: tiff(GREY, compression="jpeg2000"), "is a TIFF compressed by JPEG 2000"),
     (lambda: handmade(grey_tags(_259=long(6))), "is a TIFF compressed by old-style JPEG"),
+    (lambda: handmade(grey_tags(_32997=long(4))), "is a TIFF of 4 slices in one page, which is not read"),
     (lambda: handmade(grey_tags(_259=long(77))), "is a TIFF compressed by compression 77"),
     (lambda: handmade(grey_tags(_262=long(6))), "is a TIFF whose pixels are YCbCr without JPEG"),
     (lambda: handmade(grey_tags(_262=long(99))), "is a TIFF whose pixels are of photometric interpretation 99"),

@@ -75,6 +75,19 @@ def test_the_command_says_and_exits_with_what_it_found(tmp_path: Path, capsys: p
     assert capsys.readouterr().err == f"colorize: {tmp_path / 'none.jpg'}: there is no such file\n"
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "b.jpg", "link.jpg"])
+def test_the_findings_never_overwrite_a_picture(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    for file in files:
+        file.write_bytes(GREY_JPEG)
+    (tmp_path / "link.jpg").symlink_to("a.jpg")
+    assert main(["verify", *map(str, files), "--json", str(tmp_path / name)]) == 1
+    assert capsys.readouterr().err == (
+        f"colorize: --json {tmp_path / name}: is one of the pictures, which is not overwritten: give another name\n"
+    )
+    assert all(file.read_bytes() == GREY_JPEG for file in files)
+
+
 def test_restore_gives_the_original_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result, restored = tmp_path / "b.jpg", tmp_path / "c.jpg"
     result.write_bytes(colored(GREY_JPEG))
@@ -153,6 +166,17 @@ def test_a_grey_profile_comes_back_and_one_of_rgb_goes() -> None:
     assert segments(restored(data)) == segments(data)
     rgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert "icc_profile" not in Image.open(BytesIO(restored(encoded(rgb_scene(50, 70), "JPEG", icc_profile=rgb)))).info
+
+
+@pytest.mark.parametrize("transform", [0, 1, 2])
+@pytest.mark.parametrize("packet", [None, PACKETS["plain"]], ids=["no XMP", "XMP"])
+def test_what_an_adobe_segment_says_of_grey_comes_back(packet: bytes | None, transform: int) -> None:
+    stream = read_stream(encoded(grey_scene(50, 70), "JPEG", **({"xmp": packet} if packet else {})), "x")
+    adobe = (0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([transform]))
+    data = replace(stream, metadata=(*stream.metadata, adobe)).encoded()
+    assert read_stream(colored(data), "x").adobe_transform == 1, "the colours are YCbCr"
+    assert segments(restored(data)) == segments(data)
+    assert segments(restore_jpeg(colored(colored(data)), "x")) == segments(data)
 
 
 def test_what_another_program_has_added_since_stays() -> None:

@@ -113,7 +113,8 @@ class JpegScan(Scan):
     def write(self, target: BinaryIO, ab_2hw: Sequence[npt.NDArray[np.float32]], note: Note | None, points: Sequence[Point] = ()) -> None:
         (ab_of_page,) = ab_2hw
         data = (self._grafted(ab_of_page, points) if self.is_lossless else self._repainted(ab_of_page, points)).encoded()
-        target.write(stamp_jpeg(data, note, self._profile, self.name))
+        transform = self._stream.adobe_transform or 0 if len(self._stream.components) == 1 else 0
+        target.write(stamp_jpeg(data, note, self._profile, self.name, transform))
 
     def _grafted(self, ab_2hw: npt.NDArray[np.float32], points: Sequence[Point]) -> JpegStream:
         """The luma as it is, and new chroma."""

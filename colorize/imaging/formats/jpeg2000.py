@@ -1,7 +1,7 @@
 """JPEG 2000, in its JP2 container or as a bare codestream: read and written by OpenJPEG at the same depth, 8 to 16 bits.
 
 Whether a file is lossless is not written in it; its transform is. The reversible one (5-3) is written reversibly and without loss, the
-irreversible one (9-7) irreversibly at 75 dB. Boxes are kept: resolution, EXIF, XML and whatever else; XMP gets the note, the colour
+irreversible one (9-7) irreversibly at 75 dB. Boxes are kept: resolution, EXIF, IPTC, XML and whatever else; XMP gets the note, the colour
 specification becomes sRGB or the space's profile. A bare codestream has no place for them.
 Fewer than 8 bits become 8. Refused with a reason: palettes, YCC, CMYK and LAB, subsampled or signed channels, several codestreams.
 Measured on one thread: reading 16 MP/s grey and 5 RGB, writing RGB 10 MP/s, lossy 18. Sources: ITU-T T.800, annexes A and I.
@@ -31,6 +31,7 @@ LOSSY_DECIBELS = 75
 _START = b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x14ftypjp2 \0\0\0\0jp2 "
 _XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _EXIF = b"JpgTiffExif->JP2"
+_IPTC = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
 _SRGB, _GREY = 16, 17
 _SPACES = {12: "CMYK", 14: "LAB", 18: "YCC"}
 
@@ -48,7 +49,7 @@ class Jpeg2000File:
         self._is_bare = data.startswith(b"\xff\x4f")
         self._boxes: list[tuple[bytes, bytes]] = []
         codestreams: list[memoryview] = [memoryview(data)] if self._is_bare else []
-        exif = xmp = profile = None
+        exif = xmp = iptc = profile = None
         self._resolution = b""
         dpi: tuple[float, float] | None = None
         alphas: set[int] | None = None
@@ -72,6 +73,8 @@ class Jpeg2000File:
                     self._boxes.append((kind, bytes(content)))
                     if kind == b"uuid" and bytes(content[:16]) == _EXIF:
                         exif = exif_without_mark(bytes(content[16:]))
+                    elif kind == b"uuid" and bytes(content[:16]) == _IPTC:
+                        iptc = bytes(content[16:]) or None
             if len(codestreams) != 1:
                 raise PictureError(f"{name}: is a JPEG 2000 of {len(codestreams)} codestreams; files of one picture are read")
             self._codestream = codestreams[0]
@@ -79,7 +82,7 @@ class Jpeg2000File:
         self._has_alpha = self._channels in (2, 4)
         if self._has_alpha and alphas is not None and alphas != {self._channels - 1}:
             raise PictureError(f"{name}: is a JPEG 2000 whose channels mean something unusual, which is not read; convert it first")
-        self.metadata = Metadata(exif=exif, xmp=xmp, icc_profile=profile, dpi=dpi)
+        self.metadata = Metadata(exif=exif, xmp=xmp, iptc=iptc, icc_profile=profile, dpi=dpi)
         self.space = RgbSpace(profile, name)
 
     def decode(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:

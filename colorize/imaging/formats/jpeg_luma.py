@@ -89,8 +89,8 @@ def restore_jpeg(data: bytes, name: str) -> bytes:
         raise PictureError(f"{name}: is grey already")
     if stream.is_rgb:
         raise PictureError(f"{name}: is a JPEG of red, green and blue, which holds no grey picture to restore")
-    metadata = tuple(restored_segments(stream.metadata, name))
-    return replace(luma_of(stream, name), metadata=metadata).with_transform(0).encoded()
+    metadata, transform = restored_segments(stream.metadata, name)
+    return replace(luma_of(stream, name), metadata=tuple(metadata)).with_transform(transform).encoded()
 
 
 def _coefficients(stream: JpegStream, name: str) -> npt.NDArray[np.int16]:

@@ -25,7 +25,7 @@ MAX_SCANS = 128
 
 APP0, APP1, APP2, APP14, COM = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 SOF_PROGRESSIVE = 0xC2
-_SOI, _EOI, _SOS, _DQT, _DHT, _DRI = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD
+_SOI, _EOI, _SOS, _DQT, _DHT, _DRI, _DNL = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD, 0xDC
 _FRAMES = (0xC0, 0xC1, SOF_PROGRESSIVE)
 _REFUSED = {
     0xC3: "a lossless JPEG",
@@ -33,7 +33,7 @@ _REFUSED = {
     0xCA: "an arithmetic-coded JPEG",
     0xCB: "a lossless arithmetic-coded JPEG",
     0xCC: "an arithmetic-coded JPEG",
-    0xDC: "a JPEG whose height comes after its pixels",
+    _DNL: "a JPEG whose height comes after its pixels",
     0xF7: "a JPEG-LS file",
 } | dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE, 0xDF), "a hierarchical JPEG")
 _NEXT_MARKER = re.compile(rb"\xff[\x01-\xfe]")
@@ -97,10 +97,17 @@ class JpegStream:
         """Whether its three components are red, green and blue: by the rules of libjpeg."""
         if len(self.components) != 3 or any(kind == APP0 and content.startswith(b"JFIF\0") for kind, content in self.metadata):
             return False
+        if self.adobe_transform is not None:
+            return self.adobe_transform == 0
+        return bytes(component.id for component in self.components) == b"RGB"
+
+    @property
+    def adobe_transform(self) -> int | None:
+        """The colour transform that its Adobe segment names: 0 is none, 1 is YCbCr; None without such a segment."""
         for kind, content in self.metadata:
             if kind == APP14 and content.startswith(b"Adobe") and len(content) >= 12:
-                return content[11] == 0
-        return bytes(component.id for component in self.components) == b"RGB"
+                return content[11]
+        return None
 
     @property
     def exif(self) -> bytes | None:
@@ -117,7 +124,7 @@ class JpegStream:
         return b"".join(content for _, content in parts) or None
 
     def with_transform(self, transform: int) -> JpegStream:
-        """The same with the colour transform of its Adobe segment set: 0 is none, 1 is YCbCr. Without such a segment, the same."""
+        """The same with another `adobe_transform`; without such a segment, the same."""
         metadata = tuple(
             (kind, content[:11] + bytes([transform]) + content[12:])
             if kind == APP14 and content.startswith(b"Adobe") and len(content) >= 12
@@ -225,7 +232,7 @@ class _Reader:
             if 0xD0 <= kind < _SOI:  # restart markers without a scan, which mean nothing
                 continue
             if kind in _REFUSED:
-                raise PictureError(f"{self._name}: is {_REFUSED[kind]}, which cannot be read; convert it to a usual JPEG first")
+                raise self._unread(kind)
             (length,) = struct.unpack_from(">H", data, position)
             content = data[position + 2 : position + length]
             if length < 2 or len(content) != length - 2:
@@ -289,6 +296,8 @@ class _Reader:
             raise PictureError(f"{self._name}: is a CMYK JPEG; grey and RGB JPEGs are read, so convert it to RGB first")
         if count not in (1, 3) or len(content) != 6 + 3 * count:
             raise self._damage(f"it has {count} components")
+        if not self._height and bytes([0xFF, _DNL]) in self._data:
+            raise self._unread(_DNL)
         if not self._width or not self._height:
             raise self._damage(f"it has {self._width}×{self._height} pixels by its header")
         check_size(self._width, self._height, self._name)
@@ -334,6 +343,9 @@ class _Reader:
         if not first <= last <= 63:
             raise self._damage("a scan's header is invalid")
         self._missing_bits.update(((number, place), bits) for number in numbers for place in range(first, last + 1))
+
+    def _unread(self, kind: int) -> PictureError:
+        return PictureError(f"{self._name}: is {_REFUSED[kind]}, which cannot be read; convert it to a usual JPEG first")
 
     def _damage(self, what: str) -> PictureError:
         return PictureError(f"{self._name}: is a truncated or damaged JPEG: {what}")

@@ -32,6 +32,9 @@ ASSOCIATED, UNASSOCIATED = 1, 2
 """Alpha among the extra channels: multiplied into the colours, and not."""
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, MASK, YCBCR = 0, 1, 2, 3, 4, 6
 
+_DEPTH = 32997
+"""Of a page that is a volume, as tifffile writes them: how many slices its strips or tiles hold."""
+
 _READ = (NONE, *CCITT, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS)
 _COMPRESSIONS = {
     6: "old-style JPEG",
@@ -212,6 +215,10 @@ class _Tags:
         width, height = self._required(256, "ImageWidth"), self._required(257, "ImageLength")
         if width == 0 or height == 0:
             raise self._damaged(f"it has {width}×{height} pixels")
+        if self._one(_DEPTH, 1) > 1:
+            raise self._refused(
+                f"is a TIFF of {self._one(_DEPTH, 1)} slices in one page, which is not read; save each as a page of its own"
+            )
         if width * height > MAX_PIXELS:
             limit = MAX_PIXELS // 1_000_000
             refused = self._refused(f"has {width}×{height} pixels by its header; pictures of up to {limit} megapixels are read")

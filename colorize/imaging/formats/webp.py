@@ -39,11 +39,12 @@ class WebpFile:
     def __init__(self, data: bytes, name: str) -> None:
         """Raises PictureError where the file is damaged, too large or animated."""
         self._data, self._name = data, name
-        chunks = _chunks(data, name)
+        all_chunks = _chunks(data, name)
+        chunks = dict(reversed(all_chunks))  # of each kind the first counts
         if b"ANIM" in chunks or b"ANMF" in chunks or (chunks.get(b"VP8X", b"\0")[:1] or b"\0")[0] & 2:
             raise PictureError(f"{name}: is an animated WebP; still pictures are read")
         self._is_lossless = b"VP8L" in chunks
-        self._others = [(kind, content) for kind, content in chunks.items() if kind not in _KNOWN]
+        self._others = [(kind, content) for kind, content in all_chunks if kind not in _KNOWN]
         self.width, self.height = _size(chunks, name)
         check_size(self.width, self.height, name)
         profile, exif = chunks.get(b"ICCP"), exif_without_mark(chunks.get(b"EXIF"))
@@ -75,11 +76,11 @@ class WebpFile:
         target.writelines([b"RIFF", struct.pack("<I", len(made) - 8 + len(others)), made[8:], others])
 
 
-def _chunks(data: bytes, name: str) -> dict[bytes, bytes]:
-    """The first chunk of every kind. PictureError where one is cut off, or where there are more than `MAX_PARTS`."""
+def _chunks(data: bytes, name: str) -> list[tuple[bytes, bytes]]:
+    """All chunks, kind and content. PictureError where one is cut off, or where there are more than `MAX_PARTS`."""
     if data[:4] != b"RIFF":
         raise PictureError(f"{name}: is a damaged WebP: it is no RIFF file")
-    chunks: dict[bytes, bytes] = {}
+    chunks: list[tuple[bytes, bytes]] = []
     stop, place = 8 + int(struct.unpack_from("<I", data, 4)[0]), 12
     if stop > len(data):
         raise PictureError(f"{name}: is a truncated WebP: it has {len(data)} bytes of {stop}")
@@ -88,8 +89,8 @@ def _chunks(data: bytes, name: str) -> dict[bytes, bytes]:
         if place + 8 + size > stop:
             raise PictureError(f"{name}: is a truncated or damaged WebP: the chunk at byte {place} is longer than the file")
         if len(chunks) == MAX_PARTS:
-            raise PictureError(f"{name}: is a WebP of {MAX_PARTS} kinds of chunks; save it anew with a picture editor")
-        chunks.setdefault(kind, data[place + 8 : place + 8 + size])
+            raise PictureError(f"{name}: is a WebP of more than {MAX_PARTS} chunks; save it anew with a picture editor")
+        chunks.append((kind, data[place + 8 : place + 8 + size]))
         place += 8 + size + size % 2
     return chunks
 
