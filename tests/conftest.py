@@ -3,8 +3,12 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.buckets import s3_server
+
+settings.register_profile("colorize", deadline=None)  # an example takes as long as the machine's other work makes it
+settings.load_profile("colorize")
 
 
 @pytest.fixture(scope="module")

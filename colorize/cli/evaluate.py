@@ -36,7 +36,9 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A shipped model's name, a model file, or a training run's directory.")],
     data: Annotated[str, typer.Option(help="cifar10-sample, cifar10, cifar10:PATH, folder:PATH or parquet:PATH.")] = "cifar10-sample",
     vividness: Annotated[float, typer.Option(help="0: most accurate … 1: as colourful as real pictures.")] = 0.0,
-    json: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the scores to this file, or URL; - is standard output.")] = None,
+    json: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write the scores to this file, or URL; - is standard output.")
+    ] = None,
     sheet: Annotated[str | None, typer.Option(metavar="FILE", help="Write a PNG to this file, or URL: grey | predicted | true.")] = None,
     limit: Annotated[int | None, typer.Option(help="Score at most this many pictures.")] = None,
     hints: Annotated[int | None, typer.Option(metavar="N", help="Also: what N random hints a picture gain, in dB of PSNR.")] = None,
@@ -95,9 +97,7 @@ def evaluate(
         say(score_table(result))
         for line in told_beside(result):
             say(line)
-        say(
-            f"{result.pictures:,} pictures in {result.seconds:.1f} s, vividness {vividness:g}; the columns are told in docs/metrics.md"
-        )
+        say(f"{result.pictures:,} pictures in {result.seconds:.1f} s, vividness {vividness:g}; the columns are told in docs/metrics.md")
         if json == STANDARD_OUTPUT:
             print(result.to_json(), end="")
         elif json is not None:

@@ -26,8 +26,8 @@ from PIL import Image
 from pyarrow import fs
 
 from colorize.errors import DataError, PictureError, one_line, printable
-from colorize.imaging.guard import MAX_PIXELS
-from colorize.imaging.picture import HEAD_BYTES, format_of, read_picture
+from colorize.imaging.guard import HEAD_BYTES, MAX_PIXELS
+from colorize.imaging.picture import format_of, read_picture
 from colorize.storage.place import FILE_URL, local_path, path_of_url
 from colorize.storage.url import redacted, without_secrets
 

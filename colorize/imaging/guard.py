@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from colorize.errors import PictureError, printable
 
 MAX_PIXELS = 200_000_000
+HEAD_BYTES = 512
+"""What the format of a file is told by, and what else it is where it is no picture."""
 MAX_PARTS = 10_000
 """Segments, chunks or boxes of a file besides those of its pixels; empty ones take many times their bytes of memory."""
 

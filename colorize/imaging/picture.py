@@ -28,7 +28,7 @@ from colorize.errors import PictureError, printable
 from colorize.imaging.files import reading
 from colorize.imaging.formats.png import SIGNATURE as PNG_SIGNATURE
 from colorize.imaging.formats.png import png_chunks
-from colorize.imaging.guard import check_size, damage
+from colorize.imaging.guard import HEAD_BYTES, check_size, damage
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _OTHER_FORMATS = (
@@ -49,8 +49,6 @@ _OTHER_FORMATS = (
     (0, b"8BPS", "a Photoshop file"),
     (0, b"%PDF", "a PDF file"),
 )
-HEAD_BYTES = 512
-"""The first bytes of a file, by which it is told what it is."""
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of each colour type
 _PNG_PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]  # of Adam7
 

@@ -66,7 +66,7 @@ def test_a_body_that_is_no_order_is_a_4xx_of_one_line(client: TestClient, body: 
     assert reason in error(client, body)[1]
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.binary(max_size=200)
     | st.dictionaries(st.sampled_from(["source", "target", "model"]), st.text()).map(lambda d: json.dumps(d).encode())

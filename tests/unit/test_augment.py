@@ -19,7 +19,7 @@ def numbered(count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     return L_b1hw, torch.stack([column.expand(count, height, width), picture], dim=1).float()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     count=st.integers(1, 8), height=st.integers(8, 20), width=st.integers(8, 20), size=st.sampled_from([2, 6, 8]), seed=st.integers(0, 99)
 )
@@ -98,7 +98,7 @@ def some_ab(count: int = 500, side: int = 16) -> Tensor:
     return torch.rand(count, 2, side, side, generator=torch.Generator().manual_seed(1)) * 100 - 50
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(share=st.floats(0, 1), seed=st.integers(0, 99))
 def test_hints_show_the_true_colours_and_nothing_else(share: float, seed: int) -> None:
     ab_b2hw = some_ab(20)

@@ -22,7 +22,7 @@ def zipped(**files: bytes) -> bytes:
 
 
 @given(files=st.lists(st.binary(max_size=1000), max_size=8))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_streamed_zip_is_a_zip_and_holds_no_more_than_an_entry(files: list[bytes]) -> None:
     stream, sent = ZipStream(), []
     for number, data in enumerate(files):
@@ -69,7 +69,7 @@ def status_of(content: bytes) -> int:
 
 
 @given(data=st.binary(max_size=200), at=st.integers(0, 300), value=st.integers(0, 255))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_any_bytes_are_a_zip_or_refused(data: bytes, at: int, value: int) -> None:
     damaged = bytearray(zipped(a=b"12345", b=bytes(1000)))
     damaged[at % len(damaged)] = value

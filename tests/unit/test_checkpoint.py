@@ -105,7 +105,7 @@ def test_missing(tmp_path: Path, saved: Path) -> None:
     check_refused(folder)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_truncated(saved: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.getbasetemp() / "truncated"
@@ -176,7 +176,7 @@ def test_what_was_not_finished_is_cleared_and_nothing_else(run: LocalPlace) -> N
     assert [one.epoch for one in whole(run)] == [2, 1]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_one_flipped_bit_or_a_cut_is_noticed_and_the_one_before_is_used(run: LocalPlace, data: st.DataObject) -> None:
     path = run.root / NEWEST / data.draw(st.sampled_from([TENSORS, COUNTERS, SUMS]))

@@ -656,7 +656,7 @@ def packed(data: bytes) -> Colored:
 
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=3))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_zip_is_files_or_a_remote_error(changes: list[tuple[int, int]]) -> None:
     data = bytearray(zipped(zipfile.ZIP_STORED))
     for at, value in changes:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -48,7 +48,6 @@ def test_texture_keeps_the_colours_of_cells_too() -> None:
     torch.testing.assert_close(coherent(ab_12hw, L_1hw, torch.full((12, 20), 0.5), STIFFNESS), ab_12hw, atol=2.0, rtol=0)
 
 
-@settings(deadline=None)
 @given(height=SIDES, width=SIDES, seed=st.integers(0, 1000))
 def test_no_colour_is_made_that_was_not_there(height: int, width: int, seed: int) -> None:
     drawn = torch.Generator().manual_seed(seed)

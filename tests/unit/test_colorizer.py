@@ -207,7 +207,7 @@ def test_a_gpu_that_is_not_there() -> None:
 @given(height=st.integers(1, 90), width=st.integers(1, 90), working_size=st.sampled_from([4, 16, 32]))
 @example(height=400, width=3, working_size=16)
 @example(height=16, width=16, working_size=16)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_network_says_the_same_of_a_shrunk_picture(height: int, width: int, working_size: int) -> None:
     colorizer = Colorizer(small_model(working_size=working_size), device="cpu", precision="fp32")
     L_hw = lightness_of_grey(grey_scene(height, width))

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -100,7 +100,6 @@ def test_arguments_are_left_as_they_were_and_carry_no_gradient() -> None:
     assert bool((ab_b2hw == 90).all())
 
 
-@settings(deadline=None)
 @given(bytes_n3)
 def test_eight_bits_survive_the_round_trip(rgb_n3: np.ndarray) -> None:
     rgb_b3hw = planes(rgb_n3)
@@ -109,7 +108,6 @@ def test_eight_bits_survive_the_round_trip(rgb_n3: np.ndarray) -> None:
     assert torch.equal(compose(lab_b3hw[:, :1], lab_b3hw[:, 1:]), rgb_b3hw)
 
 
-@settings(deadline=None)
 @given(lab_n3)
 def test_compose_keeps_lightness_and_hue(values: list[tuple[float, float, float]]) -> None:
     lab_b3hw = planes(np.array(values, dtype=np.float32))
@@ -121,7 +119,6 @@ def test_compose_keeps_lightness_and_hue(values: list[tuple[float, float, float]
     assert float((cross / asked.clamp(min=1)).abs().max()) < 3, "the chroma's direction stays, but for the rounding of dark colours"
 
 
-@settings(deadline=None)
 @given(lab_n3)
 def test_compose_goes_to_the_border_and_not_inside_it(values: list[tuple[float, float, float]]) -> None:
     lab_b3hw = planes(np.array(values, dtype=np.float32))
@@ -146,7 +143,6 @@ def test_sixteen_bits_are_composed_within_two_levels_of_full_scale() -> None:
     assert float((rgb_to_lab(rgb_b3hw)[:, :1] - L_b1hw).abs().max()) <= 100 * 2 / 65535
 
 
-@settings(deadline=None)
 @given(hnp.arrays(np.uint16, st.tuples(st.integers(1, 40), st.just(3))))
 def test_sixteen_bits_survive_the_round_trip(rgb_n3: np.ndarray) -> None:
     rgb_b3hw = planes(rgb_n3)
@@ -156,7 +152,6 @@ def test_sixteen_bits_survive_the_round_trip(rgb_n3: np.ndarray) -> None:
     np.testing.assert_allclose(again_b3hw.numpy().astype(int), rgb_b3hw.numpy().astype(int), atol=2)
 
 
-@settings(deadline=None)
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(0, 9), st.integers(0, 9), st.just(3))), st.booleans())
 def test_lightness_of_rgb_is_that_of_lab(rgb_hwc: np.ndarray, deep: bool) -> None:
     pixels = rgb_hwc.astype(np.uint16) * 251 if deep else rgb_hwc
@@ -207,7 +202,6 @@ def test_lightness_of_grey_takes_any_shape() -> None:
     np.testing.assert_allclose(L_hw, rgb2lab(np.dstack([grey] * 3))[..., 0], atol=0.001)
 
 
-@settings(deadline=None)
 @given(bytes_n3)
 def test_ycbcr_is_that_of_jpeg_files(rgb_n3: np.ndarray) -> None:
     ycbcr_b3hw = lab_to_ycbcr(rgb_to_lab(planes(rgb_n3)))

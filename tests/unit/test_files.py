@@ -138,5 +138,5 @@ def test_a_huge_file_that_is_no_picture_is_not_read(tmp_path: Path) -> None:
     film = tmp_path / "film.jpg"
     with film.open("wb") as file:
         file.truncate(1 << 40)  # a sparse one: more than any machine has memory for
-    with pytest.raises(PictureError, match="film.jpg: is no picture of a known format"):
+    with pytest.raises(PictureError, match=r"film\.jpg: is no picture of a known format"):
         open_scan(film)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from colorize.errors import HintError
@@ -72,7 +72,6 @@ def test_what_is_no_hint_is_one_line(document: str | bytes, message: str) -> Non
     assert len(str(caught.value).splitlines()) == 1
 
 
-@settings(deadline=None)
 @given(st.one_of(JSON.map(json.dumps), st.lists(JSON, max_size=3).map(json.dumps), st.text(), st.binary()))
 def test_any_document_gives_hints_within_the_picture_or_one_line(document: str | bytes) -> None:
     try:
@@ -85,7 +84,6 @@ def test_any_document_gives_hints_within_the_picture_or_one_line(document: str |
         assert 0 < hint.down < 1
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 639), st.integers(0, 479), st.tuples(*[st.integers(0, 255)] * 3)), max_size=5),
     st.booleans(),

@@ -123,7 +123,7 @@ def test_the_luma_is_kept_bit_by_bit(kind: str, size: tuple[int, int], options: 
         assert [scan.data for scan in read_stream(restored, "x").scans] == [scan.data for scan in read_stream(data, "x").scans]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 70), st.integers(1, 70), st.sampled_from(KINDS[:5]), st.sampled_from(OPTIONS), st.integers(0, 99), st.integers(1, 40))
 def test_any_size_and_chroma(height: int, width: int, kind: str, options: dict[str, object], seed: int, low: int) -> None:
     data = source(height, width, kind, **options)
@@ -498,7 +498,7 @@ def test_damaged_files_are_colored_or_refused(seed: int) -> None:
     assert 20 < results < 110
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200), st.sampled_from([b"\xff\xd8", GREY[:180], COLOR[: COLOR.index(b"\xff\xda") + 14]]))
 def test_any_bytes_are_read_or_refused(tail: bytes, head: bytes) -> None:
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -69,7 +69,6 @@ def test_what_is_no_palette_is_one_line(document: str, message: str) -> None:
 NESTED = st.recursive(st.none() | st.floats() | st.text(), lambda one: st.lists(one) | st.fixed_dictionaries({"colors": one}))
 
 
-@settings(deadline=None)
 @given(st.text() | st.binary() | NESTED.map(json.dumps))
 def test_any_document_gives_a_palette_or_one_line(document: str | bytes) -> None:
     try:

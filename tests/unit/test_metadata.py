@@ -198,7 +198,7 @@ def test_padding_gives_way_and_what_has_no_room_is_refused() -> None:
         provenance_xmp(PACKET, NOTE, room=500, name="x.jpg")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=5), st.floats(0, 1), st.booleans())
 def test_any_bytes_are_a_packet_or_kept(changes: list[tuple[float, int]], kept: float, stamped: bool) -> None:
     data = bytearray(provenance_xmp(PACKET, NOTE) if stamped else PACKET)
@@ -337,7 +337,7 @@ def test_damaged_segments_are_refused(data: bytes) -> None:
         stamp_jpeg(data, NOTE, None, "x")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8), st.floats(0, 1))
 def test_mutated_jpegs_are_stamped_or_refused(changes: list[tuple[float, int]], kept: float) -> None:
     data = bytearray(stamp_jpeg(JPEG, NOTE, b"p" * 300))

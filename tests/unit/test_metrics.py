@@ -165,7 +165,7 @@ def test_means_are_over_pictures_and_the_pooled_psnr_is_over_pixels() -> None:
     assert scores["colorfulness_ratio"] == pytest.approx(rows["colorfulness"].sum().item() / rows["true_colorfulness"].sum().item())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(cuts=st.lists(st.integers(0, 6), min_size=1, max_size=4))
 def test_shards_add_up(cuts: list[int]) -> None:
     """However the pictures are dealt to workers, the sums are those of all of them in one batch, but for the order of addition."""

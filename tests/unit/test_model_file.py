@@ -303,7 +303,7 @@ def test_weights_that_are_no_numbers(tmp_path: Path, value: float) -> None:
     check_refused(path, "not all of its weights are numbers: its training diverged")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_truncated_anywhere(saved: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     length = data.draw(st.integers(0, len(saved) - 1) | st.integers(0, 16) | st.integers(len(saved) - 16, len(saved) - 1))
@@ -313,7 +313,7 @@ def test_truncated_anywhere(saved: bytes, tmp_path_factory: pytest.TempPathFacto
         check_refused(path, "empty|not a safetensors file|truncated", read=read)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(tail=st.binary(min_size=1, max_size=100))
 @example(tail=b"\0")
 def test_something_appended(saved: bytes, tmp_path_factory: pytest.TempPathFactory, tail: bytes) -> None:
@@ -323,7 +323,7 @@ def test_something_appended(saved: bytes, tmp_path_factory: pytest.TempPathFacto
         check_refused(path, "damaged", read=read)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_a_flipped_bit_anywhere(saved: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     header = 8 + int.from_bytes(saved[:8], "little")

@@ -25,7 +25,6 @@ def logits_of(palette: Palette, share_k: torch.Tensor) -> torch.Tensor:
     return share_k.log().view(1, len(palette), 1, 1)
 
 
-@settings(deadline=None)
 @given(a=st.floats(-59, 59), b=st.floats(-59, 59), step=st.sampled_from([5.0, 10.0, 20.0]))
 def test_the_expectation_of_a_target_is_the_colour_it_encodes(a: float, b: float, step: float) -> None:
     palette = full_palette(step)
@@ -172,7 +171,7 @@ def test_settings_out_of_range_are_named(wrong: dict[str, float], named: str) ->
         DecodeSettings(**wrong)  # type: ignore[arg-type]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(scale=st.floats(0.1, 20), temperature=st.floats(0.05, 1), rebalance=st.floats(0, 1))
 def test_decoded_colours_stay_inside_the_bins(scale: float, temperature: float, rebalance: float) -> None:
     palette = full_palette()

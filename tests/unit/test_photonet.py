@@ -36,7 +36,7 @@ def new_network(bins: int = 5) -> PhotoNet:
 NETWORK = new_network()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(height=st.integers(1, 80), width=st.integers(1, 80))
 def test_any_size_gives_logits_at_quarter_resolution(height: int, width: int) -> None:
     with torch.inference_mode():
@@ -45,7 +45,7 @@ def test_any_size_gives_logits_at_quarter_resolution(height: int, width: int) ->
     assert logits.isfinite().all()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), enlarge=st.sampled_from([2, 4]))
 def test_an_enlarged_picture_gives_finer_logits(height: int, width: int, enlarge: int) -> None:
     network = PhotoNet(PhotoNetConfig(bins=5, width=8, enlarge=enlarge)).eval()

@@ -129,7 +129,6 @@ def test_a_palette_is_expanded(transparency: int | bytes | None) -> None:
     assert (None if picture.alpha is None else picture.alpha.tolist()) == expected
 
 
-@settings(deadline=None)
 @given(small_arrays)
 def test_a_png_returns_exactly(pixels: np.ndarray) -> None:
     picture = read_picture(encoded(pixels, "PNG"))
@@ -268,7 +267,7 @@ def test_a_png_cut_anywhere_is_refused() -> None:
         refusal(data[:length])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.sampled_from([RGB_JPEG, GREY_JPEG, PROGRESSIVE_JPEG, RGB_PNG, encoded(rgb_scene(9, 9), "JPEG", exif=EXIF, dpi=(72, 72))]),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255), st.booleans()), max_size=8),
@@ -281,7 +280,7 @@ def test_damage_is_read_or_refused_and_nothing_else(data: bytes, changes: list[t
     assert_read_or_refused(bytes(altered))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=60), st.sampled_from([b"PLTE", b"tRNS", b"iCCP", b"eXIf", b"pHYs", b"zTXt", b"gAMA", b"acTL"]), st.integers(0, 6))
 def test_damaged_png_chunks_with_right_checksums_are_read_or_refused(content: bytes, kind: bytes, color_type: int) -> None:
     pixels = zlib.compress(bytes(4 * (1 + 4 * 4)))

@@ -289,7 +289,7 @@ def test_tiny_and_extreme_shapes(kind: str, shape: tuple[int, ...]) -> None:
     assert file_of(colored(data)).decode()[0].shape == (*shape[:2], 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32), st.sampled_from(["grey", "RGB"]), st.booleans(), st.booleans())
 def test_any_png_keeps_its_lightness(height: int, width: int, seed: int, kind: str, deep: bool, opaque: bool) -> None:
     generator = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -253,7 +253,6 @@ def test_a_loss_that_is_not_finite_leaves_its_point_out(tmp_path: Path) -> None:
     assert "Loss by epoch: 4.100 at the last of 1" in text
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(-1e6, 1e6).map(lambda value: round(value, 4)), min_size=1, max_size=60),
     st.one_of(st.none(), st.floats(-1e6, 1e6).map(lambda value: round(value, 4))),
@@ -269,7 +268,6 @@ def test_charts_stay_inside_their_frame(values: list[float], base: float | None)
     assert sum(tag == "circle" for tag, _ in page.elements) == (len(values) if len(values) <= 40 else 1)
 
 
-@settings(deadline=None)
 @given(st.floats(-1e6, 1e6), st.floats(1e-4, 1e6), st.integers(2, 8))
 def test_ticks_are_round_and_span_the_range(low: float, span: float, most: int) -> None:
     high = low + span
@@ -282,7 +280,6 @@ def test_ticks_are_round_and_span_the_range(low: float, span: float, most: int) 
     assert min(abs(mantissa - round_one) for round_one in (1, 2, 5, 10)) < 1e-3
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.05, 20), max_size=30))
 def test_every_picture_is_in_one_row_in_order(ratios: list[float]) -> None:
     rows = gallery_rows(ratios)

@@ -100,7 +100,7 @@ _NAMES = ["a", "ab", "x", "y", "out", "up", "sideways", "home", "dangling", "loo
 _PIECES = st.lists(st.sampled_from(_NAMES) | st.text(max_size=3), max_size=7)
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_PIECES, st.sampled_from(["", "file://", "file:", "/"]), st.sampled_from(["/", "//", "/./", "\\"]))
 @example(["a", "out"], "", "/")
 def test_no_path_escapes(tree: Path, pieces: list[str], prefix: str, slash: str) -> None:
@@ -199,7 +199,7 @@ _URL_NAMES = [
 ]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.sampled_from(["s3://", "S3://", "s3:", "file://", "s3:///", "x::s3://"]),
     st.lists(st.sampled_from(_URL_NAMES) | st.text(max_size=2), max_size=7),

@@ -177,7 +177,7 @@ def rule(texts: tuple[str, ...], allowed: tuple[frozenset[int], ...]) -> Callabl
     return matches
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_due_times_are_those_of_a_clock_that_is_looked_at_every_minute(data: st.DataObject) -> None:
     fields_drawn = [data.draw(fields(low, high)) for low, high in ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))]

@@ -29,7 +29,7 @@ def test_requests_made_from_the_document_are_answered_as_it_says(mode: Generatio
 
             @given(case=operation.as_strategy(generation_mode=mode))
             @settings(
-                max_examples=EXAMPLES[mode] if method == "post" else 50, deadline=None, database=None,
+                max_examples=EXAMPLES[mode] if method == "post" else 50, database=None,
                 phases=[Phase.generate], suppress_health_check=list(HealthCheck),
             )  # fmt: skip
             def ask(case: schemathesis.Case) -> None:

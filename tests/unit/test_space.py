@@ -296,7 +296,7 @@ def test_parametric_curves_are_those_of_lcms(kind: int) -> None:
     assert np.abs(RgbSpace(icc).lightness(grey) - RgbSpace().lightness(by_lcms(grey, icc))).max() < 0.5
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from([*PROFILES.values(), *GREYS.values(), lut_profile(primaries(P3), 2.0), SRGB_PROFILE]),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255), st.booleans()), max_size=6),

@@ -741,7 +741,7 @@ def runs(seed: int, size: int) -> bytes:
     return b"".join(pieces[index] for index in made.integers(0, 60, 400))[:size]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.one_of(st.binary(max_size=4000), st.builds(runs, st.integers(0, 1000), st.integers(0, 600_000))),
     st.sampled_from([1, 7, 1000, 1 << 20]),
@@ -753,7 +753,7 @@ def test_lzw_and_packbits_in_pieces_are_what_they_are_whole(raw: bytes, size: in
     assert b"".join(unpackbits(in_parts(bytes(imagecodecs.packbits_encode(raw)), size))) == raw
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 50), st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=3), st.integers(0, 1 << 16))
 def test_damaged_lzw_is_a_part_or_an_error_and_never_a_crash(seed: int, changes: list[tuple[int, int]], cut: int) -> None:
     raw = runs(seed, 20_000)
@@ -877,7 +877,7 @@ FIELDS = [*range(256, 260), 262, 266, 273, 274, 277, 278, 279, 284, 292, 317, 32
 numbers = st.one_of(st.integers(0, 20), st.sampled_from([255, 256, 65535, 2**31, 2**32 - 1]), st.integers(0, 2**32 - 1))
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from(FIELDS),

@@ -381,7 +381,7 @@ changes = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(changes, st.floats(0.2, 2), st.sampled_from("<>"), st.sampled_from(["JPEG", "PNG"]))
 def test_mutated_blocks_never_keep_a_picture_from_becoming_a_tiff(
     made: list[tuple[float, int]], kept: float, order: str, kind: str
@@ -401,7 +401,7 @@ TIFFS = [tiff("<"), tiff(">", big=True)]
 PLACES = [data.index(TEXTS[270].encode()) for data in TIFFS]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(changes, st.integers(0, 1), st.sampled_from(["jpeg", "png"]))
 def test_mutated_exif_of_a_tiff_is_converted_or_refused(made: list[tuple[float, int]], number: int, wanted: Format) -> None:
     data = bytearray(TIFFS[number])

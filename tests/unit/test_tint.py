@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -90,7 +90,6 @@ def test_few_and_muted_colors_are_colors() -> None:
     assert is_colored(through_jpeg(L, muted + tint(L, 75, 20 + 0 * X), 80)), "a yellowed slide is in colour all the same"
 
 
-@settings(deadline=None)
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 90), st.just(3))))
 def test_any_shape_is_judged(rgb_hwc: np.ndarray) -> None:
     assert is_colored(SPACE.lab(rgb_hwc)) in (True, False)

@@ -14,7 +14,7 @@ from colorize.train.config import TrainConfig
 from colorize.train.learner import schedule
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     epochs=st.integers(1, 1000),
     workers=st.integers(1, 64),

@@ -11,7 +11,7 @@ from colorize.model.unet import UNet, UNetConfig, pad_to_stride
 NETWORK = UNet(UNetConfig(bins=5, width=8, depth=3)).eval()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(height=st.integers(1, 70), width=st.integers(1, 70))
 def test_any_size_gives_logits_at_half_resolution(height: int, width: int) -> None:
     with torch.inference_mode():

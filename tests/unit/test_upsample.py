@@ -87,7 +87,7 @@ def test_the_guide_may_be_small_where_the_picture_is_large() -> None:
     assert np.abs(result_2hw - upsampled(low_2hw, L_hw)).mean() < 0.5
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_any_sizes_stay_within_the_colors_that_came(height: int, width: int, low_height: int, low_width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -98,7 +98,7 @@ def test_any_sizes_stay_within_the_colors_that_came(height: int, width: int, low
     assert (result_2hw <= ab_2hw.max(axis=(1, 2), keepdims=True) + 1e-3).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     places=st.lists(st.tuples(st.integers(0, WIDTH - 1), st.integers(0, HEIGHT - 1)), min_size=1, max_size=30),
     height=st.integers(1, HEIGHT),

@@ -9,7 +9,7 @@ from colorize.imaging.files import reading
 from colorize.imaging.formats.jpeg import JpegScan
 from colorize.imaging.formats.raster import RasterScan, is_raster
 from colorize.imaging.formats.tiff import TiffScan
-from colorize.imaging.picture import HEAD_BYTES
+from colorize.imaging.guard import HEAD_BYTES
 from colorize.imaging.scan import Scan
 
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

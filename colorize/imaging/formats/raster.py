@@ -26,7 +26,7 @@ from colorize.imaging.formats.jpeg2000 import Jpeg2000File
 from colorize.imaging.formats.netpbm import NetpbmFile
 from colorize.imaging.formats.png import PngFile
 from colorize.imaging.formats.webp import WebpFile
-from colorize.imaging.guard import damage
+from colorize.imaging.guard import HEAD_BYTES, damage
 from colorize.imaging.metadata import Metadata
 from colorize.imaging.note import Note
 from colorize.imaging.scan import Page, Pixels, Scan
@@ -165,7 +165,7 @@ class RasterScan(Scan):
                 if file.width <= 0 or file.height <= 0:
                     raise PictureError(f"{self.name}: is a damaged picture: by its header it has {file.width}×{file.height} pixels")
                 return file
-        if all(byte >= 32 or byte in b"\t\n\r\f" for byte in data[:512]):
+        if all(byte >= 32 or byte in b"\t\n\r\f" for byte in data[:HEAD_BYTES]):
             raise PictureError(f"{self.name}: is text, not a picture")
         raise PictureError(f"{self.name}: is no picture of a known format")
 
