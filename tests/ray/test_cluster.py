@@ -19,7 +19,8 @@ pytestmark = pytest.mark.ray
 
 
 def start(script: str, **environment: str) -> subprocess.Popen[str]:
-    inherited = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    # The session's Ray, which asks for a token, has said so in this process's environment.
+    inherited = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
     return subprocess.Popen(
         [sys.executable, "-c", script],
         env=inherited | environment,

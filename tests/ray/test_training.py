@@ -1,5 +1,6 @@
 """A training run on a real Ray: killed, gone on with, ended; what it leaves; what it refuses. Its numbers are checked from outside."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -8,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ from colorize.train.progress import EpochReport, Report, StepReport
 from colorize.train.run import TrainResult, build_palette, fit, training_seconds
 from tests.models import small_model, small_palette
 from tests.pictures import encoded, grey_scene, rgb_scene, sepia_scene
+from tests.processes import environment, marked
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -83,16 +86,25 @@ def run_here(
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose program was killed (-9), with the Ray that it had started, when its first of two epochs was announced."""
+    """A run that was killed (-9) when its first of two epochs was announced: the program, and the Ray that it had started.
+
+    Left to themselves, workers notice in seconds that their driver is gone, and have trained such a small second epoch by then.
+    """
+    mark = uuid.uuid4().hex
     directory = tmp_path_factory.mktemp("runs") / "sample"
     arguments = [
         "train", "--data", SMALL["data"], "--limit", SMALL["limit"], "--width", SMALL["width"], "--depth", SMALL["depth"],
         "--epochs", 2, "--workers", 2, "--run", directory, "--address", "local",
     ]  # fmt: skip
-    program = subprocess.Popen([PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    program = subprocess.Popen(
+        [PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(mark)
+    )
     assert program.stdout is not None
     lines = list(itertools.takewhile(lambda line: not line.startswith("epoch 1/2"), program.stdout))
-    program.kill()
+    while found := marked(mark):
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     _, errors = program.communicate()
     assert program.returncode == -signal.SIGKILL, (lines, errors)
     assert any(line.startswith("training    251 pictures of 32×32, 5 grey ones left out") for line in lines), lines
