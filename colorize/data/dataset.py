@@ -21,9 +21,11 @@ import ray.data
 from ray.data import TaskPoolStrategy
 
 from colorize import cluster
-from colorize.data import cifar10, photos
+from colorize.data import cifar10, parquet, splits
 from colorize.data.download import cifar10_archive
+from colorize.data.files import find_files
 from colorize.data.lab import Batch, to_lab_batch
+from colorize.data.photos import RawPicture, open_pictures, read_squares
 from colorize.data.sources import Source, parse_source
 from colorize.data.tally import Tally
 from colorize.errors import ColorizeError, ConfigError, DataError
@@ -177,14 +179,14 @@ def run_in_tasks(blocks: ray.data.Dataset, convert: Convert) -> ray.data.Dataset
 
 def _folder(source: Source, split: Literal["train", "test", "all"], limit: int | None, side: int) -> LabDataset:
     assert source.path is not None
-    place = photos.find_files(str(source), source.path)
-    names = photos.pictures_of(place, split)[:limit]
-    others, outside = photos.others_of(place, split), photos.outside_of(place, split)
+    place = find_files(str(source), source.path)
+    names = splits.pictures_of(place, split)[:limit]
+    others, outside = splits.others_of(place, split), splits.outside_of(place, split)
     place = replace(place, names=())  # the tasks get theirs from the blocks
     tally = Tally()
 
     def convert(table: pa.Table) -> Iterator[Batch]:
-        yield from _convert_photos(photos.open_pictures(place, table["name"].to_pylist()), side, split != "test", tally)
+        yield from _convert_photos(open_pictures(place, table["name"].to_pylist()), side, split != "test", tally)
 
     blocks = ray.data.from_items([{"name": name} for name in names], override_num_blocks=min(len(names), _block_count()))
     return replace(_collect(blocks, convert, tally, source, side, None), other_formats=others, outside=outside)
@@ -192,15 +194,15 @@ def _folder(source: Source, split: Literal["train", "test", "all"], limit: int |
 
 def _parquet(source: Source, split: cifar10.Split, limit: int | None, side: int) -> LabDataset:
     assert source.path is not None
-    place = photos.find_files(str(source), source.path)
-    chosen = photos.parquet_rows(place, split, limit)
+    place = find_files(str(source), source.path)
+    chosen = parquet.parquet_rows(place, split, limit)
     place = replace(place, names=())
     tally = Tally()
     labels = chosen.has_labels
 
     def convert(table: pa.Table) -> Iterator[Batch]:
         for part in table.to_pylist():
-            files = photos.open_parquet_part(place, photos.ParquetPart(**part), labels=labels)
+            files = parquet.open_parquet_part(place, parquet.ParquetPart(**part), labels=labels)
             yield from _convert_photos(files, side, split == "train", tally)
 
     parts = [asdict(part) for part in chosen.parts]
@@ -214,9 +216,9 @@ def _parquet(source: Source, split: cifar10.Split, limit: int | None, side: int)
     return replace(loaded, class_names=tuple(str(number) for number in range(classes)) or None)
 
 
-def _convert_photos(files: Iterator[photos.RawPicture], side: int, drop_grey: bool, tally: Tally) -> Iterator[Batch]:
+def _convert_photos(files: Iterator[RawPicture], side: int, drop_grey: bool, tally: Tally) -> Iterator[Batch]:
     while some := list(itertools.islice(files, PHOTOS_A_BATCH)):
-        rgb_b3hw, labels, names, unreadable = photos.read_squares(some, side)
+        rgb_b3hw, labels, names, unreadable = read_squares(some, side)
         batch, grey = to_lab_batch(rgb_b3hw, labels, names, drop_grey=drop_grey)
         tally.add(grey, unreadable)
         if len(batch["L"]):

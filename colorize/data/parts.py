@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from colorize.data import photos
 from colorize.data.dataset import LabDataset, load_dataset
+from colorize.data.files import find_files
 from colorize.data.lab import Batch
 from colorize.data.sources import parse_source
+from colorize.data.splits import has_test_folder
 from colorize.errors import DataError
 
 FEWEST = 20
@@ -57,7 +58,7 @@ def is_drawn_by_pixels(spec: str) -> bool:
     evaluation, which go by names. Raises DataError.
     """
     source = parse_source(spec)
-    return source.kind == "folder" and not photos.has_test_folder(photos.find_files(spec, str(source.path)))
+    return source.kind == "folder" and not has_test_folder(find_files(spec, str(source.path)))
 
 
 def part(whole: LabDataset, name: str, held_out: LabDataset | None = None) -> Parts:

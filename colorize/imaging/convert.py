@@ -35,7 +35,8 @@ from colorize.imaging.formats.tiff_target import NewDirectory, NewTag, Target
 from colorize.imaging.metadata import MAX_SEGMENT, MAX_XMP_IN_JPEG, Metadata, exif_with, iptc_segments, orientation_of, resolution_of
 from colorize.imaging.note import Note
 from colorize.imaging.scan import Page, Pixels, Scan
-from colorize.imaging.xmp import MAX_PACKET_BYTES, note_of, provenance_xmp
+from colorize.imaging.xmp import note_of, provenance_xmp
+from colorize.imaging.xmp_packet import MAX_PACKET_BYTES
 
 Format = Literal["jpeg", "png", "tiff", "webp"]
 SUFFIXES: dict[Format, tuple[str, ...]] = {

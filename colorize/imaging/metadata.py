@@ -16,7 +16,8 @@ from typing import Literal
 
 from colorize.errors import PictureError
 from colorize.imaging.note import Note
-from colorize.imaging.xmp import NAMESPACE, adobe_transform_of, grey_profile_of, joined_xmp, note_of, provenance_xmp, without_note
+from colorize.imaging.xmp import NAMESPACE, adobe_transform_of, grey_profile_of, note_of, provenance_xmp, without_note
+from colorize.imaging.xmp_packet import joined_xmp
 
 MAX_SEGMENT = 65_533
 """Bytes of a JPEG segment's content: its length is 16 bits, and counts itself."""

@@ -47,8 +47,10 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from colorize.data import photos
 from colorize.data.cifar10 import Split
+from colorize.data.files import find_files
+from colorize.data.parquet import ParquetPart, open_parquet_part, parquet_rows
+from colorize.data.photos import read_squares
 from colorize.data.sources import check_apart
 from colorize.evaluation import BASELINES, predict_full_size
 from colorize.imaging.colorspace import compose, rgb_to_lab
@@ -153,10 +155,10 @@ def main(
 def pictures(folder: Path, split: Split, side: int) -> Tensor:
     """RGB uint8 (n, 3, side, side); grey pictures are left out of training, and those that cannot be read, which are told."""
     bad: dict[str, str] = {}
-    place = photos.find_files(f"parquet:{folder}", str(folder))
+    place = find_files(f"parquet:{folder}", str(folder))
 
-    def read(part: photos.ParquetPart) -> Tensor:
-        squares, _, _, unreadable = photos.read_squares(photos.open_parquet_part(place, part, labels=False), side)
+    def read(part: ParquetPart) -> Tensor:
+        squares, _, _, unreadable = read_squares(open_parquet_part(place, part, labels=False), side)
         bad.update(unreadable)
         rgb_b3hw = torch.from_numpy(squares)
         if split == "train" and len(rgb_b3hw):
@@ -164,7 +166,7 @@ def pictures(folder: Path, split: Split, side: int) -> Tensor:
         return rgb_b3hw
 
     with ThreadPoolExecutor(2) as pool:
-        read_n3hw = torch.cat(list(pool.map(read, photos.parquet_rows(place, split, None).parts)))
+        read_n3hw = torch.cat(list(pool.map(read, parquet_rows(place, split, None).parts)))
     if bad:
         print(f"{folder}: {len(bad)} unreadable pictures left out (the first: {': '.join(min(bad.items()))})", flush=True)
     return read_n3hw

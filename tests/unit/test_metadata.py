@@ -16,7 +16,8 @@ from PIL import Image
 from colorize.errors import PictureError
 from colorize.imaging.metadata import MAX_SEGMENT, exif_with, jpeg_metadata, orientation_of, read_note, resolution_of, stamp_jpeg
 from colorize.imaging.note import Note
-from colorize.imaging.xmp import MAX_CUTS, NAMESPACE, SOURCE_TYPE, note_of, provenance_xmp, without_note
+from colorize.imaging.xmp import NAMESPACE, SOURCE_TYPE, note_of, provenance_xmp, without_note
+from colorize.imaging.xmp_packet import MAX_CUTS
 from tests.pictures import encoded, grey_scene, rgb_scene
 
 NOTE = Note(model="photos", model_sha256="ab" * 32, vividness=0.35)

@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 from pyarrow import fs
 
 from colorize.archive.listing import check_places
-from colorize.data.photos import find_files
+from colorize.data.files import find_files
 from colorize.data.sources import check_apart
 from colorize.errors import ArchiveError, StorageError
 from colorize.storage import remote

@@ -29,7 +29,8 @@ from colorize.imaging.metadata import Metadata, exif_without_mark, iptc_among
 from colorize.imaging.note import Note
 from colorize.imaging.profile import MAX_PROFILE_BYTES, make_profile
 from colorize.imaging.space import RgbSpace
-from colorize.imaging.xmp import MAX_PACKET_BYTES, provenance_xmp
+from colorize.imaging.xmp import provenance_xmp
+from colorize.imaging.xmp_packet import MAX_PACKET_BYTES
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 100_000
