@@ -21,7 +21,7 @@ import os
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +39,7 @@ from colorize.archive.batches import predict_in_batches
 from colorize.archive.journal import Journal, Output, StopRunError
 from colorize.archive.manifest import FOLDER, Row, to_table
 from colorize.archive.meter import STAGE, ArchiveMeter
+from colorize.archive.original import PICTURE, read_original
 from colorize.archive.plan import IN_COLOR, Task
 from colorize.archive.report import THUMBNAILS
 from colorize.archive.thumbnails import MOST_OF_A_SHEET, Thumbnail, fitting, sheet
@@ -52,7 +53,7 @@ from colorize.model.colormodel import ColorModel
 from colorize.model.reference import Reference
 from colorize.model.settings import DecodeSettings
 from colorize.model.swatches import Swatches
-from colorize.storage.place import LocalPlace, Place, cause, digest, with_suffix
+from colorize.storage.place import Place, cause, digest, with_suffix
 
 GROUP_PICTURES = 16
 GROUP_PIXELS = 32_000_000
@@ -73,14 +74,9 @@ BLOCK = pa.schema(
     ]
 )  # fmt: skip
 
-LARGE_BYTES = 64_000_000
-"""A larger file of a local source is opened where it is: of a TIFF, only what is needed is read."""
-
 CONFIDENCE = f"{FOLDER}/confidence"
 CONFIDENCE_SIDE = 1024
 """Confidence maps are at most this wide and high."""
-
-_INPUT = "picture"  # what messages call it; a row has the path in a column of its own
 
 _log = logging.getLogger(__name__)
 
@@ -117,6 +113,8 @@ class _Open:
     seen: list[npt.NDArray[np.float32]]
     """What the network is to see of each page."""
     base: Row
+    held: ExitStack
+    """Closes the temporary file that `scan` reads, where it has one."""
 
 
 @dataclass(kw_only=True)
@@ -244,17 +242,18 @@ class Painter:
 
     def _open(self, task: Task) -> _Open | Row:
         """Opens one picture and looks at it small; or the row of why it is not coloured."""
+        held = ExitStack()
         try:
             began = time.perf_counter()
-            source, source_bytes, sha256 = self._read(task)
+            original = read_original(self._order.source, self._order.source_identity, task.path, task.size, held)
             base = Row(
-                path=task.path, status="unchanged", source_bytes=source_bytes, source_modified=task.modified, source_sha256=sha256,
-                seconds_read=time.perf_counter() - began, run_id=self._order.run_id,
+                path=task.path, status="unchanged", source_bytes=original.size, source_modified=task.modified,
+                source_sha256=original.sha256, seconds_read=time.perf_counter() - began, run_id=self._order.run_id,
             )  # fmt: skip
-            if sha256 == task.known:
+            if original.sha256 == task.known:
                 return base
             began = time.perf_counter()
-            scan = open_scan(source, name=_INPUT)
+            scan = open_scan(original.data, name=PICTURE)
             pages = [Thumbnail.of(scan, index) for index in range(len(scan.pages))]
             colored = [index for index, page in enumerate(pages) if page.is_colored]
             if colored and not self._order.recolor:
@@ -265,11 +264,13 @@ class Painter:
                 )  # fmt: skip
             seen = views(scan, self._colorizer.model.card)
             base = replace(base, format=scan.format, pages=len(pages), seconds_decode=time.perf_counter() - began)
-            return _Open(task=task, scan=scan, pages=pages, seen=seen, base=base)
+            return _Open(task=task, scan=scan, pages=pages, seen=seen, base=base, held=held.pop_all())
         except StopRunError:
             raise
         except Exception as error:  # noqa: BLE001 – one picture must not stop the others, whatever it meets
             return self._row_of(task, error)
+        finally:
+            held.close()
 
     def _add(self, group: _Group, one: _Open | Row, predicted: tuple[list[Prediction], float] | Exception | None) -> None:
         """Grafts one picture into the group, or adds the row of why not."""
@@ -280,7 +281,8 @@ class Painter:
             if isinstance(predicted, Exception):
                 raise predicted
             assert predicted is not None, "what is open has an answer"
-            output, thumbnails = self._color(one, *predicted)
+            with one.held:
+                output, thumbnails = self._color(one, *predicted)
         except StopRunError:
             raise
         except Exception as error:  # noqa: BLE001 – as in `_open`
@@ -293,7 +295,7 @@ class Painter:
     def _row_of(self, task: Task, error: Exception) -> Row:
         """The row of a picture that failed: by its own fault, or by one of this program."""
         if isinstance(error, PictureError):
-            return self._failed(task, str(error).removeprefix(f"{_INPUT}: "))
+            return self._failed(task, str(error).removeprefix(f"{PICTURE}: "))
         _log.error("%s: an error of this program", task.path, exc_info=error)
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"an error of this program: {type(error).__name__}: {cause(error)}"
@@ -308,7 +310,7 @@ class Painter:
         times = [time.perf_counter()]
         staged = self._journal.stage()
         try:
-            with staged.open("xb+") as file:
+            with self._order.target.staging(), staged.open("xb+") as file:
                 paint(scan, predictions, file, self._note, mark=self._order.mark, wanted=self._order.format)
                 times.append(time.perf_counter())
                 file.flush()
@@ -352,21 +354,6 @@ class Painter:
             except OSError as error:
                 self._journal.check(error)
                 raise PictureError(f"its confidence map cannot be written: {cause(error)}") from error
-
-    def _read(self, task: Task) -> tuple[Path | bytes, int, str]:
-        """A file's bytes, or its path where it is large and local; its size and its digest."""
-        source = self._order.source
-        try:
-            if isinstance(source, LocalPlace) and task.size > LARGE_BYTES:
-                path = source.root / task.path
-                with path.open("rb") as file:
-                    return path, path.stat().st_size, digest(file)
-            data = source.read(task.path)
-        except (OSError, ValueError) as error:
-            if source.identity() != self._order.source_identity:
-                raise StopRunError(f"{source.shown}: the source has vanished") from error
-            raise PictureError(f"cannot be read: {cause(error)}") from error
-        return data, len(data), hashlib.sha256(data).hexdigest()
 
     def _failed(self, task: Task, reason: str, *, program_error: bool = False) -> Row:
         return Row(

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryFile, gettempdir
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 import numpy as np
@@ -19,9 +19,8 @@ import numpy.typing as npt
 import torch.nn.functional as F
 from PIL import Image
 
-from colorize.errors import PictureError, printable
+from colorize.errors import PictureError
 from colorize.imaging.convert import Format, convert
-from colorize.imaging.files import reason_of
 from colorize.imaging.formats import open_scan
 from colorize.imaging.formats.tiff import TiffScan
 from colorize.imaging.mark import marked
@@ -34,6 +33,7 @@ from colorize.model.hints import Hint
 from colorize.model.reference import Reference
 from colorize.model.settings import DecodeSettings
 from colorize.model.swatches import load_swatches
+from colorize.storage.place import cause, temporary_files
 
 
 def views(scan: Scan, card: ModelCard) -> list[npt.NDArray[np.float32]]:
@@ -79,12 +79,12 @@ def paint(
         return
     with ExitStack() as stack:
         try:
-            own = stack.enter_context(TemporaryFile())  # not in memory, where a TIFF without compression would lie whole
-            scan.write(own, ab_2hw_of_pages, note, points)
-            own.seek(0)
+            with temporary_files():
+                own = stack.enter_context(TemporaryFile())  # not in memory, where a TIFF without compression would lie whole
+                scan.write(own, ab_2hw_of_pages, note, points)
+                own.seek(0)
         except OSError as error:  # which would be taken for the target's
-            folder = printable(gettempdir())
-            raise PictureError(f"{scan.name}: {folder}, the folder for temporary files, cannot be written: {reason_of(error)}") from error
+            raise PictureError(f"{scan.name}: cannot be converted: {cause(error)}") from error
         colored = TiffScan(own, scan.name) if scan.format == "TIFF" else open_scan(own.read(), name=scan.name)
         convert(colored, wanted, target, note)
 

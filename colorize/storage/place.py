@@ -15,9 +15,10 @@ import stat
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import gettempdir
 from typing import IO
 from urllib.parse import unquote
 
@@ -88,6 +89,10 @@ class Place(ABC):
     @abstractmethod
     def scratch(self, folder: str) -> Path:
         """A local folder for files that `put` is to move to their places: on a disk it is `folder` itself, which must exist."""
+
+    def staging(self) -> AbstractContextManager[None]:
+        """To be around whatever writes into the scratch folder: an OSError names that folder, where it is not in this place."""
+        return nullcontext()
 
     @abstractmethod
     def discard(self, staged: Path) -> None:
@@ -282,6 +287,15 @@ def cause(error: BaseException) -> str:
     """Why something failed, in one line."""
     told = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return one_line(told, longest=300)
+
+
+@contextmanager
+def temporary_files() -> Iterator[None]:
+    """An OSError of the block as one that names the folder for temporary files: nobody would think of it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"{printable(gettempdir())}, the folder for temporary files: {cause(error)}") from error
 
 
 def digest(file: IO[bytes]) -> str:

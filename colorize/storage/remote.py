@@ -11,7 +11,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, cast
@@ -21,7 +21,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from colorize.errors import StorageError, printable
-from colorize.storage.place import CHUNK, FILE_URL, Found, LocalPlace, Place, cause, is_url, local_path, path_of_url
+from colorize.storage.place import CHUNK, FILE_URL, Found, LocalPlace, Place, cause, is_url, local_path, path_of_url, temporary_files
 from colorize.storage.url import redacted, user_of
 
 ARROW_SCHEMES = frozenset({"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"})
@@ -75,15 +75,21 @@ class RemotePlace(Place):
             return BufferedReader(self.filesystem.open_input_file(self._at(path)), SEEK_BYTES)
 
     def write(self, path: str, data: bytes, *, make_folder: bool = True) -> None:
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(data)
-            file.flush()
+        with ExitStack() as stack:
+            with temporary_files():
+                file = stack.enter_context(tempfile.NamedTemporaryFile())
+                file.write(data)
+                file.flush()
             self._upload(Path(file.name), path, aside=len(data) > CHUNK)  # a break half-way must not cost the one that it replaces
 
     def scratch(self, folder: str) -> Path:
         local = Path(tempfile.gettempdir()) / f"colorize-{os.getpid()}-{folder.replace('/', '-')}"
-        local.mkdir(mode=0o700, exist_ok=True)
+        with temporary_files():
+            local.mkdir(mode=0o700, exist_ok=True)
         return local
+
+    def staging(self) -> AbstractContextManager[None]:
+        return temporary_files()
 
     def put(self, staged: Path, path: str, *, replace: bool) -> None:
         if not replace and self.look(path) is not None:

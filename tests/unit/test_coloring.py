@@ -63,7 +63,7 @@ def test_a_full_temporary_folder_is_not_taken_for_the_target(colorizer: Colorize
         paint(scan, predictions, FullDisk(), None)
     monkeypatch.setattr("colorize.model.coloring.TemporaryFile", FullDisk)
     folder = tempfile.gettempdir()
-    reason = f"^a.png: {folder}, the folder for temporary files, cannot be written: no space left on device$"
+    reason = f"^a.png: cannot be converted: {folder}, the folder for temporary files: No space left on device$"
     with pytest.raises(PictureError, match=reason):
         paint(scan, predictions, BytesIO(), None, wanted="tiff")
 

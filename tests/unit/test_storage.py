@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -288,3 +289,23 @@ def test_a_cause_is_one_short_line() -> None:
     assert cause(ValueError("a\n  b\x1b[31m")) == "a b?[31m"
     assert cause(KeyError()) == "KeyError"
     assert len(cause(ValueError("x" * 999))) == 300
+
+
+def test_a_full_temporary_folder_is_not_taken_for_the_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = open_place(f"local://{tmp_path}/place")
+    told = re.escape(f"{tempfile.gettempdir()}, the folder for temporary files: No space left on device")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match=told) as raised, place.staging():
+        full()
+    assert raised.value.errno == errno.ENOSPC
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "NamedTemporaryFile", full)
+        with pytest.raises(OSError, match=told):
+            place.write("a.jpg", b"x")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", full)
+        with pytest.raises(OSError, match=told):
+            place.scratch("scratch")
