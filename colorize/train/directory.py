@@ -12,12 +12,13 @@ It is never silently overwritten or resumed. Every failure of what holds it is a
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -112,13 +113,34 @@ class RunDirectory:
             finally:
                 made.remove("")
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """For this process alone, until the block or the process ends. Raises RunError where another one trains in it.
+
+        On a disk; a bucket has no locks. Two that go on with one run would take each other's checkpoints for their own.
+        """
+        with ExitStack() as stack:
+            if isinstance(self.place, LocalPlace):
+                try:
+                    file = stack.enter_context((self.place.root / CONFIG_FILE).open("r+b"))
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise RunError(f"{self}: another process is training it: wait until that has ended") from error
+                except OSError:
+                    pass  # a file system without locks; what cannot be written is told by whoever writes
+            yield
+
     def open(self) -> TrainConfig:
-        """The settings of a run that is to be resumed. Raises RunError when there is none, or it is finished: its model has its scores."""
+        """The settings of a run that is to be resumed.
+
+        Raises RunError when there is none, it is finished (its model has its scores), or another process is training it.
+        """
         if not self.has(CONFIG_FILE):
             raise RunError(f"{self}: not a training run (it has no {CONFIG_FILE})")
         if self.has(MODEL_FILE) and self._card().metrics:
             raise RunError(f"{self}: this run is finished; its model is {self.at(MODEL_FILE)}")
-        return self.settings()
+        with self.held():
+            return self.settings()
 
     def settings(self) -> TrainConfig:
         """Those of a run, finished or not. Raises RunError, and ConfigError where they are out of range."""

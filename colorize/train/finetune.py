@@ -130,11 +130,12 @@ def create_finetuning(directory: RunDirectory, config: TrainConfig) -> None:
 
 def open_finetuning(directory: RunDirectory) -> TrainConfig:
     """The settings of a run that is to be resumed; one that was killed before it had its model is given it, by its name. Raises RunError
-    when there is none, or it is finished.
+    when there is none, it is finished, or another process is training it.
     """
     if not directory.has(CONFIG_FILE):
         raise RunError(f"{directory}: not a fine-tuning run (it has no {CONFIG_FILE})")
-    config = directory.settings()
+    with directory.held():
+        config = directory.settings()
     if config.base is None:
         raise RunError(f"{directory}: not a fine-tuning run: go on with colorize train --resume {directory}")
     if directory.has(RESULT_FILE):

@@ -106,7 +106,8 @@ def fit(
     train, validation: materialized rows of `L` (1, h, w) and `ab` (2, h, w); validation also `rgb` (3, h, w) uint8. `base`: the model that
     is tuned, with its palette extended by the colours of `train`; None: a network from scratch.
     `on_report` is called on a thread of this process. Raises ClusterError (too few resources), DataError (too few
-    pictures, or all of `validation` grey) and RunError (training failed, or goes on with other data than it began with).
+    pictures, or all of `validation` grey) and RunError (training failed, goes on with other data than it began with, or another process
+    is at it).
     """
     log.bind(run=directory.name, stage=STAGE)
     check_workers(needed(config, directory), config.gpu)
@@ -145,7 +146,7 @@ def fit(
         on_report(report)
 
     # The board hands out its last reports on its way out, before the tracker is closed.
-    with tracker, board(directory.name, follow) as actor:
+    with directory.held(), tracker, board(directory.name, follow) as actor:
         setup = Setup(
             config=config, directory=directory, json_log=log.is_json(), bins_k2=palette.bins_k2.numpy(), prior_k=palette.prior_k.numpy(),
             train_pictures=pictures, validation_pictures=validated, training=facts, board=actor,

@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +40,30 @@ def test_a_run_is_made_once_and_read_back(spec: str) -> None:
     with pytest.raises(RunError, match=rf"^{run}: is there already; resume it with --resume {run}, or name another one with --run$"):
         RunDirectory(spec).create(CONFIG)
     assert "word" not in str(run), "a key is not shown"
+
+
+HOLD = """
+import sys
+from colorize.train.directory import RunDirectory
+with RunDirectory(sys.argv[1]).held():
+    print("held", flush=True)
+    input()
+"""
+
+
+def test_of_two_processes_one_goes_on_with_a_run(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "runs/one")
+    run.create(CONFIG)
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        for going_on in (run.open, run.held().__enter__):
+            with pytest.raises(RunError, match=rf"^{run}: another process is training it: wait until that has ended$"):
+                going_on()
+        other.kill()  # which gives it free too
+    assert run.open() == CONFIG
+    with run.held():
+        assert sorted(path.name for path in (tmp_path / "runs/one").iterdir()) == [CONFIG_FILE], "nothing is left"
 
 
 def test_a_run_that_could_not_be_made_is_told_before_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
