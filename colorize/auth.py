@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from colorize.errors import ClusterError, printable
+from colorize.storage.place import local_path
 
 MODE = "RAY_AUTH_MODE"
 """`token`: every process shows a token and asks for it; `disabled`: none does."""
@@ -22,8 +23,8 @@ _WHERE = f"{TOKEN}, {TOKEN_PATH} or ~/.ray/auth_token"
 
 
 def token_file() -> Path:
-    """The file in which this user's Ray looks for the token."""
-    return Path(os.environ.get(TOKEN_PATH) or Path.home() / ".ray" / "auth_token")
+    """The file in which this user's Ray looks for the token. Raises StorageError where it would be in a home folder, and there is none."""
+    return Path(os.environ.get(TOKEN_PATH) or local_path("~/.ray/auth_token"))
 
 
 def file_problem(path: Path) -> str | None:

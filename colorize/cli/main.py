@@ -46,6 +46,9 @@ INTERRUPTED = 128 + signal.SIGINT
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says of a disk, or a share of it, that is full."""
 
+HOMELESS = "Could not determine home directory."
+"""What pathlib says where a user has none, whom a container was given by number: Ray asks for it when it is imported."""
+
 AGAIN_SECONDS = 0.05
 """From an interrupt that was swallowed until it is raised again."""
 
@@ -113,6 +116,11 @@ def main(arguments: list[str] | None = None, *, around: AbstractContextManager[N
         if error.errno not in FULL:
             raise
         _complain(f"{error.filename or 'standard output, or a file'} cannot be written: {error.strerror}: make room")
+        code = 1
+    except RuntimeError as error:
+        if str(error) != HOMELESS:
+            raise
+        _complain("~: there is no home folder: name one in the variable HOME")
         code = 1
     else:
         code = 0

@@ -34,11 +34,11 @@ _CHUNK_BYTES = 1 << 18
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: COLORIZE_CACHE, else `colorize` in XDG_CACHE_HOME, else in ~/.cache."""
+    """Where downloads are kept: COLORIZE_CACHE, else `colorize` in XDG_CACHE_HOME, else in ~/.cache. Raises StorageError."""
     if chosen := os.environ.get("COLORIZE_CACHE"):
         return local_path(chosen).absolute()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "colorize"
+    return (Path(base) if base else local_path("~/.cache")) / "colorize"
 
 
 def cifar10_archive(cache: Path | None = None) -> Path:

@@ -21,6 +21,7 @@ from colorize.errors import ScheduleError, one_line
 from colorize.schedule.database import Database
 from colorize.schedule.plan import OVER, WRITTEN, Attempt, Damaged, Fate, Run, Schedule, fates, shown
 from colorize.schedule.rows import as_attempt, as_run, as_schedule, readable
+from colorize.storage.place import local_path
 
 AHEAD_SECONDS = 24 * 3600.0
 """How much later than now all may be settled until before the clock that did so counts as one that was ahead."""
@@ -36,9 +37,9 @@ _OPEN = "state IN ('planned', 'submitted', 'running', 'waiting')"
 
 
 def default_path() -> Path:
-    """Where the store is when nobody says: below XDG_STATE_HOME, or ~/.local/state."""
+    """Where the store is when nobody says: below XDG_STATE_HOME, or ~/.local/state. Raises StorageError."""
     base = os.environ.get("XDG_STATE_HOME") or ""
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state") / "colorize" / "schedule.sqlite"
+    return (Path(base) if Path(base).is_absolute() else local_path("~/.local/state")) / "colorize" / "schedule.sqlite"
 
 
 class Store(Database):

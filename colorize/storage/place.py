@@ -271,6 +271,8 @@ def local_path(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
+        if text.partition("/")[0] == "~":  # in a container, say, of a user that nobody has named
+            raise StorageError("~: there is no home folder: name one in the variable HOME") from error
         raise StorageError(f"{printable(text)}: there is no such home folder; write ./ before a name that begins with ~") from error
 
 

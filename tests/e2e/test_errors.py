@@ -205,6 +205,23 @@ def test_the_program_itself(place: Path) -> None:
     assert done.stdout == ""
 
 
+NOBODY = """
+import pwd, sys
+def unknown(_): raise KeyError
+pwd.getpwuid = unknown
+from colorize.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_user_whom_nobody_has_named(place: Path) -> None:
+    """As a container has one: a number, without a name and a home folder, which Ray asks for when it is imported."""
+    variables = {name: value for name, value in environment(uuid.uuid4().hex).items() if name != "HOME"}
+    command = [sys.executable, "-c", NOBODY, "train", "--data", "cifar10-sample", "--run", str(place / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=place, env=variables, check=False)
+    check_one_line(done.returncode, done.stdout, done.stderr, "~: there is no home folder: name one in the variable HOME", place)
+
+
 @pytest.mark.parametrize("arguments", [["paint"], ["train", "--epochs", "many"], ["evaluate"], ["train", "--colour", "blue"]])
 def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2

@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import pwd
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,9 +16,12 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 from pyarrow import fs
 
 from colorize.archive.listing import check_places
+from colorize.auth import token_file
+from colorize.data.download import cache_folder
 from colorize.data.files import find_files
 from colorize.data.sources import check_apart
 from colorize.errors import ArchiveError, StorageError
+from colorize.schedule.store import default_path
 from colorize.storage import remote
 from colorize.storage.place import LocalPlace, Place, cause, local_path, with_suffix
 from colorize.storage.remote import RemotePlace, open_place
@@ -121,6 +125,18 @@ def test_a_home_that_is_none_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for opened in (open_place, lambda text: find_files(text, text), lambda text: check_apart([f"folder:{text}", "folder:b"])):
         with pytest.raises(StorageError, match=r"^~nobody-here/a: there is no such home folder; write \./ before a name that begins"):
             opened("~nobody-here/a")
+
+
+def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "COLORIZE_CACHE", "XDG_CACHE_HOME", "XDG_STATE_HOME", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for place in (lambda: open_place("~/scans"), cache_folder, default_path, token_file):
+        with pytest.raises(StorageError, match=r"^~: there is no home folder: name one in the variable HOME$"):
+            place()
 
 
 def test_a_folder_is_told_from_one_that_came_in_its_place(tmp_path: Path) -> None:
