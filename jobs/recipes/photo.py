@@ -188,8 +188,8 @@ def work(rank: int, job: Job) -> None:
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{job.port}", rank=rank, world_size=config.workers)
     learner = Learner(config, Palette(*job.palette, config.palette_step), torch.device("cpu"), job.steps)
     history: list[dict[str, float]] = []
-    if job.resume:
-        counters = load_state(job.run, learner)
+    if job.resume and (kept := checkpoints(job.run)):
+        counters = load_state(kept[-1], learner)
         history, learner.step = counters["history"], int(counters["step"])
     elif job.start is not None:
         for network in (learner.network, learner.averaged.module):
@@ -269,16 +269,22 @@ def facts_of(job: Job, learner: Learner, seconds: float) -> dict[str, Any]:
 
 
 def keep(run: Path, learner: Learner, history: list[dict[str, float]], facts: dict[str, Any]) -> None:
-    """A checkpoint from which the run can go on, and the model so far; a new one replaces the last when it is whole."""
-    fresh = run / "next"
-    fresh.mkdir(exist_ok=True)
-    save_state(fresh, learner, {"epoch": 0, "step": learner.step, "history": history})
-    learner.as_model(facts).save(fresh / "latest.safetensors")
-    for file in fresh.iterdir():
-        file.replace(run / file.name)
-    shutil.rmtree(fresh)
+    """A checkpoint from which the run can go on, with the model so far; the one before goes when it is whole."""
+    staged, before = run / "checkpoint.partial", checkpoints(run)
+    shutil.rmtree(staged, ignore_errors=True)  # of a run that was killed at it
+    staged.mkdir()
+    save_state(staged, learner, {"epoch": 0, "step": learner.step, "history": history})
+    learner.as_model(facts).save(staged / "latest.safetensors")
+    staged.rename(run / f"checkpoint-{learner.step:06}-{len(history):04}")
+    for one in before:
+        shutil.rmtree(one)
     (run / "history.json").write_text(json.dumps(history, indent=1) + "\n")
     print(json.dumps(history[-1]), flush=True)
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Those that are whole, oldest first: one, or two where the run was killed between."""
+    return sorted(run.glob("checkpoint-*"))
 
 
 def averaged_with_start(job: Job, model: ColorModel) -> ColorModel:

@@ -72,7 +72,10 @@ def test_a_small_run_and_its_continuation(tmp_path: Path) -> None:
     assert "24 pictures" in train("--steps", "3")
     [row] = json.loads((run / "history.json").read_text())
     assert row["step"] == 3
+    (run / "checkpoint.partial").mkdir()  # as a run leaves it that was killed while it wrote
+    (run / "checkpoint.partial" / "state.json").write_text("{")
     train("--steps", "5", "--resume")
+    assert [path.name[:17] for path in run.glob("checkpoint*")] == ["checkpoint-000005"]
     assert [row["step"] for row in json.loads((run / "history.json").read_text())] == [3, 5]
     model = ColorModel.load(run / "model.safetensors")
     assert model.card.name == "run"
