@@ -488,6 +488,14 @@ def test_pages_below_a_page_are_coloured_and_stay_there() -> None:
         assert np.array_equal(file.pages[0].pages[1].asarray()[..., 0], GREY[::4, ::4])
 
 
+def test_reduced_pages_are_known_by_the_old_tag_too() -> None:
+    buffer = BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for number, kind in enumerate((1, 2, 3)):  # a full picture, a reduced one, a page of several
+            writer.write(GREY[number:], metadata=None, software=False, extratags=[(255, "H", 1, kind, True)])
+    assert [page.is_reduced for page in TiffScan(BytesIO(buffer.getvalue()), "x.tif").pages] == [False, True, False]
+
+
 def test_a_mask_is_copied_and_no_page() -> None:
     mask = GREY > 128
     buffer = BytesIO()

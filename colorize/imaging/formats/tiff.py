@@ -48,7 +48,7 @@ from colorize.imaging.space import RgbSpace
 from colorize.imaging.upsample import ChromaUpsampler, Point
 from colorize.imaging.xmp import provenance_xmp
 
-XMP, IPTC, ICC_PROFILE, ORIENTATION, KIND_OF_PAGE = 700, 33723, 34675, 274, 254
+XMP, IPTC, ICC_PROFILE, ORIENTATION, KIND_OF_PAGE, OLD_KIND_OF_PAGE = 700, 33723, 34675, 274, 254, 255
 RESOLUTION = (282, 283, 296)
 """Across, down, and its unit."""
 
@@ -337,9 +337,9 @@ def _is_mask(source: Source, directory: Directory) -> bool:
 
 def _page(source: Source, picture: _Picture) -> Page:
     with source.opened():
-        orientation, kind = (
+        orientation, kind, old_kind = (
             default if (tag := picture.directory.find(code)) is None else int(source.numbers(tag)[0])
-            for code, default in ((ORIENTATION, 1), (KIND_OF_PAGE, 0))
+            for code, default in ((ORIENTATION, 1), (KIND_OF_PAGE, 0), (OLD_KIND_OF_PAGE, 1))
         )
     raster = picture.raster
     return Page(
@@ -347,5 +347,5 @@ def _page(source: Source, picture: _Picture) -> Page:
         height=raster.height,
         bits=raster.bits,
         orientation=orientation if 1 <= orientation <= 8 else 1,
-        is_reduced=bool(kind & 1),
+        is_reduced=bool(kind & 1) or old_kind == 2,
     )
