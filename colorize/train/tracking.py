@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import tempfile
+import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from colorize.errors import RunError
@@ -37,12 +39,19 @@ class Tracker:
         """Raises RunError where no curves can be begun."""
         self._directory = directory
         self._local = None if directory.filesystem is None else tempfile.TemporaryDirectory(prefix="colorize-curves-")
+        self._hook, threading.excepthook = threading.excepthook, self._hush
         try:
             self._writer: Any = SummaryWriter(f"{directory.root}/{FOLDER}" if self._local is None else self._local.name)
         except OSError as error:
+            threading.excepthook = self._hook
             raise RunError(f"{directory.at(FOLDER)}: cannot be written ({cause(error)})") from error
         self._is_lost = False
-        self._mlflow = MlflowRun(directory.name, config) if find_spec("mlflow") is not None else None
+        try:
+            self._mlflow = MlflowRun(directory.name, config) if find_spec("mlflow") is not None else None
+        except RunError:
+            self._writer.close()
+            threading.excepthook = self._hook
+            raise
 
     def __enter__(self) -> Tracker:
         return self
@@ -50,6 +59,7 @@ class Tracker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Writes what is still in memory."""
         self._draw(self._writer.close)
+        threading.excepthook = self._hook
         self._copy()
         if self._local is not None:
             self._local.cleanup()
@@ -90,6 +100,11 @@ class Tracker:
         except OSError as error:
             self._is_lost = True
             _log.warning("%s: the curves end here (%s)", self._directory.at(FOLDER), cause(error))
+
+    def _hush(self, lost: threading.ExceptHookArgs) -> None:
+        """Leaves out what TensorBoard's thread prints when it ends of such an error: it raises the same again in `_draw`."""
+        if not (isinstance(lost.exc_value, OSError) and type(lost.thread).__module__ == EventFileWriter.__module__):
+            self._hook(lost)
 
     def _copy(self) -> None:
         """Brings the curves to where the run's directory is. A bucket that is lost on the way is told, and does not end the training."""

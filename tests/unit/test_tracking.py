@@ -55,6 +55,29 @@ def test_tensorboard_has_every_point(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [(point.step, point.value) for point in curves.Scalars("step/loss")] == [(7, 4.0)]
 
 
+def test_a_disk_that_is_full_is_told_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """TensorBoard writes on a thread of its own, which ends of such an error."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    hook = threading.excepthook
+    file_store(tmp_path / "store", monkeypatch)
+    with Tracker(RunDirectory(tmp_path / "run"), CONFIG) as tracker:
+        monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", full)
+        for number in (1, 2):
+            tracker.log(epoch(number))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}/run/tensorboard: the curves end here (No space left on device)"
+    ]
+    with pytest.raises(RunError, match=rf"^{tmp_path}/another/tensorboard: cannot be written \(No space left on device\)$"):
+        Tracker(RunDirectory(tmp_path / "another"), CONFIG)
+    assert "Traceback" not in capfd.readouterr().err
+    assert threading.excepthook is hook
+
+
 def test_a_disk_that_takes_no_curves_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def full(*arguments: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
