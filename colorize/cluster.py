@@ -49,8 +49,8 @@ _KNOWN_NOISE = re.compile(
     rb"core_worker\.cc:\d+: Actor with class name: 'MapWorker\(.* has constructor arguments in the object store"
     rb"|Task MapWorker\(.* will be retried\. Error: The actor is dead because it was killed by `ray\.kill`"
 )
-"""Lines of Ray's C++ core on stderr. The first comes for every actor pool of Ray Data, which puts those arguments there itself and keeps
-them; the second when a run is stopped, and Ray Data kills the pool's actors at their work: nothing will be retried."""
+"""Lines of Ray's C++ core. The first, on stderr, comes for every actor pool of Ray Data, which puts those arguments there itself and keeps
+them; the second, also on stdout, when a run is stopped, and Ray Data kills the pool's actors at their work: nothing will be retried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +241,16 @@ def silence() -> None:
 
 @contextlib.contextmanager
 def _without_noise() -> Iterator[None]:
-    """Lets everything through to stderr, in order, but the lines of _KNOWN_NOISE: no setting of Ray's leaves them out."""
+    """Lets everything through to stderr, in order, but the lines of _KNOWN_NOISE, and what else Ray itself prints but these: no setting of
+    Ray's leaves them out."""
+    show = ray_worker.print_to_stdstream
+
+    def quieter(data: dict[str, Any], *arguments: Any, **options: Any) -> None:
+        kept = [line for line in data["lines"] if not _KNOWN_NOISE.search(line.encode())]
+        if kept:
+            show(data | {"lines": kept}, *arguments, **options)
+
+    ray_worker.print_to_stdstream = quieter
     stderr = 2  # not sys.stderr: C++ writes to the file descriptor
     original = os.dup(stderr)
     source, sink = os.pipe()
@@ -259,6 +268,7 @@ def _without_noise() -> Iterator[None]:
     try:
         yield
     finally:
+        ray_worker.print_to_stdstream = show
         sys.stderr.flush()
         os.dup2(original, stderr)  # the pipe's last end in this process: the pump reads what is in it, and ends
         thread.join(timeout=2)
