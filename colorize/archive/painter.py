@@ -278,10 +278,10 @@ class Painter:
             group.members.append(one)
             return
         try:
-            if isinstance(predicted, Exception):
-                raise predicted
-            assert predicted is not None, "what is open has an answer"
             with one.held:
+                if isinstance(predicted, Exception):
+                    raise predicted
+                assert predicted is not None, "what is open has an answer"
                 output, thumbnails = self._color(one, *predicted)
         except StopRunError:
             raise

@@ -40,6 +40,7 @@ from colorize.cli import (
     verify,
 )  # fmt: skip
 from colorize.errors import ColorizeError, printable
+from colorize.storage.place import HOMELESS
 from colorize.storage.url import without_secrets
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -47,7 +48,7 @@ INTERRUPTED = 128 + signal.SIGINT
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says of a disk, or a share of it, that is full."""
 
-HOMELESS = "Could not determine home directory."
+NO_HOME = "Could not determine home directory."
 """What pathlib says where a user has none, whom a container was given by number: Ray asks for it when it is imported."""
 
 AGAIN_SECONDS = 0.05
@@ -122,9 +123,9 @@ def main(arguments: list[str] | None = None, *, around: AbstractContextManager[N
         _complain(f"{error.filename or 'standard output, or a file'} cannot be written: {error.strerror}: make room")
         code = 1
     except RuntimeError as error:
-        if str(error) != HOMELESS:
+        if str(error) != NO_HOME:
             raise
-        _complain("~: there is no home folder: name one in the variable HOME")
+        _complain(HOMELESS)
         code = 1
     else:
         code = 0

@@ -30,6 +30,8 @@ CHUNK = 8 << 20
 FILE_URL = "file://"
 """How the URL of a local file begins."""
 
+HOMELESS = "~: there is no home folder: name one in the variable HOME"
+
 LONGEST_NAME = 255
 """Bytes of a file's name that a disk takes."""
 
@@ -272,7 +274,7 @@ def local_path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         if text.partition("/")[0] == "~":  # in a container, say, of a user that nobody has named
-            raise StorageError("~: there is no home folder: name one in the variable HOME") from error
+            raise StorageError(HOMELESS) from error
         raise StorageError(f"{printable(text)}: there is no such home folder; write ./ before a name that begins with ~") from error
 
 
