@@ -22,6 +22,7 @@ from ray.data import TaskPoolStrategy
 
 from colorize import cluster
 from colorize.archive.listing import Entry
+from colorize.archive.original import PICTURE
 from colorize.archive.summary import breaking_off
 from colorize.archive.thumbnails import Thumbnail
 from colorize.errors import PictureError, RunError, one_line
@@ -36,8 +37,6 @@ BLOCK_PICTURES = 64
 
 LONGEST_ASPECT = 8
 """A longer picture is squeezed before its central square is taken: a strip of 20,000×3 pixels is not enlarged to a wall."""
-
-PICTURE = "picture"  # what messages call it; a row has the path in a column of its own
 
 BLOCKS_A_CPU = 4
 """Small archives are cut finer, so that every CPU gets this many blocks."""

@@ -15,7 +15,6 @@ Costs a group of 16 pictures 3 ms on a local disk, beside the outputs' own fsync
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -31,7 +30,7 @@ import pyarrow as pa
 
 from colorize.archive.manifest import FOLDER, SCHEMA, Row, to_rows, to_table
 from colorize.errors import ArchiveError
-from colorize.storage.place import LocalPlace, Place, cause
+from colorize.storage.place import LocalPlace, Place, cause, lock
 
 RUNS = f"{FOLDER}/runs"
 CLOSED = ".closed"
@@ -276,13 +275,9 @@ class Journal:
         folder = self._target.root / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not lock(self._lock):
             self._give_lock()
-            raise ArchiveError(f"{self._target.shown}: another run is writing there: wait until it has ended") from error
-        except OSError:
-            self._give_lock()  # a file system without locks
+            raise ArchiveError(f"{self._target.shown}: another run is writing there: wait until it has ended")
 
     def _give_lock(self) -> None:
         if self._lock is not None:

@@ -8,7 +8,7 @@ ISO 16684-1 (XMP).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
@@ -45,16 +45,13 @@ def parse(text: bytes, wanted: Set[str]) -> Packet | None:
 
     None where the packet is not well-formed, declares a document type, has no rdf:RDF, one inside what is cut, or over `MAX_CUTS`.
     """
-    if len(text) > MAX_PACKET_BYTES:
-        return None
     packet = Packet()
     path: list[str] = []
     place_of_property, value_of_property = 0, ""
     in_property, in_rdf = False, 0
     empty: set[int] = set()  # where elements <…/> end, of those that matter
-    parser = expat.ParserCreate("UTF-8", namespace_separator=" ")
+    parser = _parser()
     parser.buffer_text = True
-    parser.namespace_prefixes = True  # names come as "namespace name prefix"
 
     def start(named: str, attributes: dict[str, str]) -> None:
         nonlocal place_of_property, value_of_property, in_property, in_rdf
@@ -105,12 +102,7 @@ def parse(text: bytes, wanted: Set[str]) -> Packet | None:
                 packet.close = b"</" + ":".join([*prefix, "RDF"]).encode() + b">"
 
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, data
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = _refuse
-    try:
-        parser.Parse(text, True)
-    except (expat.ExpatError, _RefusedError, ValueError, RecursionError):
-        return None
-    return packet if packet.end >= 0 else None
+    return packet if _is_parsed(parser, text) and packet.end >= 0 else None
 
 
 def edited(text: bytes, packet: Packet, description: bytes) -> bytes:
@@ -118,11 +110,7 @@ def edited(text: bytes, packet: Packet, description: bytes) -> bytes:
     added = b">" + description + packet.close if packet.close else description
     edits = [(start, end, b"") for start, end in packet.cuts]
     edits.append((packet.end, packet.end + (2 if packet.close else 0), added))
-    parts, place = [], 0
-    for start, end, new in sorted(edits):
-        parts += [text[place:start], new]
-        place = end
-    return b"".join([*parts, text[place:]])
+    return _spliced(text, sorted(edits), 0, len(text))
 
 
 def joined_xmp(xmp: bytes, extensions: Mapping[str, bytes]) -> bytes:
@@ -142,15 +130,12 @@ def _descriptions(text: bytes) -> bytes | None:
 
     None where the packet is not well-formed, too large, declares a document type, has no rdf:RDF, or too many namespaces.
     """
-    if len(text) > MAX_PACKET_BYTES:
-        return None
     namespaces: dict[str, str] = {}  # in force in rdf:RDF
     own: set[str] = set()  # of the element that begins
     depth, first, last = 0, 0, 0  # 0: outside of rdf:RDF
-    edits: list[tuple[int, bytes]] = []
+    edits: list[tuple[int, int, bytes]] = []
     size = 0
-    parser = expat.ParserCreate("UTF-8", namespace_separator=" ")
-    parser.namespace_prefixes = True
+    parser = _parser()
 
     def declare(prefix: str | None, uri: str | None) -> None:
         name = f"xmlns:{prefix}" if prefix else "xmlns"
@@ -167,7 +152,8 @@ def _descriptions(text: bytes) -> bytes | None:
                 size += len(others)
                 if size > MAX_PACKET_BYTES:
                     raise _RefusedError
-                edits.append((parser.CurrentByteIndex + len(prefixed.encode()) + 1, others.encode()))
+                place = parser.CurrentByteIndex + len(prefixed.encode()) + 1
+                edits.append((place, place, others.encode()))
             depth += 1
         elif not first and _unprefixed(named) == f"{RDF} RDF":
             depth, first = 1, _tag_end(text, parser.CurrentByteIndex)
@@ -180,18 +166,35 @@ def _descriptions(text: bytes) -> bytes | None:
             last = parser.CurrentByteIndex
 
     parser.StartNamespaceDeclHandler, parser.StartElementHandler, parser.EndElementHandler = declare, start, end
+    return _spliced(text, edits, first, last) if _is_parsed(parser, text) and last else None
+
+
+def _spliced(text: bytes, edits: Sequence[tuple[int, int, bytes]], first: int, last: int) -> bytes:
+    """`text` from `first` to `last`, with something else from place to place, in their order."""
+    parts, place = [], first
+    for start, end, new in edits:
+        parts += [text[place:start], new]
+        place = end
+    return b"".join([*parts, text[place:last]])
+
+
+def _parser() -> expat.XMLParserType:
+    """One that gives names as "namespace name prefix" and refuses a document type."""
+    parser = expat.ParserCreate("UTF-8", namespace_separator=" ")
+    parser.namespace_prefixes = True
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = _refuse
+    return parser
+
+
+def _is_parsed(parser: expat.XMLParserType, text: bytes) -> bool:
+    """Whether a packet is not too large, well-formed, and refused by no handler of the parser."""
+    if len(text) > MAX_PACKET_BYTES:
+        return False
     try:
         parser.Parse(text, True)
     except (expat.ExpatError, _RefusedError, ValueError, RecursionError):
-        return None
-    if not last:
-        return None
-    parts, place = [], first
-    for where, declared in edits:
-        parts += [text[place:where], declared]
-        place = where
-    return b"".join([*parts, text[place:last]])
+        return False
+    return True
 
 
 class _RefusedError(Exception):

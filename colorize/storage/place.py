@@ -7,6 +7,7 @@ and moved. Every failure is an OSError, as the file system gives it; `cause` say
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -300,6 +301,18 @@ def temporary_files() -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, f"{printable(gettempdir())}, the folder for temporary files: {cause(error)}") from error
+
+
+def lock(file: IO[bytes] | int) -> bool:
+    """Takes an open file for this process alone, until it is closed or the process ends; False where another process has it.
+
+    On a file system without locks it gives True.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return not isinstance(error, BlockingIOError)
+    return True
 
 
 def digest(file: IO[bytes]) -> str:

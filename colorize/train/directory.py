@@ -12,13 +12,12 @@ It is never silently overwritten or resumed. Every failure of what holds it is a
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,7 +26,7 @@ from pyarrow import fs
 from colorize.errors import RunError
 from colorize.model.card import SUFFIX, ModelCard, read_card
 from colorize.model.colormodel import ColorModel
-from colorize.storage.place import LocalPlace, cause
+from colorize.storage.place import LocalPlace, cause, lock
 from colorize.storage.remote import RemotePlace, open_place
 from colorize.train.config import TrainConfig
 
@@ -121,13 +120,10 @@ class RunDirectory:
         """
         with ExitStack() as stack:
             if isinstance(self.place, LocalPlace):
-                try:
+                with suppress(OSError):  # it cannot be opened for writing: whoever writes there says so
                     file = stack.enter_context((self.place.root / CONFIG_FILE).open("r+b"))
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise RunError(f"{self}: another process is training it: wait until that has ended") from error
-                except OSError:
-                    pass  # a file system without locks; what cannot be written is told by whoever writes
+                    if not lock(file):
+                        raise RunError(f"{self}: another process is training it: wait until that has ended")
             yield
 
     def open(self) -> TrainConfig:

@@ -40,6 +40,11 @@ def track(directory: Path) -> None:
             on_a_thread(lambda number=number: tracker.log(epoch(number)))
 
 
+def full(*_: Any, **__: Any) -> None:
+    """A disk that takes no more."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def file_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tracking server that is a folder; MLflow's own default would be a database where the tests run."""
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -59,10 +64,6 @@ def test_a_disk_that_is_full_is_told_without_a_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """TensorBoard writes on a thread of its own, which ends of such an error."""
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     hook = threading.excepthook
     file_store(tmp_path / "store", monkeypatch)
     with Tracker(RunDirectory(tmp_path / "run"), CONFIG) as tracker:
@@ -79,9 +80,6 @@ def test_a_disk_that_is_full_is_told_without_a_traceback(
 
 
 def test_a_disk_that_takes_no_curves_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    def full(*arguments: Any, **options: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     file_store(tmp_path / "store", monkeypatch)
     with monkeypatch.context() as patched:
         patched.setattr(SummaryWriter, "add_scalar", full)
